@@ -1,0 +1,81 @@
+"""One exception class per exit code; each carries one line of what happened and one of what to do."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Exit status of the command line tool."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    NO_DEVICE = 3
+    WEIGHTS = 4
+    PRECONDITION = 5
+    DISK = 6
+    BATCH_PARTLY_FAILED = 7
+    INTERRUPTED = 130
+
+
+class SelfHVDError(Exception):
+    """Base of every error that the user is meant to read.
+
+    Args:
+        message: one line, what happened, with the file or flag it is about.
+        hint: one line, what to do about it; may be empty.
+    """
+
+    exit_code: ExitCode = ExitCode.FAILED
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class InputError(SelfHVDError):
+    """The input cannot be read or decoded, or holds no video."""
+
+
+class UsageError(SelfHVDError):
+    """A setting is out of range, two contradict each other, or a name is unknown."""
+
+    exit_code = ExitCode.USAGE
+
+
+class DeviceError(SelfHVDError):
+    """No usable device, or not enough memory on it."""
+
+    exit_code = ExitCode.NO_DEVICE
+
+
+class WeightsError(SelfHVDError):
+    """Weights are not available, not complete, or not what their hash says."""
+
+    exit_code = ExitCode.WEIGHTS
+
+
+class PreconditionError(SelfHVDError):
+    """The method cannot help with this video and ``--strict`` was asked for."""
+
+    exit_code = ExitCode.PRECONDITION
+
+
+class DiskError(SelfHVDError):
+    """The output cannot be written: no space, no permission, no such folder."""
+
+    exit_code = ExitCode.DISK
+
+
+class BatchError(SelfHVDError):
+    """Some videos of a batch failed; the others are complete."""
+
+    exit_code = ExitCode.BATCH_PARTLY_FAILED
+
+
+class Interrupted(SelfHVDError):
+    """The user asked to stop."""
+
+    exit_code = ExitCode.INTERRUPTED

@@ -1,0 +1,102 @@
+"""Optical flow estimators: one plug-in file each, described by a :class:`Flow`.
+
+Convention everywhere: ``estimate(source, target)`` gives, for every pixel of ``source``, the displacement in pixels
+(x right, y down) to the matching point of ``target``. Warping ``target`` backward by it aligns it to ``source``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from torch import Tensor, nn
+
+from selfhvd_tta.plugins import discover_plugins
+
+
+@dataclass(frozen=True)
+class FlowField:
+    """Flow and how far it can be trusted.
+
+    Attributes:
+        flow: (B, 2, H, W) float32, pixels, channel 0 = x (right), channel 1 = y (down).
+        certainty: (B, 1, H, W) float32 in [0, 1], 1 = certain (``U`` of Eq. 4).
+    """
+
+    flow: Tensor
+    certainty: Tensor
+
+
+class FlowEstimator(nn.Module):
+    """Base of all estimators: ``forward(source, target) -> FlowField``, both (B, 3, H, W) RGB in [0, 1], any size.
+
+    Estimators without weights are modules too, so that ``.to(device)`` and ``state_dict()`` work everywhere.
+    No gradient flows through an estimator: implementations run under ``torch.no_grad()``.
+    """
+
+    def forward(self, source: Tensor, target: Tensor) -> FlowField:
+        raise TypeError(f"{type(self).__name__} does not implement forward")
+
+
+@dataclass(frozen=True)
+class FlowVariant:
+    """One configuration of an estimator.
+
+    Attributes:
+        name: unique within the flow.
+        config: keyword arguments for ``Flow.build``.
+        weights: names of the rows of ``weights/models.toml`` that fit, the preferred one first; empty if none needed.
+    """
+
+    name: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    weights: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Descriptor of an optical flow estimator.
+
+    Attributes:
+        id: what ``--flow`` takes.
+        summary: one line for ``selfhvd-tta models`` and the documentation.
+        licence: SPDX id.
+        paper: citation, one line.
+        build: ``build(**config)`` gives a :class:`FlowEstimator`.
+        variants: at least one; the first is the default.
+        load: ``load(estimator, tensors)`` puts a state dict with the official key names into the estimator, strictly.
+            None where there are no weights.
+        learned: it needs weights.
+        deterministic: the same input gives the same bits twice, on one device.
+    """
+
+    id: str
+    summary: str
+    licence: str
+    paper: str
+    build: Callable[..., FlowEstimator]
+    variants: tuple[FlowVariant, ...]
+    load: Callable[[FlowEstimator, Mapping[str, Tensor]], None] | None = None
+    learned: bool = False
+    deterministic: bool = True
+
+    def variant(self, name: str | None = None) -> FlowVariant:
+        """The variant of that name, or the default one.
+
+        Raises:
+            KeyError: no such variant.
+        """
+        if name is None:
+            return self.variants[0]
+        for variant in self.variants:
+            if variant.name == name:
+                return variant
+        raise KeyError(name)
+
+
+@cache
+def discover() -> dict[str, Flow]:
+    """All flows by id: the modules of this package and the entry points ``selfhvd_tta.flows``."""
+    return discover_plugins(__name__, "FLOW", Flow, "selfhvd_tta.flows")

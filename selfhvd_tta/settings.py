@@ -1,0 +1,216 @@
+"""Every knob of the tool: its default, unit and source. One frozen tree, validated when it is built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from selfhvd_tta.errors import UsageError
+
+Method = Literal["adapt", "transfer"]
+Teacher = Literal["bank", "live"]
+
+
+def _check(condition: bool, name: str, rule: str, value: object) -> None:
+    if not condition:
+        raise UsageError(f"{name} is {value!r}, but it must be {rule}")
+
+
+@dataclass(frozen=True)
+class ClueSettings:
+    """Selection of sharp frames (Sec. 3.1).
+
+    Attributes:
+        segment: frames per segment; a segment without a globally sharp frame contributes its sharpest (paper: 20).
+        separability: Otsu's between-class share of the variance of log v_l, 0..1, from which on the two classes are
+            taken for real (ours).
+        contrast: ratio of the classes' median v_l from which on there is blur worth removing (ours).
+    """
+
+    segment: int = 20
+    separability: float = 0.5
+    contrast: float = 1.25
+
+    def __post_init__(self) -> None:
+        _check(self.segment >= 2, "clues.segment", "at least 2 frames", self.segment)
+        _check(0 <= self.separability <= 1, "clues.separability", "within 0..1", self.separability)
+        _check(self.contrast >= 1, "clues.contrast", "at least 1", self.contrast)
+
+
+@dataclass(frozen=True)
+class AlignmentSettings:
+    """Warping sharp frames onto blurry ones, and masking what does not match (Eq. 3-5).
+
+    Attributes:
+        flow: id of a flow plug-in, optionally ``id:variant``, or ``auto``.
+        global_motion: estimate a homography per pair first and let the flow explain only the rest; None means: for
+            flows without weights yes, for learned ones no.
+        occlusion_scale: s of Eq. 5, per pixel of forward-backward error (paper silent).
+        uncertainty: multiply by the warped certainty (Eq. 4).
+        occlusion: multiply by the forward-backward mask (Eq. 5).
+    """
+
+    flow: str = "auto"
+    global_motion: bool | None = None
+    occlusion_scale: float = 0.5
+    uncertainty: bool = True
+    occlusion: bool = True
+
+    def __post_init__(self) -> None:
+        _check(self.occlusion_scale > 0, "alignment.occlusion_scale", "positive", self.occlusion_scale)
+
+
+@dataclass(frozen=True)
+class AdaptationSettings:
+    """The two-stage fine-tuning (Eq. 6-14).
+
+    Attributes:
+        iters: optimiser steps of both stages together; 0 leaves the backbone as it is.
+        stage1: share of the steps spent in stage 1 (paper: the two stages are equally long).
+        crop: side of the square training crops in pixels; the frame's if that is smaller.
+        clip_length: consecutive frames per training clip.
+        batch: clips per step.
+        learning_rate: Adam's rate at the first step.
+        final_learning_rate: rate that the cosine ends at.
+        perceptual_weight: beta, weight of the VGG term.
+        consistency_weight: lambda, weight of the SCSCM term.
+        rscr: random sharp-clue removal in stage 2 (part of SEVD).
+        max_removed: L, most sharp frames removed from one clip; None means all that it holds.
+        sis: supervision selection in stage 2 (part of SEVD).
+        sis_threshold: tau, mean of the occlusion mask above which a frame's label may serve.
+        scscm: spatial-consistency maintenance in stage 2.
+        history_updates: #update, how often the historical model is renewed at most.
+        label_refresh: K, steps between two refreshes of the label bank; None means a tenth of the steps.
+        teacher: ``bank`` takes outputs of the model at the last refresh, ``live`` those of the current step.
+        vgg_layer: VGG19 layer whose activations are compared (before its ReLU).
+        transfer_start: make the first labels from sharp-detail transfer (ours).
+        gradient_clip: largest norm of the gradient.
+        working_set: most frames of one video that adaptation draws from.
+    """
+
+    iters: int = 2000
+    stage1: float = 0.5
+    crop: int = 256
+    clip_length: int = 10
+    batch: int = 1
+    learning_rate: float = 1e-4
+    final_learning_rate: float = 1e-7
+    perceptual_weight: float = 1.0
+    consistency_weight: float = 1.0
+    rscr: bool = True
+    max_removed: int | None = None
+    sis: bool = True
+    sis_threshold: float = 0.5
+    scscm: bool = True
+    history_updates: int = 2
+    label_refresh: int | None = None
+    teacher: Teacher = "bank"
+    vgg_layer: str = "conv3_4"
+    transfer_start: bool = True
+    gradient_clip: float = 1.0
+    working_set: int = 300
+
+    def __post_init__(self) -> None:
+        _check(self.iters >= 0, "--iters", "0 or more", self.iters)
+        _check(0 <= self.stage1 <= 1, "adaptation.stage1", "within 0..1", self.stage1)
+        _check(self.crop >= 16, "--crop", "at least 16 pixels", self.crop)
+        _check(self.clip_length >= 1, "--clip-length", "at least 1 frame", self.clip_length)
+        _check(self.batch >= 1, "--batch", "at least 1", self.batch)
+        _check(self.learning_rate > 0, "--learning-rate", "positive", self.learning_rate)
+        _check(
+            0 <= self.final_learning_rate <= self.learning_rate,
+            "adaptation.final_learning_rate",
+            "between 0 and the learning rate",
+            self.final_learning_rate,
+        )
+        _check(self.perceptual_weight >= 0, "--perceptual-weight", "0 or more", self.perceptual_weight)
+        _check(self.consistency_weight >= 0, "--consistency-weight", "0 or more", self.consistency_weight)
+        _check(
+            self.max_removed is None or self.max_removed >= 1,
+            "adaptation.max_removed",
+            "at least 1",
+            self.max_removed,
+        )
+        _check(0 <= self.sis_threshold <= 1, "adaptation.sis_threshold", "within 0..1", self.sis_threshold)
+        _check(self.history_updates >= 0, "--history-updates", "0 or more", self.history_updates)
+        _check(
+            self.label_refresh is None or self.label_refresh >= 1,
+            "--label-refresh",
+            "at least 1 step",
+            self.label_refresh,
+        )
+        _check(self.gradient_clip > 0, "adaptation.gradient_clip", "positive", self.gradient_clip)
+        _check(self.working_set >= 2, "--working-set", "at least 2 frames", self.working_set)
+        _check(
+            self.teacher == "bank" or self.label_refresh == 1,
+            "--teacher live",
+            "used with --label-refresh 1 (the literal paper)",
+            f"--label-refresh {self.label_refresh}",
+        )
+
+
+@dataclass(frozen=True)
+class RuntimeSettings:
+    """Where and how to compute.
+
+    Attributes:
+        device: ``auto`` takes CUDA where there is one, then the CPU; else a torch device name.
+        precision: ``auto`` takes bfloat16 where device and backbone are good at it, else float32.
+        seed: of every random draw.
+        offline: never ask the network for weights.
+        window: frames restored at once; None means as many as memory allows, at most 40.
+    """
+
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    seed: int = 0
+    offline: bool = False
+    window: int | None = None
+
+    def __post_init__(self) -> None:
+        _check(self.window is None or self.window >= 1, "--window", "at least 1 frame", self.window)
+
+
+@dataclass(frozen=True)
+class OutputSettings:
+    """How the result is written.
+
+    Attributes:
+        codec: ``h264``, ``hevc``, ``av1``, ``ffv1`` (lossless), or None: H.264 for 8-bit input, HEVC for 10-bit.
+        crf: constant rate factor; None means 16 for H.264, 18 for HEVC, 20 for AV1.
+        preset: encoder preset.
+        overwrite: replace an existing output.
+    """
+
+    codec: Literal["h264", "hevc", "av1", "ffv1"] | None = None
+    crf: int | None = None
+    preset: str = "medium"
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        _check(self.crf is None or 0 <= self.crf <= 63, "--crf", "within 0..63", self.crf)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings of one run.
+
+    Attributes:
+        method: ``adapt`` fine-tunes a network on the video; ``transfer`` blends aligned sharp frames, no network.
+        backbone: id of a backbone plug-in, optionally ``id:variant``, ``hf:owner/name``, or ``auto``.
+        weights: path of a safetensors file to use instead of the backbone's own weights.
+        strict: fail instead of passing the video through when the method cannot help.
+    """
+
+    method: Method = "adapt"
+    backbone: str = "auto"
+    weights: str | None = None
+    strict: bool = False
+    clues: ClueSettings = field(default_factory=ClueSettings)
+    alignment: AlignmentSettings = field(default_factory=AlignmentSettings)
+    adaptation: AdaptationSettings = field(default_factory=AdaptationSettings)
+    runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
+    output: OutputSettings = field(default_factory=OutputSettings)
+
+    def __post_init__(self) -> None:
+        _check(self.method in ("adapt", "transfer"), "--method", "'adapt' or 'transfer'", self.method)

@@ -1,0 +1,1 @@
+"""Simulated handheld shake with ground truth, and pretraining on it."""

@@ -1,0 +1,67 @@
+"""The architecture's arrows: what a file may import of ours."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "selfhvd_tta"
+FILES = sorted(PACKAGE.rglob("*.py"))
+LEAVES = {"errors", "settings", "events", "plugins"}
+# Which top-level parts of ours each part may import; arrows point downwards only.
+ALLOWED = {
+    "method": LEAVES | {"method", "backbones", "flows"},
+    "video": LEAVES | {"video"},
+    "backbones": {"backbones", "plugins"},
+    "flows": {"flows", "plugins"},
+    "weights": LEAVES | {"weights"},
+    "perceptual": LEAVES | {"weights", "perceptual"},
+    "console": LEAVES | {"console"},
+    "errors": set(),
+    "settings": {"errors"},
+    "events": set(),
+    "plugins": {"errors"},
+}
+
+
+def imports_of(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_arrows_point_downwards(path: Path) -> None:
+    part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    ours = {name.split(".")[1] for name in imports_of(path) if name.startswith("selfhvd_tta.")}
+    if part in ALLOWED:
+        assert ours <= ALLOWED[part], f"{part} imports {sorted(ours - ALLOWED[part])}"
+    if part not in {"cli", "__main__"}:
+        assert "cli" not in ours
+    if part == "video":
+        assert not any(name.split(".")[0] in {"torch", "torchvision"} for name in imports_of(path))
+    if part == "method":
+        concrete = {
+            name
+            for name in imports_of(path)
+            if name.startswith(("selfhvd_tta.backbones.", "selfhvd_tta.flows."))
+            and name.split(".")[2].islower()
+            and (PACKAGE / name.split(".")[1] / f"{name.split('.')[2]}.py").exists()
+            and name.split(".")[2] != "wrapper"
+        }
+        assert not concrete, f"method names concrete networks: {concrete}"
+
+
+def test_importing_the_package_does_not_import_torch() -> None:
+    code = "import sys, selfhvd_tta, selfhvd_tta.settings; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from selfhvd_tta.plugins import discover_plugins
@@ -38,6 +40,20 @@ class FlowEstimator(nn.Module):
 
     def forward(self, source: Tensor, target: Tensor) -> FlowField:
         raise TypeError(f"{type(self).__name__} does not implement forward")
+
+    def both(self, source: Tensor, target: Tensor) -> tuple[FlowField, FlowField]:
+        """Flow from ``source`` to ``target`` and back.
+
+        Two calls unless an estimator can share work between the directions, or make them consistent by construction.
+        """
+        return self(source, target), self(target, source)
+
+
+def gray_u8(frames: Tensor) -> np.ndarray:
+    """Luma (BT.601 weights) of (B, 3, H, W) RGB in [0, 1], as (B, H, W) uint8 0..255, rounded."""
+    weights = frames.new_tensor((0.299, 0.587, 0.114)).view(1, 3, 1, 1)
+    luma = (frames.detach() * weights).sum(1).clamp(0, 1)
+    return luma.mul(255).round().to("cpu", torch.uint8).numpy()
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ is applied as one matrix per frame (see :class:`SpatioTemporalAttention`). Both 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -89,11 +89,18 @@ class RecurrentCell(nn.Module):
 
     def encode(self, frames: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, 4 n, H/4, W/4); knows nothing of other frames."""
+        frames = frames.contiguous(memory_format=torch.channels_last)  # a quarter faster, training step on a CPU
         return self.F_B2(self.F_B1(self.F_B0(frames)))
 
     def forward(self, encoded: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         features = self.F_R(torch.cat((encoded, hidden), 1))
         return features, self.F_h(features)
+
+
+def _matrix(layer: nn.Module) -> tuple[Tensor, Tensor]:
+    """A 1x1 convolution as its matrix (out, in) and bias."""
+    convolution = cast(nn.Conv2d, layer)
+    return convolution.weight.flatten(1), cast(Tensor, convolution.bias)
 
 
 class SpatioTemporalAttention(nn.Module):
@@ -113,9 +120,7 @@ class SpatioTemporalAttention(nn.Module):
         self.F_f = nn.Sequential(
             nn.Linear(2 * channels, 4 * channels), nn.GELU(), nn.Linear(4 * channels, 2 * channels), nn.Sigmoid()
         )
-        self.F_p = nn.Sequential(
-            nn.Conv2d(2 * channels, 4 * channels, 1), nn.Conv2d(4 * channels, 2 * channels, 1)
-        )
+        self.F_p = nn.Sequential(nn.Conv2d(2 * channels, 4 * channels, 1), nn.Conv2d(4 * channels, 2 * channels, 1))
         self.condense = nn.Conv2d(2 * channels, channels, 1)
         self.fusion = nn.Conv2d(window * channels, window * channels, 1)
 
@@ -140,22 +145,20 @@ class SpatioTemporalAttention(nn.Module):
             pairs = torch.stack([torch.cat((reference, means[:, k : k + count]), 2) for k in others], 2)
             weights = self.F_f(pairs).view(batch * count, neighbours, 2 * c)
 
-            first, second = self.F_p[0], self.F_p[1]
-            assert first.bias is not None and second.bias is not None
-            assert self.condense.bias is not None and self.fusion.bias is not None
-            second_matrix = second.weight.flatten(1)
-            pair_matrix = second_matrix @ first.weight.flatten(1)
-            pair_bias = second_matrix @ first.bias + second.bias
-            fusion = self.fusion.weight.flatten(1)
+            first, first_bias = _matrix(self.F_p[0])
+            second, second_bias = _matrix(self.F_p[1])
+            pair_matrix, pair_bias = second @ first, second @ first_bias + second_bias
+            condense, condense_bias = _matrix(self.condense)
+            fusion, fusion_bias = _matrix(self.fusion)
             per_neighbour = fusion[:, : neighbours * c].view(-1, neighbours, c)
             # (neighbours, window C, 2 C): fusion after condense, for each neighbour's slot of the fused stack.
-            head = torch.matmul(per_neighbour.transpose(0, 1), self.condense.weight.flatten(1))
+            head = torch.matmul(per_neighbour.transpose(0, 1), condense)
             weighted = head * weights.unsqueeze(2)
             maps = torch.matmul(weighted, pair_matrix)
             columns = list(maps[..., c:].unbind(1))
             columns.insert(self.past, maps[..., :c].sum(1) + fusion[:, neighbours * c :])
             bias = torch.matmul(weighted, pair_bias).sum(1)
-            bias = bias + torch.matmul(per_neighbour.sum(1), self.condense.bias) + self.fusion.bias
+            bias = bias + torch.matmul(per_neighbour.sum(1), condense_bias) + fusion_bias
             return torch.cat(columns, 2), bias.unsqueeze(2)
 
 
@@ -224,7 +227,7 @@ class ESTRNN(nn.Module):
         """
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
-                fan_in = math.prod(module.weight.shape[1:])
+                fan_in: float = math.prod(module.weight.shape[1:])
                 if isinstance(module, nn.ConvTranspose2d):  # (in, out, 3, 3) at stride 2: 9/4 taps reach an output
                     fan_in = module.weight.shape[0] * 9 / 4
                 nn.init.normal_(module.weight, std=fan_in**-0.5)
@@ -237,7 +240,7 @@ class ESTRNN(nn.Module):
                 elif isinstance(module, ResidualDenseBlock):
                     module.conv1x1.weight.mul_(0.3)
             if self.global_residual:
-                self.recons.model[2].weight.mul_(0.1)
+                cast(nn.Conv2d, self.recons.model[2]).weight.mul_(0.1)
 
     def forward(self, frames: Tensor) -> Tensor:
         return self.stream(frames, None)[0]

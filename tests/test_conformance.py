@@ -1,0 +1,132 @@
+"""The networks against outputs and gradients of their official code, with deterministic weights (no trained ones)."""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import shared_path
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from selfhvd_tta.backbones import discover
+
+pytestmark = pytest.mark.shared
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One set of official outputs: which network, which vectors, and how closely ours has to agree."""
+
+    vectors: str
+    backbone: str
+    variant: str
+    keys: str
+    atol: float = 5e-5
+
+    def __str__(self) -> str:
+        return self.vectors
+
+
+REFERENCES = [
+    Reference("nafnet_w32.seed0", "nafnet", "gopro-w32", "nafnet_w32", 1e-4),
+    Reference("nafnet_w32_tlc.seed0", "nafnet", "gopro-w32", "nafnet_w32", 1e-4),
+]
+# Official state-dict keys and the variant that has to have exactly these.
+KEYS = [
+    ("nafnet_w32", "nafnet", "gopro-w32"),
+    ("nafnet_w64", "nafnet", "gopro-w64"),
+    ("nafnet_w64", "nafnet", "reds-w64"),
+]
+
+
+def reference_value(name: str, shape: tuple[int, ...], gain: float, seed: int = 0) -> NDArray[np.float32]:
+    """The weights of the reference runs: pseudo-random, a function of the tensor's name."""
+    leaf = name.rsplit(".", 1)[-1]
+    z = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode()) + seed)).standard_normal(shape)
+    if (leaf in {"beta", "gamma"} and len(shape) == 4) or name.endswith("tokernel.bias"):
+        z = 0.30 * z
+    elif len(shape) >= 2:
+        z = z * (gain / math.sqrt(math.prod(shape[1:])))
+    elif leaf == "weight":
+        z = 1 + 0.05 * z
+    else:
+        z = 0.02 * z
+    return z.astype(np.float32)
+
+
+def official_keys(name: str) -> dict[str, Any]:
+    return json.loads(shared_path(f"conformance/{name}.keys.json").read_text())
+
+
+def load_reference_weights(network: nn.Module, keys: dict[str, Any]) -> None:
+    """Fill ``network`` strictly by the recipe; constants of the network (not floating, ImageNet, Haar) stay."""
+    own = network.state_dict()
+    tensors: dict[str, Tensor] = {}
+    for name, shape, _ in keys["state_dict"]:
+        constant = name.rsplit(".", 1)[-1] in {"mean", "std", "relative_position_index", "haar_weights"}
+        value = own[name] if constant else torch.from_numpy(reference_value(name, tuple(shape), keys["gain"]))
+        tensors[name] = value
+    network.load_state_dict(tensors, strict=True)
+
+
+def build(backbone: str, variant: str) -> nn.Module:
+    descriptor = discover()[backbone]
+    return descriptor.build(**descriptor.variant(variant).config).eval()
+
+
+@pytest.mark.parametrize(("keys", "backbone", "variant"), KEYS, ids=lambda value: value)
+def test_state_dict_has_the_official_keys_and_shapes(keys: str, backbone: str, variant: str) -> None:
+    with torch.device("meta"):
+        own = {name: list(tensor.shape) for name, tensor in build(backbone, variant).state_dict().items()}
+    assert own == {name: shape for name, shape, _ in official_keys(keys)["state_dict"]}
+
+
+@pytest.mark.parametrize("reference", REFERENCES, ids=str)
+def test_output_and_gradients_match_the_official_network(reference: Reference, record_property: Any) -> None:
+    keys = official_keys(reference.keys)
+    vectors = np.load(shared_path(f"conformance/{reference.vectors}.npz"))
+    network = build(reference.backbone, reference.variant)
+    load_reference_weights(network, keys)
+    low, _ = discover()[reference.backbone].variant(reference.variant).value_range
+    frames = torch.from_numpy(vectors["input_u8"]).permute(0, 1, 4, 2, 3).contiguous().float() / 255 + low
+
+    with torch.set_grad_enabled("grad_norm" in vectors):
+        out = network(frames)
+    result = out.detach()
+    pairs = [
+        ("out_frame_mean", result.double().mean((2, 3, 4))),
+        ("out_frame_std", result.double().std((2, 3, 4), correction=0)),
+    ]
+    if "out" in vectors:
+        pairs += [("out", result)]
+    else:
+        row, column = result.shape[-2] // 2 - 16, result.shape[-1] // 2 - 16
+        pairs += [
+            ("out_stride3", result[..., ::3, ::3]),
+            ("out_crop", result[..., row : row + 32, column : column + 32]),
+        ]
+        assert list(result.shape) == vectors["out_shape"].tolist()
+    for name, value in pairs:
+        difference = float(np.abs(value.numpy() - vectors[name]).max())
+        record_property(name, difference)
+        assert difference <= reference.atol, name
+
+    if "grad_norm" in vectors:
+        out.square().mean().backward()
+        gradients = {name: parameter.grad for name, parameter in network.named_parameters() if parameter.requires_grad}
+        assert set(gradients) == set(vectors["grad_names"].tolist())
+        worst = 0.0
+        for name, expected in zip(vectors["grad_names"].tolist(), vectors["grad_norm"], strict=True):
+            gradient = gradients[name]
+            assert gradient is not None, name
+            relative = abs(float(gradient.double().norm()) - expected) / expected
+            worst = max(worst, relative)
+            assert relative <= 2e-3, (name, relative)
+        record_property("grad_norm", worst)

@@ -22,19 +22,18 @@ class ClueSettings:
 
     Attributes:
         segment: frames per segment; a segment without a globally sharp frame contributes its sharpest (paper: 20).
-        separability: Otsu's between-class share of the variance of log v_l, 0..1, from which on the two classes are
-            taken for real (ours).
-        contrast: ratio of the classes' median v_l from which on there is blur worth removing (ours).
+        contrast: a frame counts as soft if a frame at most half a segment away has this many times its v_l (ours).
+        min_soft: share of soft frames below which there is nothing to restore: the video is passed through (ours).
     """
 
     segment: int = 20
-    separability: float = 0.5
-    contrast: float = 1.25
+    contrast: float = 1.5
+    min_soft: float = 0.02
 
     def __post_init__(self) -> None:
         _check(self.segment >= 2, "clues.segment", "at least 2 frames", self.segment)
-        _check(0 <= self.separability <= 1, "clues.separability", "within 0..1", self.separability)
-        _check(self.contrast >= 1, "clues.contrast", "at least 1", self.contrast)
+        _check(self.contrast > 1, "clues.contrast", "more than 1", self.contrast)
+        _check(0 <= self.min_soft <= 1, "clues.min_soft", "within 0..1", self.min_soft)
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,14 @@ class AlignmentSettings:
         occlusion_scale: s of Eq. 5, per pixel of forward-backward error (paper silent).
         uncertainty: multiply by the warped certainty (Eq. 4).
         occlusion: multiply by the forward-backward mask (Eq. 5).
+        teachers: sharp frames that a label is merged from; 1 is the paper's nearest sharp frame (ours).
+        teacher_reach: largest distance in frames of the second and further ones.
+        photometric: multiply by the agreement of label and input at the scale of the blur (ours).
+        agreement_sigma: low pass of that comparison, pixels per 1000 pixels of the longer side.
+        agreement_tolerance: difference of the low-passed frames that counts as agreement, 0..1.
+        agreement_shift: misplacement of the low-passed frames that counts as agreement, pixels.
+        blend_power: exponent of the masks when teachers are merged; large values take the best one.
+        rank_decay: weight of each teacher relative to the one ranked before it.
     """
 
     flow: str = "auto"
@@ -55,9 +62,24 @@ class AlignmentSettings:
     occlusion_scale: float = 0.5
     uncertainty: bool = True
     occlusion: bool = True
+    teachers: int = 3
+    teacher_reach: int = 20
+    photometric: bool = True
+    agreement_sigma: float = 8.0
+    agreement_tolerance: float = 0.03
+    agreement_shift: float = 1.0
+    blend_power: float = 2.0
+    rank_decay: float = 0.5
 
     def __post_init__(self) -> None:
         _check(self.occlusion_scale > 0, "alignment.occlusion_scale", "positive", self.occlusion_scale)
+        _check(self.teachers >= 1, "--teachers", "at least 1", self.teachers)
+        _check(self.teacher_reach >= 1, "alignment.teacher_reach", "at least 1 frame", self.teacher_reach)
+        _check(self.agreement_sigma > 0, "alignment.agreement_sigma", "positive", self.agreement_sigma)
+        _check(self.agreement_tolerance > 0, "alignment.agreement_tolerance", "positive", self.agreement_tolerance)
+        _check(self.agreement_shift >= 0, "alignment.agreement_shift", "0 or more", self.agreement_shift)
+        _check(self.blend_power > 0, "alignment.blend_power", "positive", self.blend_power)
+        _check(0 < self.rank_decay <= 1, "alignment.rank_decay", "within 0..1", self.rank_decay)
 
 
 @dataclass(frozen=True)
@@ -80,10 +102,11 @@ class AdaptationSettings:
         sis_threshold: tau, mean of the occlusion mask above which a frame's label may serve.
         scscm: spatial-consistency maintenance in stage 2.
         history_updates: #update, how often the historical model is renewed at most.
-        label_refresh: K, steps between two refreshes of the label bank; None means a tenth of the steps.
+        label_refresh: K, steps between two refreshes of the label bank; None: an eighth of them, at least 25.
         teacher: ``bank`` takes outputs of the model at the last refresh, ``live`` those of the current step.
+        sharp_weight: weight of positions that show a sharp frame, which is then its own label (ours).
         vgg_layer: VGG19 layer whose activations are compared (before its ReLU).
-        transfer_start: make the first labels from sharp-detail transfer (ours).
+        transfer_start: align labels twice, the second time from the frame with the first labels blended in (ours).
         gradient_clip: largest norm of the gradient.
         working_set: most frames of one video that adaptation draws from.
     """
@@ -105,6 +128,7 @@ class AdaptationSettings:
     history_updates: int = 2
     label_refresh: int | None = None
     teacher: Teacher = "bank"
+    sharp_weight: float = 0.1
     vgg_layer: str = "conv3_4"
     transfer_start: bool = True
     gradient_clip: float = 1.0
@@ -139,6 +163,7 @@ class AdaptationSettings:
             "at least 1 step",
             self.label_refresh,
         )
+        _check(0 <= self.sharp_weight <= 1, "adaptation.sharp_weight", "within 0..1", self.sharp_weight)
         _check(self.gradient_clip > 0, "adaptation.gradient_clip", "positive", self.gradient_clip)
         _check(self.working_set >= 2, "--working-set", "at least 2 frames", self.working_set)
         _check(
@@ -200,12 +225,14 @@ class Settings:
         backbone: id of a backbone plug-in, optionally ``id:variant``, ``hf:owner/name``, or ``auto``.
         weights: path of a safetensors file to use instead of the backbone's own weights.
         strict: fail instead of passing the video through when the method cannot help.
+        force: adapt even where the frames do not differ in sharpness.
     """
 
     method: Method = "adapt"
     backbone: str = "auto"
     weights: str | None = None
     strict: bool = False
+    force: bool = False
     clues: ClueSettings = field(default_factory=ClueSettings)
     alignment: AlignmentSettings = field(default_factory=AlignmentSettings)
     adaptation: AdaptationSettings = field(default_factory=AdaptationSettings)

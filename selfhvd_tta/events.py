@@ -1,0 +1,74 @@
+"""What happens during a run, as typed values: the pipeline tells, whoever listens renders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Note:
+    """One line that the user should read: a fallback, a conversion, a decision.
+
+    Attributes:
+        text: one line.
+        level: ``info``, or ``warning`` where the result is affected.
+    """
+
+    text: str
+    level: str = "info"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is about to be done, told before time is spent.
+
+    Attributes:
+        rows: label and value, in the order to show them.
+        minutes: estimated duration of what follows; None if it cannot be known.
+    """
+
+    rows: tuple[tuple[str, str], ...]
+    minutes: float | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far one phase has come.
+
+    Attributes:
+        phase: ``scan``, ``download``, ``labels``, ``stage 1``, ``stage 2``, ``transfer``, ``restore`` or ``write``.
+        done: units finished.
+        total: units altogether; None if unknown.
+        unit: what is counted, for example ``frames`` or ``steps``.
+        values: figures of the moment, for example the loss terms.
+    """
+
+    phase: str
+    done: int
+    total: int | None
+    unit: str = "frames"
+    values: tuple[tuple[str, float], ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The output is in place.
+
+    Attributes:
+        output: its path.
+        seconds: duration of the whole run.
+        rows: label and value, in the order to show them.
+    """
+
+    output: str
+    seconds: float
+    rows: tuple[tuple[str, str], ...] = ()
+
+
+Event = Note | Plan | Progress | Finished
+Listener = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """The listener of those who do not listen."""

@@ -1,0 +1,302 @@
+"""The two-stage fine-tuning of a network on one video."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from selfhvd_tta.backbones import Backbone
+from selfhvd_tta.events import Listener, Note, Progress
+from selfhvd_tta.flows import FlowEstimator
+from selfhvd_tta.method import losses
+from selfhvd_tta.method.labels import LabelBank, Rows, make_rows
+from selfhvd_tta.method.restoration import Compute, Restorer
+from selfhvd_tta.method.sampling import Draw, draw_clips
+from selfhvd_tta.method.scscm import HistoryCheck, check_history
+from selfhvd_tta.method.working_set import WorkingSet
+from selfhvd_tta.settings import Settings
+
+HISTORY_FRAMES = 6
+LOST_STEPS = 3
+
+
+@dataclass
+class Record:
+    """What an adaptation did.
+
+    Attributes:
+        steps: per step: number, stage and loss terms.
+        checks: step and measurement of every look at the historical model.
+        renewals: how often it was renewed.
+        skipped: steps left out because of a loss that was not finite.
+        stopped: step at which three such steps in a row ended the adaptation; None if it ran to its end.
+        coverage: mean mask of the labels over the blurry frames, at every refresh.
+    """
+
+    steps: list[dict[str, float]] = field(default_factory=list)
+    checks: list[tuple[int, HistoryCheck]] = field(default_factory=list)
+    renewals: int = 0
+    skipped: int = 0
+    stopped: int | None = None
+    coverage: list[float] = field(default_factory=list)
+
+
+class Adaptation:
+    """Fine-tunes ``network`` in place on one video.
+
+    Args:
+        network: wrapped network, (B, T, 3, H, W) in [0, 1] to the same shape.
+        backbone: its descriptor.
+        working: frames to learn from.
+        estimator: optical flow for the labels.
+        features: perceptual features, or None.
+        compute: device and precision.
+        settings: all settings.
+        listen: gets progress and notes.
+        window: frames restored at once when labels are refreshed.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        backbone: Backbone,
+        working: WorkingSet,
+        estimator: FlowEstimator,
+        features: nn.Module | None,
+        compute: Compute,
+        settings: Settings,
+        listen: Listener,
+        window: int,
+    ) -> None:
+        self.network = network
+        self.backbone = backbone
+        self.working = working
+        self.estimator = estimator
+        self.features = features
+        self.compute = compute
+        self.settings = settings
+        self.listen = listen
+        self.window = window
+        self.rng = np.random.default_rng(settings.runtime.seed)
+        self.bank = LabelBank(working, compute.device, working.frames.device)
+        self.record = Record()
+        self.historical_network: nn.Module | None = None
+        plan = settings.adaptation
+        self.stage1_steps = round(plan.iters * plan.stage1)
+        self.refresh_every = plan.label_refresh or max(25, math.ceil(plan.iters / 8))
+        self.trainable = [p for p in network.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.Adam(self.trainable, lr=plan.learning_rate, betas=(0.9, 0.999))
+
+    def run(self) -> Record:
+        """Do all steps; the network holds the adapted weights afterwards, in eval mode."""
+        plan = self.settings.adaptation
+        live = plan.teacher == "live"
+        lost = 0
+        good = copy.deepcopy(self.network.state_dict())
+        torch.manual_seed(self.settings.runtime.seed)
+        for step in range(plan.iters):
+            stage2 = step >= self.stage1_steps
+            enters_stage2 = step == self.stage1_steps
+            if live:
+                if stage2 and plan.scscm and (enters_stage2 or step % max(1, plan.iters // 10) == 0):
+                    self._consider_live_history(step, enters_stage2)
+            elif step % self.refresh_every == 0 or enters_stage2:
+                self._refresh(step, enters_stage2)
+                good = copy.deepcopy(self.network.state_dict())
+            for group in self.optimiser.param_groups:
+                group["lr"] = cosine_rate(step, plan.iters, plan.learning_rate, plan.final_learning_rate)
+            values = self._step(stage2, live)
+            if values is None:
+                self.record.skipped += 1
+                lost += 1
+                if lost == LOST_STEPS:
+                    self.network.load_state_dict(good)
+                    self.record.stopped = step
+                    self.listen(
+                        Note(
+                            f"the loss was not finite in {LOST_STEPS} steps in a row: "
+                            f"adaptation ends at step {step} with the last good weights",
+                            "warning",
+                        )
+                    )
+                    break
+                continue
+            lost = 0
+            self.record.steps.append({"step": float(step), "stage": 2.0 if stage2 else 1.0, **values})
+            self._tell(step, stage2, values)
+        self.network.eval()
+        return self.record
+
+    def _tell(self, step: int, stage2: bool, values: dict[str, float]) -> None:
+        first = self.stage1_steps if stage2 else 0
+        last = self.settings.adaptation.iters if stage2 else self.stage1_steps
+        phase = "stage 2" if stage2 else "stage 1"
+        self.listen(Progress(phase, step + 1 - first, last - first, "steps", tuple(values.items())))
+
+    def _outputs(self) -> Iterator[tuple[int, Tensor]]:
+        """Present outputs of the whole working set, row by row."""
+        restorer = Restorer(
+            self.network, self.backbone, self.compute, self.window, lambda text: self.listen(Note(text, "warning"))
+        )
+        for run in self.working.runs:
+            yield from zip(run, restorer.restore(self.bank.observed(row)[0] for row in run), strict=True)
+
+    def _refresh(self, step: int, enters_stage2: bool) -> None:
+        plan = self.settings.adaptation
+        total = len(self.working)
+        self.bank.refresh(
+            self._outputs(),
+            self.estimator,
+            self.settings.alignment,
+            plan.sis_threshold,
+            lambda done: self.listen(Progress("labels", done, total)),
+            rounds=2 if plan.transfer_start else 1,
+        )
+        blurry = torch.as_tensor(~self.working.clues.sharp)
+        self.record.coverage.append(float(self.bank.coverage[blurry].mean()) if bool(blurry.any()) else 1.0)
+        if not plan.scscm or step < self.stage1_steps:
+            return
+        if enters_stage2:
+            self.bank.take_history()
+        elif self.record.renewals < plan.history_updates:
+            assert self.bank.historical is not None
+            rows = self._history_rows()
+            check = check_history(
+                [self.bank.current(row) for row in rows],
+                [self.bank.observed(row) for row in rows],
+                [self.bank.historical[row : row + 1].to(self.compute.device).float() for row in rows],
+                self.estimator,
+            )
+            self._judge(step, check, self.bank.take_history)
+
+    def _judge(self, step: int, check: HistoryCheck, renew: Callable[[], None]) -> None:
+        self.record.checks.append((step, check))
+        if check.renew:
+            renew()
+            self.record.renewals += 1
+
+    def _history_rows(self) -> list[int]:
+        return np.unique(np.linspace(0, len(self.working) - 1, HISTORY_FRAMES).round().astype(int)).tolist()
+
+    def _consider_live_history(self, step: int, enters_stage2: bool) -> None:
+        """Literal mode: the historical *model* is kept, and its outputs are computed in every step."""
+
+        def take() -> None:
+            self.historical_network = copy.deepcopy(self.network).eval().requires_grad_(False)
+
+        if enters_stage2:
+            take()
+        elif self.record.renewals < self.settings.adaptation.history_updates:
+            assert self.historical_network is not None
+            before = Restorer(self.historical_network, self.backbone, self.compute, self.window)
+            rows = self._history_rows()
+            old: dict[int, Tensor] = {}
+            for run in self.working.runs:
+                frames = (self.bank.observed(row)[0] for row in run)
+                old |= {r: out[None] for r, out in zip(run, before.restore(frames), strict=True) if r in rows}
+            new = {row: out[None] for row, out in self._outputs() if row in rows}
+            check = check_history(
+                [new[r] for r in rows], [self.bank.observed(r) for r in rows], [old[r] for r in rows], self.estimator
+            )
+            self._judge(step, check, take)
+
+    def _step(self, stage2: bool, live: bool) -> dict[str, float] | None:
+        """One optimiser step; None where the loss or its gradient was not finite and the step was left out."""
+        plan = self.settings.adaptation
+        draws = draw_clips(self.working, plan, self.rng, degrade=stage2 and plan.rscr)
+        self.network.train()
+        clip = torch.stack([d.turned(self.bank.shown(d.shown, d.box)) for d in draws])
+        supervision = [self._live_rows(d, stage2) if live else self.bank.rows(d.shown, d.box) for d in draws]
+        with self.compute.context():
+            output = self.network(clip)
+        terms = self._objective(output.float(), draws, supervision, stage2)
+        loss = terms["loss"]
+        self.optimiser.zero_grad(set_to_none=True)
+        if not bool(torch.isfinite(loss)):
+            return None
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.trainable, plan.gradient_clip)
+        if not bool(torch.isfinite(norm)):
+            return None
+        self.optimiser.step()
+        return {name: float(value.detach()) for name, value in terms.items()}
+
+    def _objective(self, output: Tensor, draws: list[Draw], supervision: list[Rows], stage2: bool) -> dict[str, Tensor]:
+        plan = self.settings.adaptation
+        turned = [d.turned for d in draws]
+        label = torch.stack([t(s.label) for t, s in zip(turned, supervision, strict=True)])
+        mask = torch.stack([t(s.mask) for t, s in zip(turned, supervision, strict=True)])
+        sharp = torch.as_tensor(self.working.clues.sharp, device=output.device)
+        shown = torch.tensor([d.shown for d in draws], device=output.device)
+        # A sharp frame that is its own label pulls the network to the identity: it only anchors it.
+        weight = torch.where(sharp[shown], plan.sharp_weight, 1.0)
+        zero = output.new_zeros(())
+        beta = plan.perceptual_weight if self.features is not None else 0.0
+        if not stage2:
+            reconstruction = losses.reconstruction_loss(output, label, mask, weight)
+            perceptual = zero
+            if beta and self.features is not None:
+                perceptual = losses.perceptual_loss(self.features, output, label, mask, weight)
+            loss = losses.stage1_objective(reconstruction, perceptual, beta)
+            return {"loss": loss, "rec": reconstruction, "vgg": perceptual}
+        teacher = torch.stack([t(s.teacher) for t, s in zip(turned, supervision, strict=True)])
+        choice = torch.stack([s.choice for s in supervision])
+        if not plan.sis:
+            choice = torch.ones_like(choice)
+        sevd = losses.sevd_loss(output, label, mask, teacher, choice, weight)
+        consistency = zero
+        if plan.scscm and supervision[0].historical is not None:
+            historical = torch.stack(
+                [t(s.historical) for t, s in zip(turned, supervision, strict=True) if s.historical is not None]
+            )
+            consistency = losses.consistency_loss(output, historical, torch.ones_like(weight))
+        perceptual = zero
+        if beta and self.features is not None:
+            pick = choice[:, :, None, None, None]
+            target = torch.where(pick, label, teacher)
+            trust = torch.where(pick, mask, torch.ones_like(mask))
+            perceptual = losses.perceptual_loss(self.features, output, target, trust, weight)
+        loss = losses.stage2_objective(sevd, consistency, perceptual, plan.consistency_weight, beta)
+        return {"loss": loss, "sevd": sevd, "scscm": consistency, "vgg": perceptual}
+
+    @torch.no_grad()
+    def _live_rows(self, draw: Draw, stage2: bool) -> Rows:
+        """The literal method: outputs, flows and masks of this very crop, by the present model."""
+        clip = self.bank.shown(draw.rows, draw.box)
+        with self.compute.context():
+            out = self.network(clip[None])[0].float().clamp(0, 1)
+            old = None
+            if stage2 and self.historical_network is not None:
+                old = self.historical_network(clip[None])[0].float().clamp(0, 1)
+        place = {row: p for p, row in enumerate(draw.rows)}
+        made = list(
+            make_rows(
+                draw.shown,
+                self.working,
+                lambda row: self.bank.shown([row], draw.box),
+                lambda row: out[place[row]][None],
+                self.estimator,
+                self.settings.alignment,
+                self.settings.adaptation.sis_threshold,
+            )
+        )
+        index = [place[row] for row in draw.shown]
+        return Rows(
+            label=torch.cat([m.label for m in made]),
+            mask=torch.cat([m.mask for m in made]),
+            teacher=out[index],
+            choice=torch.cat([m.choice for m in made]),
+            historical=None if old is None else old[index],
+        )
+
+
+def cosine_rate(step: int, steps: int, first: float, last: float) -> float:
+    """Learning rate at ``step`` of ``steps``: ``first`` at the first step, ``last`` at the last."""
+    position = step / max(1, steps - 1)
+    return last + 0.5 * (first - last) * (1 + math.cos(math.pi * position))

@@ -1,0 +1,110 @@
+"""Aligning a sharp frame to a blurry one, and masking what does not match (Eq. 3-5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from selfhvd_tta.flows import FlowEstimator, FlowField
+from selfhvd_tta.settings import AlignmentSettings
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """A sharp frame as seen from another frame.
+
+    Attributes:
+        image: S_{j->i}, (B, 3, H, W) in [0, 1].
+        mask: M, (B, 1, H, W) in [0, 1]: certainty times visibility; 1 = trust.
+        occlusion: M_occ, (B, 1, H, W) in [0, 1], 1 = visible in both frames.
+    """
+
+    image: Tensor
+    mask: Tensor
+    occlusion: Tensor
+
+
+def pixel_grid(height: int, width: int, device: torch.device) -> Tensor:
+    """G: (1, 2, H, W) pixel coordinates, channel 0 = x, channel 1 = y."""
+    y, x = torch.meshgrid(
+        torch.arange(height, device=device, dtype=torch.float32),
+        torch.arange(width, device=device, dtype=torch.float32),
+        indexing="ij",
+    )
+    return torch.stack((x, y))[None]
+
+
+def warp(image: Tensor, flow: Tensor) -> Tensor:
+    """Backward warp W, bilinear (Eq. 3): the value at p is ``image`` at p + flow(p); outside the frame it is 0.
+
+    Args:
+        image: (B, C, H, W).
+        flow: (B, 2, H, W), pixels.
+
+    Returns:
+        (B, C, H, W).
+    """
+    height, width = image.shape[-2:]
+    target = pixel_grid(height, width, flow.device) + flow
+    scale = torch.tensor([max(width - 1, 1), max(height - 1, 1)], device=flow.device).view(1, 2, 1, 1)
+    grid = (2 * target / scale - 1).permute(0, 2, 3, 1)
+    return F.grid_sample(image, grid.to(image.dtype), mode="bilinear", padding_mode="zeros", align_corners=True)
+
+
+def inside(flow: Tensor) -> Tensor:
+    """(B, 1, H, W) float: 1 where p + flow(p) lies within the frame."""
+    height, width = flow.shape[-2:]
+    target = pixel_grid(height, width, flow.device) + flow
+    x, y = target[:, :1], target[:, 1:]
+    return ((x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)).to(flow.dtype)
+
+
+def occlusion_mask(forward: Tensor, backward: Tensor, scale: float) -> Tensor:
+    """M_occ (Eq. 5, turned so that 1 = visible): 1 - min(s * |W(W(G; F_ji); F_ij) - G|, 1).
+
+    Args:
+        forward: F_{i->j}, (B, 2, H, W), pixels, on the grid of frame i.
+        backward: F_{j->i}, (B, 2, H, W), on the grid of frame j.
+        scale: s, per pixel of forward-backward error.
+
+    Returns:
+        (B, 1, H, W) in [0, 1]; 0 where frame i leaves frame j.
+    """
+    round_trip = forward + warp(backward, forward)
+    error = round_trip.norm(dim=1, keepdim=True)
+    return (1 - (scale * error).clamp(max=1)) * inside(forward)
+
+
+def align_by_flow(sharp: Tensor, forward: FlowField, backward: FlowField, settings: AlignmentSettings) -> Aligned:
+    """Warp a sharp frame by known flows and mask it.
+
+    Args:
+        sharp: S_j, (B, 3, H, W) in [0, 1].
+        forward: from the frame to be labelled to the sharp frame (F_{i->j}).
+        backward: from the sharp frame to the frame to be labelled (F_{j->i}).
+        settings: which of the masks are used, and Eq. 5's scale.
+    """
+    image = warp(sharp, forward.flow)
+    visible = occlusion_mask(forward.flow, backward.flow, settings.occlusion_scale)
+    mask = visible if settings.occlusion else inside(forward.flow)
+    if settings.uncertainty:
+        # Eq. 4: the certainty found on the sharp frame's grid is warped along; a pixel is trusted if both are.
+        mask = mask * forward.certainty * warp(backward.certainty, forward.flow)
+    return Aligned(image=image, mask=mask, occlusion=visible)
+
+
+@torch.no_grad()
+def align(sharp: Tensor, source: Tensor, estimator: FlowEstimator, settings: AlignmentSettings) -> Aligned:
+    """Align sharp frames to source frames (Eq. 3-5).
+
+    Args:
+        sharp: S_j, (B, 3, H, W) in [0, 1].
+        source: R_i, what the frame to be labelled looks like now, (B, 3, H, W) in [0, 1].
+        estimator: optical flow.
+        settings: masks.
+    """
+    forward, backward = estimator.both(source, sharp)
+    return align_by_flow(sharp, forward, backward, settings)

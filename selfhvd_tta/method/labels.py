@@ -1,0 +1,172 @@
+"""The label bank: for every frame of the working set its label, mask and teacher outputs, renewed every K steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from selfhvd_tta.flows import FlowEstimator
+from selfhvd_tta.method import transfer
+from selfhvd_tta.method.sevd import supervision_is_label
+from selfhvd_tta.method.sharpness import sharpness
+from selfhvd_tta.method.working_set import WorkingSet
+from selfhvd_tta.settings import AlignmentSettings
+
+Fetch = Callable[[int], Tensor]
+
+
+@dataclass
+class Rows:
+    """What supervises some frames; n rows.
+
+    Attributes:
+        label: S_{J->k}, (n, 3, h, w) float in [0, 1].
+        mask: M, (n, 1, h, w) float in [0, 1].
+        teacher: R_k, (n, 3, h, w) float in [0, 1].
+        choice: (n,) bool, True where SIS lets the label supervise.
+        historical: R^e_k like ``teacher``, or None before stage 2.
+    """
+
+    label: Tensor
+    mask: Tensor
+    teacher: Tensor
+    choice: Tensor
+    historical: Tensor | None = None
+
+
+def make_rows(
+    rows: Sequence[int],
+    working: WorkingSet,
+    observed: Fetch,
+    current: Fetch,
+    estimator: FlowEstimator,
+    settings: AlignmentSettings,
+    sis_threshold: float,
+    rounds: int = 1,
+) -> Iterator[Rows]:
+    """Labels for some frames, one at a time, on whatever region the two functions fetch.
+
+    Args:
+        rows: which frames.
+        working: gives the clues.
+        observed: row -> B, (1, 3, h, w) in [0, 1]; also asked for the sharp frames.
+        current: row -> R, (1, 3, h, w) in [0, 1].
+        estimator: optical flow.
+        settings: masks and number of teachers.
+        sis_threshold: tau.
+        rounds: with more than one, the labels of the first are blended into R, and the alignment is repeated from
+            there: where R is still blurry, the blend is the better anchor for the flow.
+
+    Yields:
+        One :class:`Rows` of one row per frame. A sharp frame is its own label, with a mask of 1.
+    """
+    for row in rows:
+        frame, now = observed(row), current(row)
+        if working.clues.sharp[row]:
+            one = torch.ones_like(frame[:, :1])
+            yield Rows(frame, one, now, torch.ones(1, dtype=torch.bool, device=frame.device))
+            continue
+        sharps = [
+            observed(j) for j in transfer.rank_teachers(row, working.clues, settings.teachers, settings.teacher_reach)
+        ]
+        composite = transfer.compose(frame, now, sharps, estimator, settings)
+        for _ in range(rounds - 1):
+            composite = transfer.compose(frame, transfer.apply(composite, now), sharps, estimator, settings)
+        choice = supervision_is_label(
+            composite.occlusion.mean(dim=(1, 2, 3)),
+            sharpness(composite.image, composite.mask),
+            sharpness(now, composite.mask),
+            sis_threshold,
+        )
+        yield Rows(composite.image, composite.mask, now, choice)
+
+
+class LabelBank:
+    """Labels of the whole working set, compact, on the device or in host memory.
+
+    Images are kept as uint8 (labels) and float16 (network outputs, whose small differences matter), masks as uint8.
+
+    Args:
+        working: the frames.
+        device: where rows are handed out.
+        store: where the bank lies.
+    """
+
+    def __init__(self, working: WorkingSet, device: torch.device, store: torch.device) -> None:
+        count, _, height, width = working.frames.shape
+        self.working = working
+        self.device = device
+        self.frames = working.frames.to(store)
+        self.label = torch.zeros((count, 3, height, width), dtype=torch.uint8, device=store)
+        self.mask = torch.zeros((count, 1, height, width), dtype=torch.uint8, device=store)
+        self.teacher = torch.zeros((count, 3, height, width), dtype=torch.float16, device=store)
+        self.historical: Tensor | None = None
+        self.choice = torch.zeros(count, dtype=torch.bool, device=device)
+        self.coverage = torch.zeros(count)
+
+    def observed(self, row: int) -> Tensor:
+        """B of one row: (1, 3, H, W) float in [0, 1] on the device."""
+        return self.frames[row : row + 1].to(self.device).float() / 255
+
+    def current(self, row: int) -> Tensor:
+        """R of one row: (1, 3, H, W) float in [0, 1] on the device."""
+        return self.teacher[row : row + 1].to(self.device).float()
+
+    def refresh(
+        self,
+        outputs: Iterator[tuple[int, Tensor]],
+        estimator: FlowEstimator,
+        settings: AlignmentSettings,
+        sis_threshold: float,
+        tick: Callable[[int], None],
+        rounds: int = 1,
+    ) -> None:
+        """Renew everything but the historical outputs.
+
+        Args:
+            outputs: row and R of every frame, (3, H, W) in [0, 1].
+            estimator: optical flow.
+            settings: masks and teachers.
+            sis_threshold: tau.
+            tick: told the number of frames labelled so far.
+            rounds: see :func:`make_rows`.
+        """
+        for row, output in outputs:
+            self.teacher[row] = output.to(self.teacher.device, torch.float16)
+        every = range(len(self.working))
+        made_rows = make_rows(
+            every, self.working, self.observed, self.current, estimator, settings, sis_threshold, rounds
+        )
+        for row, made in zip(every, made_rows, strict=True):
+            self.label[row] = (made.label[0] * 255).round().clamp(0, 255).to(torch.uint8)
+            self.mask[row] = (made.mask[0] * 255).round().to(torch.uint8)
+            self.choice[row] = made.choice[0]
+            self.coverage[row] = made.mask.mean().cpu()
+            tick(row + 1)
+
+    def take_history(self) -> None:
+        """Let the present outputs become R^e."""
+        self.historical = self.teacher.clone()
+
+    def shown(self, rows: Sequence[int], box: tuple[int, int, int, int]) -> Tensor:
+        """Input frames, cropped: (n, 3, h, w) float in [0, 1] on the device; box = top, left, height, width."""
+        return self._crop(self.frames, rows, box).float() / 255
+
+    def rows(self, rows: Sequence[int], box: tuple[int, int, int, int]) -> Rows:
+        """What supervises some rows, cropped; box = top, left, height, width."""
+        index = torch.as_tensor(list(rows), device=self.device)
+        return Rows(
+            label=self._crop(self.label, rows, box).float() / 255,
+            mask=self._crop(self.mask, rows, box).float() / 255,
+            teacher=self._crop(self.teacher, rows, box).float(),
+            choice=self.choice[index],
+            historical=None if self.historical is None else self._crop(self.historical, rows, box).float(),
+        )
+
+    def _crop(self, stack: Tensor, rows: Sequence[int], box: tuple[int, int, int, int]) -> Tensor:
+        top, left, height, width = box
+        index = torch.as_tensor(list(rows), device=stack.device)
+        return stack[:, :, top : top + height, left : left + width].index_select(0, index).to(self.device)

@@ -1,0 +1,149 @@
+"""Sharp-detail transfer: blending a frame with the sharp frames around it, aligned and masked.
+
+It makes the labels of adaptation, and by itself it is the baseline without a network (after Cho et al. 2012,
+"Video deblurring for hand-held cameras using patch-based synthesis").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from selfhvd_tta.flows import FlowEstimator
+from selfhvd_tta.method.alignment import Aligned, align
+from selfhvd_tta.method.clues import Clues
+from selfhvd_tta.settings import AlignmentSettings
+
+
+def low_pass(frames: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur of (B, C, H, W) frames by ``sigma`` pixels, borders replicated."""
+    radius = max(1, min(round(3 * sigma), min(frames.shape[-2:]) - 1))
+    x = torch.arange(-radius, radius + 1, device=frames.device, dtype=frames.dtype)
+    kernel = torch.exp(-0.5 * (x / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).repeat(frames.shape[1], 1)
+    padded = F.pad(frames, (radius, radius, radius, radius), mode="replicate")
+    rows = F.conv2d(padded, kernel[:, None, None, :], groups=frames.shape[1])
+    return F.conv2d(rows, kernel[:, None, :, None], groups=frames.shape[1])
+
+
+def photometric_agreement(aligned: Tensor, observed: Tensor, sigma: float, tolerance: float, shift: float) -> Tensor:
+    """How well an aligned sharp frame explains the observed blurry one at the scale of the blur.
+
+    Both are low-passed, so that blur itself does not count as a difference. The difference that a shift of
+    ``shift`` pixels could make is allowed, on top of ``tolerance``.
+
+    Args:
+        aligned: S_{j->i}, (B, 3, H, W) in [0, 1].
+        observed: B_i, (B, 3, H, W) in [0, 1].
+        sigma: of the low pass, pixels.
+        tolerance: difference that counts as agreement, 0..1.
+        shift: misplacement that counts as agreement, pixels.
+
+    Returns:
+        (B, 1, H, W) in [0, 1], 1 = explains it.
+    """
+    a, b = low_pass(aligned, sigma), low_pass(observed, sigma)
+    difference = (a - b).abs().mean(dim=1, keepdim=True)
+    grey = b.mean(dim=1, keepdim=True)
+    dx = F.pad(grey[..., :, 1:] - grey[..., :, :-1], (0, 1, 0, 0), mode="replicate")
+    dy = F.pad(grey[..., 1:, :] - grey[..., :-1, :], (0, 0, 0, 1), mode="replicate")
+    allowed = tolerance + shift * (dx.square() + dy.square()).sqrt()
+    return torch.exp(-((difference / allowed) ** 2))
+
+
+@dataclass(frozen=True)
+class Composite:
+    """What the sharp frames around frame i say it should look like.
+
+    Attributes:
+        image: (1, 3, H, W) in [0, 1]; meaningless where the mask is 0.
+        mask: (1, 1, H, W) in [0, 1], 1 = trust.
+        occlusion: (1, 1, H, W) in [0, 1], the largest M_occ among the sharp frames.
+    """
+
+    image: Tensor
+    mask: Tensor
+    occlusion: Tensor
+
+
+def rank_teachers(index: int, clues: Clues, count: int, reach: int) -> list[int]:
+    """The sharp frames to learn frame ``index`` from, best first: near in time, and sharp.
+
+    Args:
+        index: frame to be labelled.
+        clues: of the video.
+        count: how many at most; 1 gives J(index), as the paper has it.
+        reach: largest distance in frames, except for J(index) itself, which is always there.
+
+    Returns:
+        Between 1 and ``count`` indices within the shot; ``[index]`` for a sharp frame.
+    """
+    if clues.sharp[index]:
+        return [index]
+    nearest = int(clues.nearest[index])
+    shot = clues.shot_of(index)
+    others = [j for j in clues.sharp_in(shot) if j != nearest and abs(j - index) <= reach]
+    best = max(clues.sharpness[j] for j in [nearest, *others])
+
+    def cost(j: int) -> float:
+        return abs(j - index) - 4.0 * float(np.log(clues.sharpness[j] / best + 1e-9))
+
+    # A frame on the other side in time sees what the nearest one has covered, so sides take turns.
+    before = sorted((j for j in others if j < index), key=cost)
+    after = sorted((j for j in others if j > index), key=cost)
+    sides = [after, before] if nearest < index else [before, after]
+    ranked = [nearest]
+    while len(ranked) < count and (sides[0] or sides[1]):
+        if sides[0]:
+            ranked.append(sides[0].pop(0))
+        sides.reverse()
+    return ranked[:count]
+
+
+def compose(
+    observed: Tensor,
+    current: Tensor,
+    sharps: Sequence[Tensor],
+    estimator: FlowEstimator,
+    settings: AlignmentSettings,
+) -> Composite:
+    """Align several sharp frames to one frame and merge them by their masks.
+
+    Args:
+        observed: B_i, (1, 3, H, W) in [0, 1].
+        current: R_i, what the frame is believed to look like; flow starts from it.
+        sharps: sharp frames, best first, each (1, 3, H, W).
+        estimator: optical flow.
+        settings: masks.
+    """
+    aligned: list[Aligned] = [align(sharp, current, estimator, settings) for sharp in sharps]
+    sigma = max(1.5, settings.agreement_sigma * max(observed.shape[-2:]) / 1000)
+    masks = []
+    for one in aligned:
+        mask = one.mask
+        if settings.photometric:
+            mask = mask * photometric_agreement(
+                one.image, observed, sigma, settings.agreement_tolerance, settings.agreement_shift
+            )
+        masks.append(mask)
+    if len(aligned) == 1:
+        return Composite(aligned[0].image, masks[0], aligned[0].occlusion)
+    # A power sharpens the choice: averaging frames that are misaligned by a fraction of a pixel would blur again.
+    weights = [mask**settings.blend_power * settings.rank_decay**rank for rank, mask in enumerate(masks)]
+    total = torch.stack(weights).sum(dim=0)
+    image = torch.stack([w * one.image for w, one in zip(weights, aligned, strict=True)]).sum(dim=0)
+    return Composite(
+        image=image / total.clamp(min=1e-6),
+        mask=torch.stack(masks).amax(dim=0),
+        occlusion=torch.stack([one.occlusion for one in aligned]).amax(dim=0),
+    )
+
+
+def apply(composite: Composite, current: Tensor) -> Tensor:
+    """The frame with the composite blended in where it can be trusted: (1, 3, H, W)."""
+    return torch.lerp(current, composite.image, composite.mask)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from selfhvd_tta.plugins import discover_plugins
 
@@ -54,6 +55,27 @@ def gray_u8(frames: Tensor) -> np.ndarray:
     weights = frames.new_tensor((0.299, 0.587, 0.114)).view(1, 3, 1, 1)
     luma = (frames.detach() * weights).sum(1).clamp(0, 1)
     return luma.mul(255).round().to("cpu", torch.uint8).numpy()
+
+
+def pad_replicate(
+    frames: tuple[Tensor, ...], multiple: int, smallest: int
+) -> tuple[tuple[Tensor, ...], tuple[int, int]]:
+    """Pad (B, C, H, W) frames on all sides, by replication, to sides that are multiples and not too small.
+
+    Args:
+        frames: of one common size.
+        multiple: of which height and width become multiples.
+        smallest: height and width become at least this.
+
+    Returns:
+        The padded frames, and rows above and columns left of the original frame (half of the padding, rounded down).
+    """
+    height, width = frames[0].shape[-2:]
+    rows = max(smallest, -(-height // multiple) * multiple) - height
+    columns = max(smallest, -(-width // multiple) * multiple) - width
+    top, left = rows // 2, columns // 2
+    padding = (left, columns - left, top, rows - top)
+    return tuple(F.pad(frame, padding, mode="replicate") for frame in frames), (top, left)
 
 
 @dataclass(frozen=True)

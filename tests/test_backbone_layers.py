@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from selfhvd_tta.backbones.layers import recompute
+from selfhvd_tta.backbones.dstnetplus import HaarWavelet, dynamic_convolution, halve_by_maximum
+from selfhvd_tta.backbones.layers import recompute, resize_bilinear
 from selfhvd_tta.backbones.nafnet import ChannelLayerNorm, LocalMean
 
 
@@ -49,3 +51,48 @@ def test_recompute_gives_the_same_gradients() -> None:
     recompute(layer, x).square().sum().backward()
     for parameter, gradient in zip(layer.parameters(), expected, strict=True):
         assert torch.equal(parameter.grad, gradient)
+
+
+def test_haar_wavelet_is_orthogonal_and_inverts() -> None:
+    wavelet = HaarWavelet(3).double()
+    x = torch.randn(2, 3, 6, 10, dtype=torch.float64)
+    low, high = wavelet(x)
+    torch.testing.assert_close(low, F.avg_pool2d(x, 2))
+    assert high.shape == (2, 9, 3, 5)
+    torch.testing.assert_close(wavelet.inverse(low, high), x)
+
+
+def test_dynamic_convolution_applies_each_pixels_own_kernel() -> None:
+    x = torch.randn(2, 3, 5, 7, dtype=torch.float64, requires_grad=True)
+    kernels = torch.randn(2, 27, 5, 7, dtype=torch.float64, requires_grad=True)
+    patches = F.unfold(x, 3, padding=1).unflatten(1, (3, 9)).unflatten(-1, (5, 7))
+    expected = (patches * kernels.unflatten(1, (3, 9))).sum(2)
+    out = dynamic_convolution(x, kernels)
+    torch.testing.assert_close(out, expected)
+    seed = torch.randn_like(out)
+    for own, reference in zip(
+        torch.autograd.grad(out, (x, kernels), seed), torch.autograd.grad(expected, (x, kernels), seed), strict=True
+    ):
+        torch.testing.assert_close(own, reference)
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (9, 8), (13, 11), (2, 3), (135, 241)])
+def test_halving_is_adaptive_max_pooling(height: int, width: int) -> None:
+    x = torch.randn(2, 3, height, width).round(decimals=1).requires_grad_()  # rounding makes ties
+    expected = F.adaptive_max_pool2d(x, (height // 2, width // 2))
+    out = halve_by_maximum(x)
+    assert torch.equal(out, expected)
+    seed = torch.randn_like(out)
+    torch.testing.assert_close(torch.autograd.grad(out, x, seed), torch.autograd.grad(expected, x, seed))
+
+
+@pytest.mark.parametrize("target", [(16, 24), (13, 29), (5, 3)])
+def test_bilinear_resize_is_the_usual_one(target: tuple[int, int]) -> None:
+    x = torch.randn(2, 3, 7, 9, requires_grad=True)
+    expected = F.interpolate(x, size=target, mode="bilinear", align_corners=False)
+    out = resize_bilinear(x, target)
+    torch.testing.assert_close(out, expected, atol=1e-6, rtol=1e-5)
+    seed = torch.randn_like(out)
+    torch.testing.assert_close(
+        torch.autograd.grad(out, x, seed), torch.autograd.grad(expected, x, seed), atol=1e-5, rtol=1e-5
+    )

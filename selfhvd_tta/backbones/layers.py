@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 
@@ -17,3 +19,36 @@ def recompute(function: Callable[..., Any], *inputs: Any) -> Any:
     if not torch.is_grad_enabled():
         return function(*inputs)
     return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
+
+
+class ResidualBlock(nn.Module):
+    """``x + conv2(activation(conv1(x)))``, 3x3 convolutions, no normalisation; (B, C, H, W) to the same."""
+
+    def __init__(self, channels: int, activation: nn.Module) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(self.activation(self.conv1(x)))
+
+
+def _interpolation_matrix(source: int, target: int, like: Tensor) -> Tensor:
+    identity = torch.eye(source, device=like.device)[None]
+    return F.interpolate(identity, size=target, mode="linear", align_corners=False)[0].to(like.dtype)
+
+
+def resize_bilinear(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Bilinear resampling (``align_corners=False``) as two matrix products.
+
+    ``F.interpolate`` adds up its gradients in no fixed order on CUDA; this gives the same bits every time.
+
+    Args:
+        x: (B, C, H, W).
+        size: (height, width) of the result.
+    """
+    height, width = size
+    rows = _interpolation_matrix(x.shape[-2], height, x)
+    columns = _interpolation_matrix(x.shape[-1], width, x)
+    return rows.T @ (x @ columns)

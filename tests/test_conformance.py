@@ -37,12 +37,17 @@ class Reference:
 REFERENCES = [
     Reference("nafnet_w32.seed0", "nafnet", "gopro-w32", "nafnet_w32", 1e-4),
     Reference("nafnet_w32_tlc.seed0", "nafnet", "gopro-w32", "nafnet_w32", 1e-4),
+    Reference("dstnetplus_base.seed0", "dstnetplus", "base-gopro", "dstnetplus_base"),
+    Reference("ifirnn.seed0", "ifirnn", "c2h3", "ifirnn"),
 ]
 # Official state-dict keys and the variant that has to have exactly these.
 KEYS = [
     ("nafnet_w32", "nafnet", "gopro-w32"),
     ("nafnet_w64", "nafnet", "gopro-w64"),
     ("nafnet_w64", "nafnet", "reds-w64"),
+    ("dstnetplus_base", "dstnetplus", "base-gopro"),
+    ("dstnetplus_l", "dstnetplus", "l-gopro"),
+    ("ifirnn", "ifirnn", "c2h3"),
 ]
 
 

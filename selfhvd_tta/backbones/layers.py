@@ -35,7 +35,8 @@ class ResidualBlock(nn.Module):
 
 
 def _interpolation_matrix(source: int, target: int, like: Tensor) -> Tensor:
-    identity = torch.eye(source, device=like.device)[None]
+    precision = torch.promote_types(like.dtype, torch.float32)
+    identity = torch.eye(source, device=like.device, dtype=precision)[None]
     return F.interpolate(identity, size=target, mode="linear", align_corners=False)[0].to(like.dtype)
 
 

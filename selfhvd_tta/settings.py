@@ -42,8 +42,8 @@ class AlignmentSettings:
 
     Attributes:
         flow: id of a flow plug-in, optionally ``id:variant``, or ``auto``.
-        global_motion: estimate a homography per pair first and let the flow explain only the rest; None means: for
-            flows without weights yes, for learned ones no.
+        global_motion: estimate a homography per pair first and let the flow explain only the rest; None means: what
+            the flow does by itself (``embedded`` does, the learned ones do not).
         occlusion_scale: s of Eq. 5, per pixel of forward-backward error (paper silent).
         uncertainty: multiply by the warped certainty (Eq. 4).
         occlusion: multiply by the forward-backward mask (Eq. 5).
@@ -54,6 +54,7 @@ class AlignmentSettings:
         agreement_tolerance: difference of the low-passed frames that counts as agreement, 0..1.
         agreement_shift: misplacement of the low-passed frames that counts as agreement, pixels.
         blend_power: exponent of the masks when teachers are merged; large values take the best one.
+        rounds: how often transfer repeats the alignment, each time from the improved frame.
         rank_decay: weight of each teacher relative to the one ranked before it.
     """
 
@@ -70,6 +71,7 @@ class AlignmentSettings:
     agreement_shift: float = 1.0
     blend_power: float = 2.0
     rank_decay: float = 0.5
+    rounds: int = 2
 
     def __post_init__(self) -> None:
         _check(self.occlusion_scale > 0, "alignment.occlusion_scale", "positive", self.occlusion_scale)
@@ -79,6 +81,7 @@ class AlignmentSettings:
         _check(self.agreement_tolerance > 0, "alignment.agreement_tolerance", "positive", self.agreement_tolerance)
         _check(self.agreement_shift >= 0, "alignment.agreement_shift", "0 or more", self.agreement_shift)
         _check(self.blend_power > 0, "alignment.blend_power", "positive", self.blend_power)
+        _check(self.rounds >= 1, "alignment.rounds", "at least 1", self.rounds)
         _check(0 < self.rank_decay <= 1, "alignment.rank_decay", "within 0..1", self.rank_decay)
 
 
@@ -225,6 +228,7 @@ class Settings:
         backbone: id of a backbone plug-in, optionally ``id:variant``, ``hf:owner/name``, or ``auto``.
         weights: path of a safetensors file to use instead of the backbone's own weights.
         strict: fail instead of passing the video through when the method cannot help.
+        detail: after adaptation, blend aligned sharp frames into the network's output where they match (ours).
         force: adapt even where the frames do not differ in sharpness.
     """
 
@@ -232,6 +236,7 @@ class Settings:
     backbone: str = "auto"
     weights: str | None = None
     strict: bool = False
+    detail: bool = True
     force: bool = False
     clues: ClueSettings = field(default_factory=ClueSettings)
     alignment: AlignmentSettings = field(default_factory=AlignmentSettings)

@@ -15,6 +15,7 @@ from selfhvd_tta.backbones import Backbone
 from selfhvd_tta.errors import DeviceError
 
 Warn = Callable[[str], None]
+FADE = 4
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "alloc_cpu")
 
 
@@ -142,9 +143,9 @@ class Restorer:
                 continue
             assert out is not None
             outputs = list(out[0])
-            overlap = min(2 * reach, self.window // 2, len(held) - 1)
+            overlap = min(2 * reach + FADE, self.window // 2, len(held) - 1) if reach else 0
             fresh = _take(frames, max(1, self.window - overlap))
-            joined = cross_fade(tail, outputs)
+            joined = cross_fade(tail, outputs, reach)
             if not fresh:
                 yield from joined
                 return
@@ -153,24 +154,27 @@ class Restorer:
             held = (held[len(held) - overlap :] if overlap else []) + fresh
 
 
-def cross_fade(tail: list[Tensor], head: list[Tensor]) -> list[Tensor]:
+def cross_fade(tail: list[Tensor], head: list[Tensor], reach: int) -> list[Tensor]:
     """Join two windows whose first ``len(tail)`` frames overlap.
 
-    The outer quarter of each window's overlap is left out (it lacks context); in between the weight runs linearly.
+    Where only one of the windows has its full context (``reach`` frames) that one is taken; in between the weight
+    runs linearly.
 
     Args:
         tail: outputs of the earlier window for the overlap, each (3, H, W).
         head: outputs of the later window, starting with the overlap.
+        reach: context that an output needs, frames.
 
     Returns:
         One output per frame of ``head``.
     """
     count = len(tail)
+    margin = min(reach, count // 2)
+    span = count - 2 * margin
     joined = list(head)
     for p in range(count):
-        # 0 at the first quarter of the overlap, 1 at the last.
-        later = min(1.0, max(0.0, ((p + 0.5) / count - 0.25) * 2))
-        joined[p] = torch.lerp(tail[p], head[p], later)
+        later = (p - margin + 0.5) / span if span else float(p >= margin)
+        joined[p] = torch.lerp(tail[p], head[p], min(1.0, max(0.0, later)))
     return joined
 
 

@@ -1,0 +1,314 @@
+"""The command line: maps flags to settings and errors to exit codes; no logic of its own."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+
+from selfhvd_tta import __version__
+from selfhvd_tta.console import Display, Style, show_error, show_lines, show_table
+from selfhvd_tta.errors import ExitCode, Interrupted, SelfHVDError
+from selfhvd_tta.settings import (
+    AdaptationSettings,
+    AlignmentSettings,
+    ClueSettings,
+    OutputSettings,
+    RuntimeSettings,
+    Settings,
+)
+
+app = typer.Typer(
+    help="Makes a shaky, blurry video sharp, with the sharp frames that the video itself contains.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+weights_app = typer.Typer(help="Convert and publish network weights.", no_args_is_help=True)
+app.add_typer(weights_app, name="weights")
+
+
+class Method(str, Enum):
+    adapt = "adapt"
+    transfer = "transfer"
+
+
+class Precision(str, Enum):
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+class Teacher(str, Enum):
+    bank = "bank"
+    live = "live"
+
+
+class Codec(str, Enum):
+    h264 = "h264"
+    hevc = "hevc"
+    av1 = "av1"
+    ffv1 = "ffv1"
+
+
+A, P, R, W, D = AdaptationSettings(), AlignmentSettings(), RuntimeSettings(), OutputSettings(), Settings()
+METHOD, TUNING, OUTPUT, RUN = "Method", "Fine tuning of the method", "Output", "Running"
+
+
+def _version(value: bool) -> None:
+    if value:
+        show_lines([f"selfhvd-tta {__version__}"])
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def deblur(
+    video: Annotated[Path, typer.Argument(help="The shaky video. It is only read.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Where the sharp video goes (.mp4, .mov, .mkv).")],
+    method: Annotated[
+        Method,
+        typer.Option(
+            help="adapt: fine-tune a network on this video. transfer: blend in aligned sharp frames, quick.",
+            rich_help_panel=METHOD,
+        ),
+    ] = Method.adapt,
+    backbone: Annotated[
+        str,
+        typer.Option(
+            help="Network: an id of 'selfhvd-tta models', optionally id:variant, or hf:owner/name. auto: the strongest "
+            "one whose weights are here or can be downloaded.",
+            rich_help_panel=METHOD,
+        ),
+    ] = D.backbone,
+    iters: Annotated[
+        int, typer.Option(help="Steps of adaptation. 0: the backbone alone.", rich_help_panel=METHOD)
+    ] = A.iters,
+    flow: Annotated[
+        str,
+        typer.Option(
+            help="Optical flow: sea-raft, raft, dis, embedded, optionally id:variant. auto: SEA-RAFT if its weights "
+            "can be had, else embedded (global motion and DIS).",
+            rich_help_panel=METHOD,
+        ),
+    ] = P.flow,
+    weights: Annotated[
+        str | None, typer.Option(help="A .safetensors file for the backbone.", rich_help_panel=METHOD)
+    ] = D.weights,
+    detail: Annotated[
+        bool,
+        typer.Option(help="Blend aligned sharp frames into the network's output at the end.", rich_help_panel=METHOD),
+    ] = D.detail,
+    force: Annotated[
+        bool, typer.Option("--force", help="Adapt even where no frame is sharper.", rich_help_panel=METHOD)
+    ] = False,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Fail (exit 5) instead of passing such a video through.", rich_help_panel=METHOD),
+    ] = False,
+    crop: Annotated[int, typer.Option(help="Side of the training crops in pixels.", rich_help_panel=TUNING)] = A.crop,
+    clip_length: Annotated[
+        int, typer.Option(help="Frames of a training clip.", rich_help_panel=TUNING)
+    ] = A.clip_length,
+    batch: Annotated[int, typer.Option(help="Clips per step.", rich_help_panel=TUNING)] = A.batch,
+    learning_rate: Annotated[
+        float, typer.Option(help="Rate at the first step; it falls as a cosine.", rich_help_panel=TUNING)
+    ] = A.learning_rate,
+    stage1: Annotated[
+        float, typer.Option(help="Share of the steps spent in stage 1.", rich_help_panel=TUNING)
+    ] = A.stage1,
+    perceptual_weight: Annotated[
+        float, typer.Option(help="Weight of the VGG term; 0 for none.", rich_help_panel=TUNING)
+    ] = A.perceptual_weight,
+    consistency_weight: Annotated[
+        float, typer.Option(help="Weight of the SCSCM term.", rich_help_panel=TUNING)
+    ] = A.consistency_weight,
+    vgg_layer: Annotated[
+        str, typer.Option(help="VGG19 layer of the perceptual term.", rich_help_panel=TUNING)
+    ] = A.vgg_layer,
+    rscr: Annotated[bool, typer.Option(help="Random sharp-clue removal (SEVD).", rich_help_panel=TUNING)] = A.rscr,
+    sis: Annotated[bool, typer.Option(help="Supervision selection (SEVD).", rich_help_panel=TUNING)] = A.sis,
+    scscm: Annotated[bool, typer.Option(help="Spatial-consistency maintenance.", rich_help_panel=TUNING)] = A.scscm,
+    history_updates: Annotated[
+        int, typer.Option(help="Renewals of the historical model at most.", rich_help_panel=TUNING)
+    ] = A.history_updates,
+    label_refresh: Annotated[
+        int | None,
+        typer.Option(
+            help="Steps between two refreshes of the labels. Default: an eighth of the steps.", rich_help_panel=TUNING
+        ),
+    ] = A.label_refresh,
+    teacher: Annotated[
+        Teacher,
+        typer.Option(
+            help="bank: labels and teacher outputs of the last refresh. live, with --label-refresh 1: the literal "
+            "method of the paper, many times slower.",
+            rich_help_panel=TUNING,
+        ),
+    ] = Teacher(A.teacher),
+    teachers: Annotated[
+        int, typer.Option(help="Sharp frames merged into one label; 1 as in the paper.", rich_help_panel=TUNING)
+    ] = P.teachers,
+    uncertainty: Annotated[
+        bool, typer.Option(help="Mask by the certainty of the flow (Eq. 4).", rich_help_panel=TUNING)
+    ] = P.uncertainty,
+    occlusion: Annotated[
+        bool, typer.Option(help="Mask by forward-backward consistency (Eq. 5).", rich_help_panel=TUNING)
+    ] = P.occlusion,
+    global_motion: Annotated[
+        bool | None,
+        typer.Option(
+            help="Estimate a homography per pair first, then flow for the rest. Default: only in embedded.",
+            rich_help_panel=TUNING,
+        ),
+    ] = P.global_motion,
+    segment: Annotated[
+        int, typer.Option(help="Frames per segment of the clue selection.", rich_help_panel=TUNING)
+    ] = ClueSettings().segment,
+    working_set: Annotated[
+        int, typer.Option(help="Frames that adaptation draws from at most.", rich_help_panel=TUNING)
+    ] = A.working_set,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing output.", rich_help_panel=OUTPUT)
+    ] = False,
+    codec: Annotated[
+        Codec | None,
+        typer.Option(help="Default: h264, or hevc for more than 8 bits. ffv1 is lossless.", rich_help_panel=OUTPUT),
+    ] = None,
+    crf: Annotated[
+        int | None, typer.Option(help="Constant rate factor: smaller is better and larger.", rich_help_panel=OUTPUT)
+    ] = W.crf,
+    preset: Annotated[str, typer.Option(help="Preset of the encoder.", rich_help_panel=OUTPUT)] = W.preset,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=RUN)] = R.device,
+    precision: Annotated[
+        Precision, typer.Option(help="auto: bf16 on GPUs that are good at it.", rich_help_panel=RUN)
+    ] = Precision(R.precision),
+    window: Annotated[
+        int | None, typer.Option(help="Frames restored at once. Default: what memory allows.", rich_help_panel=RUN)
+    ] = R.window,
+    seed: Annotated[int, typer.Option(help="Of every random draw.", rich_help_panel=RUN)] = R.seed,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Use only weights that are on this machine.", rich_help_panel=RUN)
+    ] = False,
+    json_lines: Annotated[
+        bool, typer.Option("--json", help="Print events as JSON lines.", rich_help_panel=RUN)
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Only warnings and errors.", rich_help_panel=RUN)] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.", rich_help_panel=RUN)] = False,
+) -> None:
+    """Make a video sharp: selfhvd-tta deblur shaky.mp4 -o sharp.mp4"""
+    settings = Settings(
+        method=method.value,
+        backbone=backbone,
+        weights=weights,
+        detail=detail,
+        force=force,
+        strict=strict,
+        clues=ClueSettings(segment=segment),
+        alignment=AlignmentSettings(
+            flow=flow, global_motion=global_motion, teachers=teachers, uncertainty=uncertainty, occlusion=occlusion
+        ),
+        adaptation=AdaptationSettings(
+            iters=iters,
+            stage1=stage1,
+            crop=crop,
+            clip_length=clip_length,
+            batch=batch,
+            learning_rate=learning_rate,
+            final_learning_rate=min(A.final_learning_rate, learning_rate),
+            perceptual_weight=perceptual_weight,
+            consistency_weight=consistency_weight,
+            rscr=rscr,
+            sis=sis,
+            scscm=scscm,
+            history_updates=history_updates,
+            label_refresh=label_refresh,
+            teacher=teacher.value,
+            vgg_layer=vgg_layer,
+            working_set=working_set,
+        ),
+        runtime=RuntimeSettings(device=device, precision=precision.value, seed=seed, offline=offline, window=window),
+        output=OutputSettings(codec=codec.value if codec else None, crf=crf, preset=preset, overwrite=overwrite),
+    )
+    style: Style = "json" if json_lines else "quiet" if quiet else "auto"
+    with Display(style) as display:
+        from selfhvd_tta.pipeline import deblur as run
+
+        run(video, output, settings, display)
+
+
+@app.command()
+def inspect(
+    video: Annotated[Path, typer.Argument(help="A video file.")],
+    segment: Annotated[int, typer.Option(help="Frames per segment of the clue selection.")] = ClueSettings().segment,
+    width: Annotated[int, typer.Option(help="Frames per line.", min=10)] = 80,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Show which frames are sharp, where the cuts are, and whether adaptation can help."""
+    from selfhvd_tta.inspection import inspect as run
+    from selfhvd_tta.timeline import timeline
+
+    show_lines(timeline(run(video, ClueSettings(segment=segment)), width))
+
+
+@app.command()
+def models(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """List networks and flows, and the weights that are here or can be downloaded."""
+    from selfhvd_tta import backbones, flows
+    from selfhvd_tta.weights import models_overview
+
+    rows = [(b.id, ", ".join(v.name for v in b.variants), b.licence, b.summary) for b in backbones.discover().values()]
+    show_table("Backbones (--backbone)", ("id", "variants", "code licence", "what"), rows)
+    rows = [(f.id, ", ".join(v.name for v in f.variants), f.licence, f.summary) for f in flows.discover().values()]
+    show_table("\nFlows (--flow)", ("id", "variants", "code licence", "what"), rows)
+    table = [(r.name, r.kind, r.state, r.size, r.licence, r.note) for r in models_overview()]
+    show_table("\nWeights", ("name", "kind", "state", "size", "licence", "note"), table)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: runs a command and turns errors into one line and an exit code."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    json_lines, debug = "--json" in arguments, "--debug" in arguments
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = app(args=list(arguments), standalone_mode=False, prog_name="selfhvd-tta")
+        sys.exit(code if isinstance(code, int) else ExitCode.OK)
+    except click.exceptions.Abort:
+        error: SelfHVDError = Interrupted("interrupted; the output was not written", "")
+    except KeyboardInterrupt:
+        error = Interrupted("interrupted; the output was not written", "")
+    except click.ClickException as usage:
+        usage.show()
+        sys.exit(ExitCode.USAGE)
+    except SelfHVDError as known:
+        if debug:
+            raise
+        error = known
+    except Exception as unexpected:  # the last resort: a user sees no traceback unasked
+        if debug:
+            raise
+        text = f"{type(unexpected).__name__}: {unexpected}".splitlines()[0]
+        error = SelfHVDError(f"unexpected failure, {text}", "Run again with --debug and report what it prints.")
+    show_error(error, json_lines)
+    sys.exit(int(error.exit_code))
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,231 @@
+"""From names in the settings to networks with weights on a device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from selfhvd_tta import backbones, flows, perceptual, weights
+from selfhvd_tta.backbones import Backbone, Variant
+from selfhvd_tta.backbones.wrapper import Network
+from selfhvd_tta.errors import DeviceError, UsageError, WeightsError
+from selfhvd_tta.events import Listener, Note, Progress
+from selfhvd_tta.flows import FlowEstimator
+from selfhvd_tta.flows.global_motion import GlobalMotionFirst
+from selfhvd_tta.method.restoration import Compute
+from selfhvd_tta.settings import Settings
+
+HUB_BACKBONE = ("dstnetplus", "base-gopro")
+OFFLINE_BACKBONE = ("estrnn", "lite")
+EMBEDDED_FLOW = "embedded"
+HUB_FLOW = "sea-raft"
+
+
+@dataclass(frozen=True)
+class LoadedBackbone:
+    """A network ready to run.
+
+    Attributes:
+        network: wrapped, on the device, in eval mode.
+        backbone: its descriptor.
+        variant: which configuration.
+        weights: name of the weights and the first digits of their hash.
+    """
+
+    network: Network
+    backbone: Backbone
+    variant: Variant
+    weights: str
+
+    @property
+    def name(self) -> str:
+        """``id:variant``."""
+        return f"{self.backbone.id}:{self.variant.name}"
+
+
+@dataclass(frozen=True)
+class LoadedFlow:
+    """An estimator ready to run, and its name."""
+
+    estimator: FlowEstimator
+    name: str
+
+
+def choose_device(name: str, listen: Listener) -> torch.device:
+    """The device to compute on.
+
+    Raises:
+        DeviceError: the device was asked for by name and is not usable.
+        UsageError: there is no such kind of device.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        if torch.backends.mps.is_available():
+            return torch.device("mps")
+        listen(Note("no GPU found: computing on the CPU, where adaptation is slow (--method transfer is quick)"))
+        return torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"unknown device '{name}'", "Use auto, cpu, cuda or cuda:N.") from error
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise DeviceError(f"device '{name}' was asked for, but no CUDA device is usable", "Use --device cpu.")
+        if device.index is not None and device.index >= torch.cuda.device_count():
+            raise DeviceError(
+                f"device '{name}' was asked for, but there are only {torch.cuda.device_count()}", "Use --device cuda:0."
+            )
+    elif device.type not in ("cpu", "mps"):
+        raise UsageError(f"device '{name}' is not supported", "Use auto, cpu, cuda or cuda:N.")
+    return device
+
+
+def choose_compute(settings: Settings, device: torch.device, backbone: Backbone | None) -> Compute:
+    """Precision: bfloat16 where asked for, or where the device is good at it and the backbone verified in it."""
+    wanted = settings.runtime.precision
+    verified = backbone is not None and "bfloat16" in backbone.autocast
+    if wanted == "bf16" and backbone is not None and not verified:
+        raise UsageError(f"--precision bf16: {backbone.id} is not verified in bfloat16", "Use --precision fp32.")
+    native = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    use = verified and (wanted == "bf16" or (wanted == "auto" and native))
+    return Compute(device=device, autocast=torch.bfloat16 if use else None)
+
+
+def load_backbone(settings: Settings, device: torch.device, listen: Listener) -> LoadedBackbone:
+    """Build the network that the settings name and load its weights.
+
+    ``auto`` takes the strongest pretrained one that is here or can be downloaded, else the bundled one, and says so.
+
+    Raises:
+        UsageError: no such backbone or variant.
+        WeightsError: its weights are not available or do not fit.
+    """
+    if settings.backbone.startswith("hf:"):
+        loaded = weights.load_hub(settings.backbone[3:], offline=settings.runtime.offline)
+        name = f"{loaded.config.get('backbone')}:{loaded.config.get('variant')}"
+        backbone, variant = find_backbone(name)
+        return _finish(backbone, variant, loaded.tensors, settings.backbone, device)
+    if settings.backbone == "auto":
+        backbone, variant = _automatic_backbone(settings, listen)
+    else:
+        backbone, variant = find_backbone(settings.backbone)
+    if settings.weights is not None:
+        mine = weights.load_file(settings.weights)
+        return _finish(backbone, variant, mine.tensors, settings.weights, device)
+    if not variant.weights:
+        raise WeightsError(
+            f"there are no pretrained weights for {backbone.id}:{variant.name}",
+            "Give your own with --weights file.safetensors, or choose another backbone (selfhvd-tta models).",
+        )
+    row = variant.weights[0]
+    found = weights.load(row, offline=settings.runtime.offline, on_progress=_downloads(listen))
+    return _finish(backbone, variant, found.tensors, f"{row} {found.sha256[:8]}", device)
+
+
+def find_backbone(name: str) -> tuple[Backbone, Variant]:
+    """Descriptor and variant of ``id`` or ``id:variant``.
+
+    Raises:
+        UsageError: no such backbone or variant.
+    """
+    known = backbones.discover()
+    backbone_id, _, variant = name.partition(":")
+    if backbone_id not in known:
+        raise UsageError(f"unknown backbone '{backbone_id}'", f"Known are: {', '.join(known)} (selfhvd-tta models).")
+    backbone = known[backbone_id]
+    try:
+        return backbone, backbone.variant(variant or None)
+    except KeyError:
+        names = ", ".join(v.name for v in backbone.variants)
+        raise UsageError(f"backbone '{backbone_id}' has no variant '{variant}'", f"It has: {names}.") from None
+
+
+def _automatic_backbone(settings: Settings, listen: Listener) -> tuple[Backbone, Variant]:
+    fallback = find_backbone(":".join(OFFLINE_BACKBONE))
+    if HUB_BACKBONE[0] not in backbones.discover():
+        listen(Note(f"backbone: {':'.join(OFFLINE_BACKBONE)} (bundled)"))
+        return fallback
+    backbone, variant = find_backbone(":".join(HUB_BACKBONE))
+    row = variant.weights[0]
+    try:
+        weights.load(row, offline=settings.runtime.offline, on_progress=_downloads(listen))
+    except WeightsError as error:
+        listen(Note(f"backbone: {':'.join(OFFLINE_BACKBONE)} (bundled), because {error.message}"))
+        return fallback
+    listen(Note(f"backbone: {backbone.id}:{variant.name}, the strongest pretrained one at hand"))
+    return backbone, variant
+
+
+def _finish(
+    backbone: Backbone, variant: Variant, tensors: dict[str, torch.Tensor], name: str, device: torch.device
+) -> LoadedBackbone:
+    raw = backbone.build(**variant.config)
+    weights.check_state(raw.state_dict(), tensors, name)
+    raw.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in tensors.items()})
+    network = Network(raw, backbone, variant).to(device).eval()
+    return LoadedBackbone(network, backbone, variant, name)
+
+
+def load_flow(settings: Settings, device: torch.device, listen: Listener) -> LoadedFlow:
+    """Build the flow estimator that the settings name.
+
+    ``auto`` takes SEA-RAFT if its weights are here or can be downloaded, else global motion with DIS, and says so.
+
+    Raises:
+        UsageError: no such flow or variant.
+        WeightsError: its weights are not available or do not fit.
+    """
+    name = settings.alignment.flow
+    if name != "auto":
+        return _build_flow(name, settings, device, listen)
+    try:
+        loaded = _build_flow(HUB_FLOW, settings, device, listen)
+    except WeightsError as error:
+        listen(Note(f"flow: global motion with DIS (embedded), because {error.message}"))
+        return _build_flow(EMBEDDED_FLOW, settings, device, listen)
+    listen(Note(f"flow: {loaded.name}"))
+    return loaded
+
+
+def _build_flow(name: str, settings: Settings, device: torch.device, listen: Listener) -> LoadedFlow:
+    known = flows.discover()
+    flow_id, _, variant_name = name.partition(":")
+    if flow_id not in known:
+        raise UsageError(f"unknown flow '{flow_id}'", f"Known are: auto, {', '.join(known)}.")
+    flow = known[flow_id]
+    try:
+        variant = flow.variant(variant_name or None)
+    except KeyError:
+        names = ", ".join(v.name for v in flow.variants)
+        raise UsageError(f"flow '{flow_id}' has no variant '{variant_name}'", f"It has: {names}.") from None
+    estimator = flow.build(**variant.config)
+    if flow.load is not None and variant.weights:
+        found = weights.load(variant.weights[0], offline=settings.runtime.offline, on_progress=_downloads(listen))
+        flow.load(estimator, found.tensors)
+    estimator = estimator.to(device).eval().requires_grad_(False)
+    label = f"{flow.id}:{variant.name}"
+    if settings.alignment.global_motion and not isinstance(estimator, GlobalMotionFirst):
+        return LoadedFlow(GlobalMotionFirst(estimator), f"global motion first, then {label}")
+    return LoadedFlow(estimator, label)
+
+
+def load_features(settings: Settings, device: torch.device, listen: Listener) -> torch.nn.Module | None:
+    """VGG19 features for the perceptual term; None, and a note, where they cannot be had."""
+    if settings.adaptation.perceptual_weight == 0 or settings.adaptation.iters == 0:
+        return None
+    result = perceptual.load_perceptual(
+        settings.adaptation.vgg_layer, offline=settings.runtime.offline, on_progress=_downloads(listen)
+    )
+    if isinstance(result, perceptual.Unavailable):
+        listen(Note(f"perceptual loss: off, because {result.reason}"))
+        return None
+    return result.to(device)
+
+
+def _downloads(listen: Listener) -> weights.OnProgress:
+    def tell(done: int, total: int | None) -> None:
+        listen(Progress("download", done, total, "bytes"))
+
+    return tell

@@ -1,0 +1,113 @@
+"""The label bank, and its agreement with the literal method."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from selfhvd_tta.events import ignore
+from selfhvd_tta.method.adaptation import Adaptation
+from selfhvd_tta.method.labels import LabelBank
+from selfhvd_tta.method.restoration import Compute
+from selfhvd_tta.method.sampling import Draw, draw_clips
+from selfhvd_tta.method.transfer import apply, compose, rank_teachers
+from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, Settings
+from tests.tiny import Still, blurry_clip, small_estrnn, working_set
+
+CPU = torch.device("cpu")
+PAPER = AlignmentSettings(teachers=1, photometric=False)
+
+
+def adaptation(plan: AdaptationSettings, alignment: AlignmentSettings = PAPER) -> Adaptation:
+    network, backbone = small_estrnn()
+    settings = Settings(adaptation=plan, alignment=alignment)
+    working = working_set(blurry_clip())
+    return Adaptation(network, backbone, working, Still(), None, Compute(CPU), settings, ignore, 40)
+
+
+def test_labels_are_the_aligned_sharp_frames() -> None:
+    working = working_set(blurry_clip())
+    bank = LabelBank(working, CPU, CPU)
+    outputs = ((row, bank.observed(row)[0]) for row in range(len(working)))
+    done: list[int] = []
+    bank.refresh(outputs, Still(), PAPER, 0.5, done.append)
+    assert done == list(range(1, 9))
+    for row in range(len(working)):
+        assert torch.equal(bank.label[row], working.frames[working.clues.nearest[row]])
+    assert bank.mask.min() == 255
+    # SIS: a label is chosen where it is visible and sharper than the model's output; sharp frames label themselves.
+    assert bank.choice.all()
+
+
+def test_sis_prefers_the_teacher_where_it_is_sharper() -> None:
+    working = working_set(blurry_clip())
+    bank = LabelBank(working, CPU, CPU)
+    sharper = (working.frames[1].float() / 255 * 2 - 0.5).clamp(0, 1)
+    bank.refresh(((row, sharper) for row in range(8)), Still(), PAPER, 0.5, lambda done: None)
+    assert bank.choice.tolist() == working.clues.sharp.tolist()
+
+
+def test_rows_and_frames_are_cropped_alike() -> None:
+    working = working_set(blurry_clip())
+    bank = LabelBank(working, CPU, CPU)
+    bank.refresh(((r, bank.observed(r)[0]) for r in range(8)), Still(), PAPER, 0.5, lambda done: None)
+    box = (5, 9, 16, 20)
+    rows = bank.rows([2, 2, 4], box)
+    assert rows.label.shape == (3, 3, 16, 20)
+    assert torch.equal(bank.shown([4], box)[0], bank.observed(4)[0, :, 5:21, 9:29])
+    torch.testing.assert_close(rows.teacher[2], bank.observed(4)[0, :, 5:21, 9:29], atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("stage2", [False, True])
+def test_bank_and_literal_mode_agree_when_nothing_has_changed(stage2: bool) -> None:
+    run = adaptation(AdaptationSettings(iters=10, label_refresh=1, transfer_start=False))
+    run._refresh(5 if stage2 else 0, stage2)
+    if stage2:
+        run._consider_live_history(5, True)
+    rows = tuple(range(8))
+    draw = Draw(rows, (0, 0, 2, 3, 3, 5, 6, 6), (0, 0, 48, 56), 0, False)
+    literal = run._live_rows(draw, stage2)
+    bank = run.bank.rows(draw.shown, draw.box)
+    torch.testing.assert_close(bank.label, literal.label, atol=0.5 / 255 + 1e-6, rtol=0)
+    torch.testing.assert_close(bank.mask, literal.mask, atol=0.5 / 255 + 1e-6, rtol=0)
+    torch.testing.assert_close(bank.teacher, literal.teacher, atol=1e-3, rtol=0)
+    assert bank.choice.tolist() == literal.choice.tolist()
+    if stage2:
+        torch.testing.assert_close(bank.historical, literal.historical, atol=1e-3, rtol=0)
+        assert torch.equal(bank.historical, bank.teacher)
+
+
+def test_teachers_alternate_between_the_sides_and_respect_the_reach() -> None:
+    working = working_set(blurry_clip(20))
+    assert rank_teachers(5, working.clues, 3, 20) == [4, 7, 1]
+    assert rank_teachers(5, working.clues, 1, 20) == [4]
+    assert rank_teachers(5, working.clues, 5, 2) == [4, 7]
+    assert rank_teachers(4, working.clues, 3, 20) == [4]
+
+
+def test_composite_mends_a_blurry_frame_and_leaves_what_disagrees() -> None:
+    clip = torch.from_numpy(blurry_clip()).permute(0, 3, 1, 2).float() / 255
+    blurry, sharp = clip[:1], clip[1:2]
+    odd = sharp.clone()
+    odd[..., :24, :28] = 1 - odd[..., :24, :28]  # a quarter shows something else
+    made = compose(blurry, blurry, [odd], Still(), AlignmentSettings())
+    result = apply(made, blurry)
+    inside = (..., slice(34, None), slice(38, None))
+    assert (result - sharp)[inside].abs().mean() < 0.35 * (blurry - sharp)[inside].abs().mean()
+    assert (result - blurry)[..., :16, :20].abs().mean() < 0.25 * (odd - blurry)[..., :16, :20].abs().mean()
+
+
+def test_draws_are_reproducible_and_stay_inside() -> None:
+    working = working_set(blurry_clip())
+    plan = AdaptationSettings(crop=32, clip_length=5, batch=3)
+    first = draw_clips(working, plan, np.random.default_rng(3), True)
+    assert first == draw_clips(working, plan, np.random.default_rng(3), True)
+    for draw in first:
+        top, left, height, width = draw.box
+        assert (height, width) == (32, 32)
+        assert 0 <= top <= 48 - 32
+        assert 0 <= left <= 56 - 32
+        assert len(draw.rows) == len(draw.shown) == 5
+    undegraded = draw_clips(working, plan, np.random.default_rng(3), False)
+    assert all(d.rows == d.shown for d in undegraded)

@@ -307,7 +307,8 @@ def test_a_process_with_the_clients_own_settings(server: HubServer, tmp_path: Pa
     """HF_ENDPOINT, HF_HOME and HF_HUB_OFFLINE as a user sets them, nothing patched."""
     code = (
         "from selfhvd_tta.weights import hub, rows\n"
-        f"found = hub.fetch(rows.Hub('{REPO}', 'model.safetensors'), sha256='', offline=hub.offline_wanted(), progress=None)\n"
+        "offline = hub.offline_wanted()\n"
+        f"found = hub.fetch(rows.Hub('{REPO}', 'model.safetensors'), sha256='', offline=offline, progress=None)\n"
         "print(found.sha256, found.pin, found.path)\n"
     )
     environment = os.environ | {

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from selfhvd_tta.backbones.dstnetplus import HaarWavelet, dynamic_convolution, halve_by_maximum
-from selfhvd_tta.backbones.layers import recompute, resize_bilinear
+from selfhvd_tta.backbones.layers import flow_warp, recompute, resize_bilinear
 from selfhvd_tta.backbones.nafnet import ChannelLayerNorm, LocalMean
 
 
@@ -99,3 +99,18 @@ def test_bilinear_resize_is_the_usual_one(target: tuple[int, int]) -> None:
     torch.testing.assert_close(out, expected)
     seed = torch.randn_like(out)
     torch.testing.assert_close(torch.autograd.grad(out, x, seed), torch.autograd.grad(expected, x, seed))
+
+
+def test_flow_warp_takes_the_value_that_the_flow_points_to() -> None:
+    x = torch.randn(1, 2, 6, 8)
+    flow = torch.zeros(1, 2, 6, 8)
+    flow[:, 0], flow[:, 1] = 2, -1
+    inside = flow_warp(x, flow)
+    torch.testing.assert_close(inside[..., 1:, :-2], x[..., :-1, 2:], atol=1e-5, rtol=1e-5)
+    assert inside[..., :1, :].abs().max() < 1e-5  # from above the frame
+    assert inside[..., -2:].abs().max() < 1e-5  # from the right of it
+    border = flow_warp(x, flow, "border")
+    torch.testing.assert_close(border[..., 0, :-2], x[..., 0, 2:], atol=1e-5, rtol=1e-5)
+    flow[:, 0], flow[:, 1] = 0.5, 0
+    half = flow_warp(x, flow)
+    torch.testing.assert_close(half[..., :-1], (x[..., :-1] + x[..., 1:]) / 2, atol=1e-5, rtol=1e-5)

@@ -39,6 +39,7 @@ REFERENCES = [
     Reference("nafnet_w32_tlc.seed0", "nafnet", "gopro-w32", "nafnet_w32", 1e-4),
     Reference("dstnetplus_base.seed0", "dstnetplus", "base-gopro", "dstnetplus_base"),
     Reference("ifirnn.seed0", "ifirnn", "c2h3", "ifirnn"),
+    Reference("basicvsrpp.seed0", "basicvsrpp", "gopro", "basicvsrpp"),
 ]
 # Official state-dict keys and the variant that has to have exactly these.
 KEYS = [
@@ -48,6 +49,7 @@ KEYS = [
     ("dstnetplus_base", "dstnetplus", "base-gopro"),
     ("dstnetplus_l", "dstnetplus", "l-gopro"),
     ("ifirnn", "ifirnn", "c2h3"),
+    ("basicvsrpp", "basicvsrpp", "gopro"),
 ]
 
 

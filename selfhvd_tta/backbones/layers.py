@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -53,3 +53,23 @@ def resize_bilinear(x: Tensor, size: Sequence[int]) -> Tensor:
     rows = _interpolation_matrix(x.shape[-2], height, x)
     columns = _interpolation_matrix(x.shape[-1], width, x)
     return rows.T @ (x @ columns)
+
+
+def flow_warp(x: Tensor, flow: Tensor, padding: Literal["zeros", "border"] = "zeros") -> Tensor:
+    """Bilinear backward warping: the value at a pixel is that of ``x`` at the pixel plus its flow.
+
+    Args:
+        x: (B, C, H, W). Sampled in float32 whatever its type.
+        flow: (B, 2, H, W), pixels, x (right) then y (down).
+        padding: what lies outside of ``x``.
+    """
+    height, width = x.shape[-2:]
+    with torch.autocast(x.device.type, enabled=False):
+        precision = torch.promote_types(x.dtype, torch.float32)
+        rows = torch.arange(height, device=x.device, dtype=precision)
+        columns = torch.arange(width, device=x.device, dtype=precision)
+        grid_x = (flow[:, 0].to(precision) + columns) * (2 / max(width - 1, 1)) - 1
+        grid_y = (flow[:, 1].to(precision) + rows[:, None]) * (2 / max(height - 1, 1)) - 1
+        grid = torch.stack([grid_x, grid_y], -1)
+        warped = F.grid_sample(x.to(precision), grid, mode="bilinear", padding_mode=padding, align_corners=True)
+    return warped.to(x.dtype)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from selfhvd_tta.errors import UsageError
 
 Method = Literal["adapt", "transfer"]
 Teacher = Literal["bank", "live"]
+Codec = Literal["h264", "hevc", "av1", "ffv1"]
+Preset = Literal[
+    "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo"
+]
 
 
 def _check(condition: bool, name: str, rule: str, value: object) -> None:
@@ -206,17 +210,23 @@ class OutputSettings:
     Attributes:
         codec: ``h264``, ``hevc``, ``av1``, ``ffv1`` (lossless), or None: H.264 for 8-bit input, HEVC for 10-bit.
         crf: constant rate factor; None means 16 for H.264, 18 for HEVC, 20 for AV1.
-        preset: encoder preset.
+        preset: encoder preset, by x264's names (``ultrafast`` to ``placebo``).
         overwrite: replace an existing output.
+        chroma: ``source`` keeps the source's chroma subsampling, ``420`` stores what every player knows.
+        faststart: put the index of an MP4 or MOV in front, so that it plays while it is being downloaded.
     """
 
-    codec: Literal["h264", "hevc", "av1", "ffv1"] | None = None
+    codec: Codec | None = None
     crf: int | None = None
-    preset: str = "medium"
+    preset: Preset = "medium"
     overwrite: bool = False
+    chroma: Literal["source", "420"] = "source"
+    faststart: bool = True
 
     def __post_init__(self) -> None:
         _check(self.crf is None or 0 <= self.crf <= 63, "--crf", "within 0..63", self.crf)
+        _check(self.codec is None or self.codec in get_args(Codec), "--codec", f"one of {get_args(Codec)}", self.codec)
+        _check(self.preset in get_args(Preset), "--preset", f"one of {', '.join(get_args(Preset))}", self.preset)
 
 
 @dataclass(frozen=True)

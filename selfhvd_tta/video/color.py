@@ -1,10 +1,11 @@
 """Colour: what the tags mean, and the conversion between coded planes and RGB with matrix and range spelled out.
 
-Written with cv2 arithmetic in float32 rather than with swscale, because the pair of conversions has to be the identity:
-chroma is interpolated and decimated by filter pairs with perfect reconstruction, so ``rgb_to_yuv(yuv_to_rgb(x)) == x`` for
-in-gamut content of any sharpness, up to the rounding of RGB (at most 1 code in 8 bit, 0 beyond). Co-sited chroma
-(H.264's default, horizontally) is interpolated linearly and decimated by the LeGall 5/3 low-pass (Le Gall and Tabatabai
-1988); chroma between two luma samples uses ``c + (c[-1] - c[+1]) / 8`` and its mirror, decimated by their mean.
+Written with cv2 arithmetic in float32 rather than with swscale, because the pair of conversions has to be the
+identity: chroma is interpolated and decimated by filter pairs with perfect reconstruction, so
+``rgb_to_yuv(yuv_to_rgb(x)) == x`` for in-gamut content of any sharpness, up to the rounding of RGB (at most 1 code in
+8 bit, 0 beyond). Co-sited chroma (H.264's default, horizontally) is interpolated linearly and decimated by the LeGall
+5/3 low-pass (Le Gall and Tabatabai 1988); chroma between two luma samples uses ``c + (c[-1] - c[+1]) / 8`` and its
+mirror, decimated by their mean.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ KR_KB = {
 }
 # Decoders whose untagged luma is full range: pictures, and video codecs made of them.
 FULL_RANGE_CODECS = ("mjpeg", "png", "tiff", "bmp", "webp", "gif", "ljpeg", "jpegls", "jpeg2000", "pgm", "ppm")
+# Codecs whose standard says that untagged gray is limited range too; elsewhere FFmpeg's gray is full range.
+LIMITED_GRAY_CODECS = ("h264", "hevc", "vp9", "av1", "libdav1d", "mpeg2video", "mpeg4")
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class ColorTags:
         full = self.range == FULL
         if self.range not in (LIMITED, FULL):
             full = pix_fmt.startswith("yuvj") or codec in FULL_RANGE_CODECS
+            full |= layout.kind == "gray" and codec not in LIMITED_GRAY_CODECS
         return ColorTags(self.matrix, self.range, self.primaries, self.transfer, matrix, full)
 
     @property
@@ -194,7 +198,8 @@ def yuv_to_rgb(planes: tuple[Array, ...], coding: YuvCoding) -> Array:
     """Coded planes to RGB.
 
     Args:
-        planes: (H, W) luma and, unless gray, two chroma planes of (ceil(H / 2^sub_y), ceil(W / 2^sub_x)), uint8 or uint16.
+        planes: (H, W) luma and, unless gray, two chroma planes of (ceil(H / 2^sub_y), ceil(W / 2^sub_x)); uint8 or
+            uint16.
         coding: what the codes mean.
 
     Returns:
@@ -259,7 +264,7 @@ def _as_float(rgb: Array) -> tuple[Array, float]:
 
 def _saturate(values: Array, depth: int) -> Array:
     """Round to nearest and clip into the integer type; one pass, where numpy needs three."""
-    return cv2.add(np.ascontiguousarray(values), 0, dtype=depth)
+    return cv2.add(np.ascontiguousarray(values), 0, dtype=depth)  # type: ignore[call-overload]
 
 
 def _codes(plane: Array, coding: YuvCoding) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -80,6 +81,8 @@ class Encoding:
             context.sample_aspect_ratio = self.sar
         context.options = dict(self.options)
         context.thread_type = "AUTO" if self.codec != "ffv1" else "SLICE"
+        # SVT-AV1 prints its configuration otherwise; it reads this when it is opened.
+        os.environ.setdefault("SVT_LOG", "1")
         try:
             context.open()
         except (av.error.FFmpegError, ValueError) as error:
@@ -155,13 +158,13 @@ def _pixel_format(info: VideoInfo, codec: str, only_420: bool, notes: list[str])
             return exact[layout.kind]
     # Gray becomes 4:2:0 with neutral chroma: the same picture, and players know it.
     family = "420" if layout.kind == "gray" or only_420 else source
-    if codec != "av1":
-        if (family == "420" and (info.width % 2 or info.height % 2)) or (family == "422" and info.width % 2):
-            notes.append(
-                f"{info.width}x{info.height} is odd, which {NAMES[codec]} cannot hold in 4:{family[1]}:{family[2]}; "
-                "the colour is stored at full resolution (4:4:4)"
-            )
-            family = "444"
+    odd = (family == "420" and (info.width % 2 or info.height % 2)) or (family == "422" and info.width % 2)
+    if odd and codec in ("h264", "hevc"):
+        notes.append(
+            f"{info.width}x{info.height} is odd, which {NAMES[codec]} cannot hold in 4:{family[1]}:{family[2]}; "
+            "the colour is stored at full resolution (4:4:4)"
+        )
+        family = "444"
     bits = next((b for b in (8, 10, 12, 16) if b >= layout.bits and _name(family, b) in known), 0)
     if not bits:
         families = [f for f in (family, "444", "422", "420") if any(_name(f, b) in known for b in (8, 10))]

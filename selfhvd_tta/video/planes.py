@@ -80,5 +80,3 @@ def to_luma(frame: Any, coding: YuvCoding) -> Array:
     scale = 255 / ((1 << layout.bits) - 1)
     luma: Array = np.rint((0.2126 * red + 0.7152 * green + 0.0722 * blue) * scale).astype(np.uint8)
     return luma
-
-

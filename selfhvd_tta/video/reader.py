@@ -1,8 +1,8 @@
 """Frames of a video file: in presentation order, as luma only, or any of them by seeking.
 
-Damage is not hidden and does not stop the work: what can be decoded is delivered with its own time stamps (a frame that the
-decoder concealed counts as decodable, a packet that it refuses is a missing frame), and ``VideoReader.warnings`` says
-afterwards how many frames are missing and where.
+Damage is not hidden and does not stop the work: what can be decoded is delivered with its own time stamps (a frame that
+the decoder concealed counts as decodable, a packet that it refuses is a missing frame), and ``VideoReader.warnings``
+says afterwards how many frames are missing and where.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,8 @@ class VideoReader:
         path: a file that FFmpeg can decode.
 
     Raises:
-        InputError: as :func:`probe`; interlaced video; while iterating: the picture changes its size, or not one frame can
-            be decoded.
+        InputError: as :func:`probe`; interlaced video; while iterating: the picture changes its size, or not one frame
+            can be decoded.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -129,7 +130,7 @@ class VideoReader:
         """
         table = self._scanned()
         wanted = [int(i) for i in indices]
-        if any(b <= a for a, b in zip(wanted, wanted[1:], strict=False)):
+        if any(b <= a for a, b in pairwise(wanted)):
             raise IndexError("frame indices must be ascending")
         if wanted and not 0 <= wanted[0] <= wanted[-1] < len(table.pts):
             raise IndexError(f"frame indices {wanted[0]}..{wanted[-1]} are not within 0..{len(table.pts) - 1}")
@@ -199,9 +200,10 @@ class VideoReader:
         if (frame.width, frame.height) == (self.info.width, self.info.height):
             return
         at = clock(float(seen[-1] * self.info.time_base)) if seen else "its start"
+        size = f"{self.info.width}x{self.info.height}"
         raise InputError(
-            f"{self.info.path}: changes from {self.info.width}x{self.info.height} to {frame.width}x{frame.height} at {at}",
-            f"Scale it to one size first: ffmpeg -i IN -vf scale={self.info.width}:{self.info.height} -c:a copy OUT.mp4",
+            f"{self.info.path}: the picture changes from {size} to {frame.width}x{frame.height} at {at}",
+            f'Scale it to one size first: ffmpeg -i "{self.info.path.name}" -s {size} -c:a copy scaled.mp4',
         )
 
     def _nominal_step(self) -> int:
@@ -240,7 +242,9 @@ class _DamageLog:
         absent = sorted(self.packets - raw) if len(raw) == len(table.raw) else []
         if absent and (self.refused or info.codec not in PACKETS_WITHOUT_FRAME):
             since = clock(float(absent[0] * info.time_base))
-            lines.append(f"{len(absent)} frame{'s' * (len(absent) > 1)} missing after {since} (damaged, cannot be decoded)")
+            lines.append(
+                f"{len(absent)} frame{'s' * (len(absent) > 1)} missing after {since} (damaged, cannot be decoded)"
+            )
         elif self.refused:
             lines.append(f"{self.refused} packet{'s' * (self.refused > 1)} cannot be decoded")
         if self.stopped:
@@ -297,7 +301,7 @@ def _decode(stream: Any, packet: Any, log: _DamageLog) -> list[Any]:
 
 
 class _Cursor:
-    """Fetches frames by index from an open container, by going on or by seeking, and checks that they are the right ones."""
+    """Fetches frames by index from an open container, by going on or by seeking, and checks that they are right."""
 
     def __init__(self, container: Any, stream: Any, table: _Index, reorder_depth: int | None) -> None:
         self.container = container
@@ -305,7 +309,7 @@ class _Cursor:
         self.table = table
         self.reorder_depth = reorder_depth
         raw = [pts for pts in table.raw if pts is not None]
-        increasing = len(raw) == len(table.raw) and all(a < b for a, b in zip(raw, raw[1:], strict=False))
+        increasing = len(raw) == len(table.raw) and all(a < b for a, b in pairwise(raw))
         self.by_raw = {pts: i for i, pts in enumerate(raw)} if increasing else None
         self.keys = [i for i, key in enumerate(table.key) if key]
         self.position = 0
@@ -383,7 +387,7 @@ def _chain(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
 def checksum(frame: Any) -> int:
     """CRC-32 of every eighth line of the first component: tells frames apart at a hundredth of the decoding's cost."""
     planes, _ = coded_planes(frame)
-    return zlib.crc32(np.ascontiguousarray(planes[0][::8]))
+    return zlib.crc32(np.ascontiguousarray(planes[0][::8]).tobytes())
 
 
 def clock(seconds: float) -> str:

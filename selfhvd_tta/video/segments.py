@@ -1,0 +1,231 @@
+"""The encoded video stream as closed segment files with a ledger, so that an interrupted run can go on.
+
+A segment holds a fixed number of frames (the last one fewer) and starts with a key frame; its frames are numbered, not
+timed: presentation times live in the ledger and are put on when the segments are joined. Segments therefore depend on
+nothing but their frames and the encoding, and a resumed run writes the same bytes as an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+
+from selfhvd_tta.errors import DiskError
+from selfhvd_tta.video.color import Array, PixelLayout
+from selfhvd_tta.video.encoding import Encoding
+from selfhvd_tta.video.planes import frame_from_planes
+from selfhvd_tta.video.target import disk_errors, fsync
+
+LEDGER = "segments.json"
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One closed file.
+
+    Attributes:
+        name: of the file within the folder.
+        pts: presentation times of its frames, in the source's time base.
+        sha256: of the file.
+    """
+
+    name: str
+    pts: tuple[int, ...]
+    sha256: str
+
+
+@dataclass(frozen=True)
+class CodedPacket:
+    """A packet of the joined stream: PyAV's packet, and the frame that it shows."""
+
+    packet: Any
+    frame: int
+
+
+class SegmentStore:
+    """Writes frames into segments and remembers the finished ones.
+
+    Args:
+        folder: an existing folder of its own; segments that an earlier run finished there are taken over if they were
+            made with the same encoding and length and are intact.
+        encoding: of the video stream.
+        length: frames per segment.
+        seal: text that must be the same for a resumed run to take segments over (what made the frames).
+    """
+
+    def __init__(self, folder: Path, encoding: Encoding, length: int = 60, seal: str = "") -> None:
+        self.folder = folder
+        self.encoding = encoding
+        self.length = length
+        self._fingerprint = hashlib.sha256(f"{encoding.fingerprint()} {length} {seal}".encode()).hexdigest()
+        # Matroska for FFV1, which MP4 cannot hold; its packets are key frames in order.
+        self._format, self._suffix = ("matroska", ".mkv") if encoding.codec == "ffv1" else ("mp4", ".mp4")
+        self.segments: list[Segment] = self._take_over()
+        self._open: _OpenSegment | None = None
+
+    @property
+    def frames(self) -> int:
+        """Number of frames in finished segments."""
+        return sum(len(segment.pts) for segment in self.segments)
+
+    @property
+    def pts(self) -> list[int]:
+        """Presentation times of the frames in finished segments."""
+        return [pts for segment in self.segments for pts in segment.pts]
+
+    def write(self, planes: tuple[Array, ...], pts: int) -> None:
+        """Encode one frame.
+
+        Raises:
+            DiskError: the segment cannot be written.
+        """
+        with disk_errors(self.folder):
+            if self._open is None:
+                path = self.folder / f"{len(self.segments):06d}.part"
+                self._open = _OpenSegment(path, self._format, self.encoding)
+            self._open.write(planes, pts)
+            if len(self._open.pts) == self.length:
+                self._close_segment()
+
+    def finish(self) -> None:
+        """Close the last segment.
+
+        Raises:
+            DiskError: it cannot be written.
+        """
+        if self._open is not None:
+            with disk_errors(self.folder):
+                self._close_segment()
+
+    def abandon(self) -> None:
+        """Drop the unfinished segment; finished ones stay."""
+        if self._open is not None:
+            self._open.discard()
+            self._open = None
+
+    def packets(self) -> Iterator[CodedPacket]:
+        """All packets in decoding order."""
+        first = 0
+        for segment in self.segments:
+            container: Any
+            with av.open(str(self.folder / segment.name)) as container:
+                stream = container.streams.video[0]
+                step = 1 / (self.encoding.rate * stream.time_base)
+                for order, packet in enumerate(p for p in container.demux(stream) if p.size):
+                    within = order if self.encoding.codec == "ffv1" else round(Fraction(packet.pts) / step)
+                    yield CodedPacket(packet, first + within)
+            first += len(segment.pts)
+
+    def open_first(self) -> Any:
+        """The first segment, whose stream is the template of the joined one."""
+        return av.open(str(self.folder / self.segments[0].name))
+
+    def _close_segment(self) -> None:
+        assert self._open is not None
+        part, self._open = self._open, None
+        part.close()
+        final = self.folder / f"{len(self.segments):06d}{self._suffix}"
+        fsync(part.path)
+        part.path.replace(final)
+        self.segments.append(Segment(final.name, tuple(part.pts), sha256(final)))
+        self._write_ledger()
+
+    def _write_ledger(self) -> None:
+        text = json.dumps({"fingerprint": self._fingerprint, "segments": [asdict(s) for s in self.segments]})
+        part = self.folder / (LEDGER + ".part")
+        part.write_text(text)
+        fsync(part)
+        part.replace(self.folder / LEDGER)
+        fsync(self.folder)
+
+    def _take_over(self) -> list[Segment]:
+        """Finished segments of an earlier run, up to the first that is missing or damaged."""
+        try:
+            stored = json.loads((self.folder / LEDGER).read_text())
+            if stored["fingerprint"] != self._fingerprint:
+                return []
+            rows = [Segment(row["name"], tuple(row["pts"]), row["sha256"]) for row in stored["segments"]]
+        except (OSError, ValueError, KeyError, TypeError):
+            return []
+        good: list[Segment] = []
+        for row in rows:
+            path = self.folder / row.name
+            if not path.is_file() or sha256(path) != row.sha256:
+                break
+            # A short segment ended a finished run; going on behind it would move the key frames.
+            if len(row.pts) != self.length and row is not rows[-1]:
+                break
+            good.append(row)
+        return good
+
+
+class _OpenSegment:
+    def __init__(self, path: Path, container_format: str, encoding: Encoding) -> None:
+        self.path = path
+        self.encoding = encoding
+        self.pts: list[int] = []
+        options = {"fflags": "+bitexact"}
+        if container_format == "mp4":
+            options["video_track_timescale"] = str(encoding.rate.numerator)
+        self._container: Any = av.open(str(path), "w", format=container_format, container_options=options)
+        try:
+            self._stream = encoding.add_to(self._container)
+        except BaseException:
+            self.discard()
+            raise
+
+    def write(self, planes: tuple[Array, ...], pts: int) -> None:
+        encoding = self.encoding
+        layout = PixelLayout.of(encoding.pix_fmt)
+        # Packed RGB is left to PyAV, which rearranges what does not match the encoder's format.
+        pix_fmt = layout.planar if layout.kind == "rgb" else encoding.pix_fmt
+        frame = frame_from_planes(planes, pix_fmt, encoding.width, encoding.height)
+        frame.pts = len(self.pts)
+        frame.time_base = 1 / encoding.rate
+        self.pts.append(pts)
+        self._container.mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+
+    def discard(self) -> None:
+        try:
+            self._container.close()
+        except (OSError, ValueError, av.error.FFmpegError):
+            # It failed to be written before; only the file's removal matters now.
+            self._container = None
+        self.path.unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def require_space(folder: Path, needed: int) -> None:
+    """Fail early where the disk plainly cannot hold ``needed`` bytes.
+
+    Raises:
+        DiskError: there is less free space.
+    """
+    usage = os.statvfs(folder)
+    free = usage.f_bavail * usage.f_frsize
+    if free < needed:
+        raise DiskError(
+            f"{folder}: has {free / 1e6:.0f} MB free, about {needed / 1e6:.0f} MB are needed",
+            "Free some space, or choose a folder on another disk.",
+        )

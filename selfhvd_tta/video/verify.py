@@ -1,0 +1,52 @@
+"""The last look before a result appears under its name: every frame is there, at its time, and decodes."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import av.error
+
+from selfhvd_tta.errors import DiskError
+from selfhvd_tta.video.probe import DECODE_ERRORS, as_fraction
+
+
+def verify_video(path: Path, seconds: list[Fraction], tolerance: Fraction, width: int, height: int) -> None:
+    """Decode a written file completely and compare it with what was to be written.
+
+    Args:
+        path: the file; its first video stream is looked at.
+        seconds: presentation time of every frame.
+        tolerance: by which a time may differ (a container may round).
+        width: of every frame in pixels.
+        height: of every frame in pixels.
+
+    Raises:
+        DiskError: it differs; the message says in what.
+    """
+    found: list[Fraction] = []
+    try:
+        with av.open(str(path), metadata_errors="surrogateescape") as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            unit = as_fraction(stream.time_base) or Fraction(0)
+            for frame in container.decode(stream):
+                if frame.is_corrupt or (frame.width, frame.height) != (width, height):
+                    raise _failed(path, f"frame {len(found)} is damaged")
+                if frame.pts is None:
+                    raise _failed(path, f"frame {len(found)} has no time")
+                found.append(frame.pts * unit)
+    except DECODE_ERRORS as error:
+        raise _failed(path, f"it does not decode after frame {len(found)} ({error})") from error
+    if len(found) != len(seconds):
+        raise _failed(path, f"it holds {len(found)} frames instead of {len(seconds)}")
+    for index, (is_at, should_be) in enumerate(zip(found, seconds, strict=True)):
+        if abs(is_at - should_be) > tolerance:
+            raise _failed(path, f"frame {index} is at {float(is_at):.6f} s instead of {float(should_be):.6f} s")
+
+
+def _failed(path: Path, what: str) -> DiskError:
+    return DiskError(
+        f"the written video does not check out: {what}", f"Nothing was put in place; check the disk of {path.parent}."
+    )

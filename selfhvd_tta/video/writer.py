@@ -1,0 +1,139 @@
+"""The result as a video file: frames in, a complete and verified file out, or nothing."""
+
+from __future__ import annotations
+
+import shutil
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from selfhvd_tta.errors import InputError, UsageError
+from selfhvd_tta.settings import OutputSettings
+from selfhvd_tta.video.color import Array, PixelLayout, rgb_to_yuv
+from selfhvd_tta.video.encoding import choose_encoding
+from selfhvd_tta.video.joining import join, output_time_base
+from selfhvd_tta.video.probe import VideoInfo
+from selfhvd_tta.video.segments import SegmentStore
+from selfhvd_tta.video.target import check_target, make_workplace, publish
+from selfhvd_tta.video.verify import verify_video
+
+
+class VideoWriter:
+    """Writes a video with the frame times, colour, orientation and other streams of a source.
+
+    Use it as a context manager. Leaving it normally joins, muxes, syncs, verifies and only then puts the file in place;
+    leaving it by an exception leaves nothing behind but, with ``segments``, the finished segments.
+
+    Args:
+        out: ``.mp4``, ``.m4v``, ``.mov`` or ``.mkv`` file.
+        info: of the source.
+        settings: codec, quality, and whether an existing file may be replaced.
+        segments: an existing folder that keeps finished segments for a resumed run; None keeps them only meanwhile.
+        segment_length: frames per segment: what an interruption can cost.
+        seal: identifies what makes the frames; segments of a run with another seal are not taken over.
+
+    Attributes:
+        notes: one line for each thing that had to be converted or left out.
+        frames_done: frames that finished segments of an earlier run hold already; go on with the next one.
+
+    Raises:
+        UsageError, DiskError: as :func:`check_target` and :func:`choose_encoding`; FFV1 asked for in an MP4.
+    """
+
+    def __init__(
+        self,
+        out: str | Path,
+        info: VideoInfo,
+        settings: OutputSettings,
+        *,
+        segments: Path | None = None,
+        segment_length: int = 60,
+        seal: str = "",
+    ) -> None:
+        self.info = info
+        self.settings = settings
+        self.target = check_target(out, info.path, settings.overwrite)
+        if self.target.container is None:
+            raise UsageError(f"{out}: has no video suffix", "Use .mp4, .mov or .mkv.")
+        self.container: str = self.target.container
+        self.encoding = choose_encoding(info, settings)
+        if self.encoding.codec == "ffv1" and self.container != "matroska":
+            raise UsageError(f"{out}: FFV1 needs Matroska", "Use a name that ends in .mkv, or another codec.")
+        self.notes: list[str] = list(self.encoding.notes)
+        self._layout = PixelLayout.of(self.encoding.pix_fmt)
+        self._workplace = make_workplace(self.target)
+        try:
+            folder = segments
+            if folder is None:
+                folder = self._workplace / "segments"
+                folder.mkdir()
+            self._store = SegmentStore(folder, self.encoding, segment_length, seal)
+        except BaseException:
+            self._clean_up()
+            raise
+        self._last_pts: int | None = self._store.pts[-1] if self._store.frames else None
+        self.frames_done = self._store.frames
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def write(self, rgb: Array, pts: int) -> None:
+        """Add the next frame.
+
+        Args:
+            rgb: (H, W, 3) uint8, uint16 with white at 65535, or floating point in [0, 1].
+            pts: its presentation time in units of ``info.time_base``; larger than the previous one's.
+
+        Raises:
+            ValueError: wrong shape, or a time that does not increase (a caller's mistake).
+            DiskError: the disk is full or gone.
+        """
+        expected = (self.info.height, self.info.width, 3)
+        if rgb.shape != expected:
+            raise ValueError(f"a frame of shape {rgb.shape} was given, {expected} is needed")
+        if self._last_pts is not None and pts <= self._last_pts:
+            raise ValueError(f"frame times must increase: {pts} after {self._last_pts}")
+        self._store.write(self._planes(rgb), pts)
+        self._last_pts = pts
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._finish()
+            else:
+                self._store.abandon()
+        finally:
+            self._clean_up()
+
+    def _planes(self, rgb: Array) -> tuple[Array, ...]:
+        if self._layout.kind != "rgb":
+            return rgb_to_yuv(rgb, self.encoding.coding)
+        white = (1 << self._layout.bits) - 1
+        peak = np.iinfo(rgb.dtype).max if rgb.dtype.kind == "u" else 1
+        dtype = np.uint8 if self._layout.bits == 8 else np.uint16
+        codes = np.rint(np.clip(rgb.astype(np.float32) / peak, 0, 1) * white).astype(dtype)
+        return codes[..., 0], codes[..., 1], codes[..., 2]
+
+    def _finish(self) -> None:
+        self._store.finish()
+        if not self._store.frames:
+            raise InputError(f"{self.info.path}: gave no frame", "The file may be damaged; check that it plays.")
+        part = self._workplace / f"finished{self.target.path.suffix}"
+        shift = join(self._store, self.info, self.container, part, self.settings.faststart, self.notes)
+        seconds = [p * self.info.time_base + shift for p in self._store.pts]
+        tolerance = Fraction(0)
+        unit = output_time_base(self.info, self.container)
+        if any((s / unit).denominator != 1 for s in seconds):
+            tolerance = unit / 2
+            self.notes.append(
+                f"frame times are rounded to {float(unit) * 1000:g} ms, which is all that this container states"
+            )
+        verify_video(part, seconds, tolerance, self.info.width, self.info.height)
+        publish(part, self.target)
+
+    def _clean_up(self) -> None:
+        shutil.rmtree(self._workplace, ignore_errors=True)

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from media import decode_planes, make_clip, packets
 
 from selfhvd_tta.settings import OutputSettings
 from selfhvd_tta.video.probe import probe
 from selfhvd_tta.video.reader import VideoReader
 from selfhvd_tta.video.writer import VideoWriter
+from tests.media import decode_planes, make_clip, packets
 
 TICK = Fraction(1, 15360)
 STEADY = [512 * i for i in range(8)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Sequence
-from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -19,9 +18,14 @@ from selfhvd_tta.settings import (
     AdaptationSettings,
     AlignmentSettings,
     ClueSettings,
+    Codec,
+    Method,
     OutputSettings,
+    Precision,
+    Preset,
     RuntimeSettings,
     Settings,
+    Teacher,
 )
 
 app = typer.Typer(
@@ -33,29 +37,6 @@ app = typer.Typer(
 )
 weights_app = typer.Typer(help="Convert and publish network weights.", no_args_is_help=True)
 app.add_typer(weights_app, name="weights")
-
-
-class Method(str, Enum):
-    adapt = "adapt"
-    transfer = "transfer"
-
-
-class Precision(str, Enum):
-    auto = "auto"
-    fp32 = "fp32"
-    bf16 = "bf16"
-
-
-class Teacher(str, Enum):
-    bank = "bank"
-    live = "live"
-
-
-class Codec(str, Enum):
-    h264 = "h264"
-    hevc = "hevc"
-    av1 = "av1"
-    ffv1 = "ffv1"
 
 
 A, P, R, W, D = AdaptationSettings(), AlignmentSettings(), RuntimeSettings(), OutputSettings(), Settings()
@@ -87,7 +68,7 @@ def deblur(
             help="adapt: fine-tune a network on this video. transfer: blend in aligned sharp frames, quick.",
             rich_help_panel=METHOD,
         ),
-    ] = Method.adapt,
+    ] = D.method,
     backbone: Annotated[
         str,
         typer.Option(
@@ -110,6 +91,14 @@ def deblur(
     weights: Annotated[
         str | None, typer.Option(help="A .safetensors file for the backbone.", rich_help_panel=METHOD)
     ] = D.weights,
+    accept_non_commercial: Annotated[
+        bool,
+        typer.Option(
+            "--accept-non-commercial",
+            help="Weights whose licence forbids commercial use may be downloaded and used.",
+            rich_help_panel=METHOD,
+        ),
+    ] = False,
     detail: Annotated[
         bool,
         typer.Option(help="Blend aligned sharp frames into the network's output at the end.", rich_help_panel=METHOD),
@@ -160,7 +149,7 @@ def deblur(
             "method of the paper, many times slower.",
             rich_help_panel=TUNING,
         ),
-    ] = Teacher(A.teacher),
+    ] = A.teacher,
     teachers: Annotated[
         int, typer.Option(help="Sharp frames merged into one label; 1 as in the paper.", rich_help_panel=TUNING)
     ] = P.teachers,
@@ -193,11 +182,11 @@ def deblur(
     crf: Annotated[
         int | None, typer.Option(help="Constant rate factor: smaller is better and larger.", rich_help_panel=OUTPUT)
     ] = W.crf,
-    preset: Annotated[str, typer.Option(help="Preset of the encoder.", rich_help_panel=OUTPUT)] = W.preset,
+    preset: Annotated[Preset, typer.Option(help="Preset of the encoder.", rich_help_panel=OUTPUT)] = W.preset,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=RUN)] = R.device,
     precision: Annotated[
         Precision, typer.Option(help="auto: bf16 on GPUs that are good at it.", rich_help_panel=RUN)
-    ] = Precision(R.precision),
+    ] = R.precision,
     window: Annotated[
         int | None, typer.Option(help="Frames restored at once. Default: what memory allows.", rich_help_panel=RUN)
     ] = R.window,
@@ -213,9 +202,10 @@ def deblur(
 ) -> None:
     """Make a video sharp: selfhvd-tta deblur shaky.mp4 -o sharp.mp4"""
     settings = Settings(
-        method=method.value,
+        method=method,
         backbone=backbone,
         weights=weights,
+        accept_non_commercial=accept_non_commercial,
         detail=detail,
         force=force,
         strict=strict,
@@ -238,12 +228,12 @@ def deblur(
             scscm=scscm,
             history_updates=history_updates,
             label_refresh=label_refresh,
-            teacher=teacher.value,
+            teacher=teacher,
             vgg_layer=vgg_layer,
             working_set=working_set,
         ),
-        runtime=RuntimeSettings(device=device, precision=precision.value, seed=seed, offline=offline, window=window),
-        output=OutputSettings(codec=codec.value if codec else None, crf=crf, preset=preset, overwrite=overwrite),
+        runtime=RuntimeSettings(device=device, precision=precision, seed=seed, offline=offline, window=window),
+        output=OutputSettings(codec=codec, crf=crf, preset=preset, overwrite=overwrite),
     )
     style: Style = "json" if json_lines else "quiet" if quiet else "auto"
     with Display(style) as display:

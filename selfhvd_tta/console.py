@@ -6,6 +6,7 @@ import dataclasses
 import json
 import sys
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Literal
 
@@ -139,7 +140,7 @@ def show_error(error: SelfHVDError, json_lines: bool = False) -> None:
         console.print(f" [bold]hint:[/] {_escape(error.hint)}", soft_wrap=True)
 
 
-def show_table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def show_table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     """A table on standard output."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for column in columns:

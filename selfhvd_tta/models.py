@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -112,7 +114,7 @@ def load_backbone(settings: Settings, device: torch.device, listen: Listener) ->
     else:
         backbone, variant = find_backbone(settings.backbone)
     if settings.weights is not None:
-        mine = weights.load_file(settings.weights)
+        mine = weights.load_file(Path(settings.weights))
         return _finish(backbone, variant, mine.tensors, settings.weights, device)
     if not variant.weights:
         raise WeightsError(
@@ -120,7 +122,12 @@ def load_backbone(settings: Settings, device: torch.device, listen: Listener) ->
             "Give your own with --weights file.safetensors, or choose another backbone (selfhvd-tta models).",
         )
     row = variant.weights[0]
-    found = weights.load(row, offline=settings.runtime.offline, on_progress=_downloads(listen))
+    found = weights.load(
+        row,
+        offline=settings.runtime.offline,
+        on_progress=_downloads(listen),
+        accept_non_commercial=settings.accept_non_commercial,
+    )
     return _finish(backbone, variant, found.tensors, f"{row} {found.sha256[:8]}", device)
 
 
@@ -224,7 +231,7 @@ def load_features(settings: Settings, device: torch.device, listen: Listener) ->
     return result.to(device)
 
 
-def _downloads(listen: Listener) -> weights.OnProgress:
+def _downloads(listen: Listener) -> Callable[[int, int | None], None]:
     def tell(done: int, total: int | None) -> None:
         listen(Progress("download", done, total, "bytes"))
 

@@ -22,9 +22,11 @@ from selfhvd_tta.method.working_set import WorkingSet, choose_frames, restrict
 from selfhvd_tta.settings import Settings
 from selfhvd_tta.video.passthrough import pass_through
 from selfhvd_tta.video.reader import VideoReader
-from selfhvd_tta.video.writer import VideoWriter, check_target
+from selfhvd_tta.video.target import check_target
+from selfhvd_tta.video.writer import VideoWriter
 
 Frames = Iterator[Tensor]
+Blend = Callable[[int, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,8 @@ def deblur(path: str | Path, output: str | Path, settings: Settings | None = Non
             notes.append(event.text)
         listen(event)
 
+    check_target(output, path, settings.output.overwrite)
     reader = VideoReader(path)
-    check_target(Path(output), reader.info, settings.output)
     seen = scan(reader, settings.clues, tell)
     if seen.helpful or settings.force or (settings.method == "adapt" and settings.adaptation.iters == 0):
         action, record = _restore(reader, Path(output), seen, settings, tell)
@@ -83,7 +85,8 @@ def deblur(path: str | Path, output: str | Path, settings: Settings | None = Non
         if settings.strict:
             raise PreconditionError(f"{path}: {seen.verdict}", "Use --force to adapt to it all the same.")
         tell(Note(f"passed through unchanged: {seen.verdict} (--force adapts all the same)", "warning"))
-        pass_through(reader, Path(output), settings.output)
+        for text in pass_through(reader, Path(output), settings.output):
+            tell(Note(text))
         action, record = "passed through", None
     seconds = time.monotonic() - started
     tell(Finished(str(output), seconds, planning.summary(seen, action, record)))
@@ -97,7 +100,7 @@ def _restore(
     flow = models.load_flow(settings, device, tell)
     if settings.method == "transfer":
         tell(planning.plan(seen, settings, flow, None, Compute(device), 0))
-        blend = _blender(reader, seen.clues, flow, settings, device)
+        blend: Blend | None = _blender(reader, seen.clues, flow, settings, device)
         with VideoWriter(output, reader.info, settings.output) as writer:
             _write(reader, seen, writer, device, lambda frames: frames, blend, "transfer", tell)
         _tell_notes(writer, tell)
@@ -134,7 +137,7 @@ def _write(
     writer: VideoWriter,
     device: torch.device,
     network: Callable[[Frames], Frames],
-    blend: Callable[[int, Tensor, Tensor], Tensor] | None,
+    blend: Blend | None,
     phase: str,
     tell: Listener,
 ) -> None:
@@ -151,7 +154,7 @@ def _write(
 
 def _blender(
     reader: VideoReader, clues: Clues, flow: models.LoadedFlow, settings: Settings, device: torch.device
-) -> Callable[[int, Tensor, Tensor], Tensor]:
+) -> Blend:
     """Sharp-detail transfer for one frame after the other: (index, input, current) -> blended, (1, 3, H, W)."""
     align = settings.alignment
     ahead = feeds.SharpFeed(

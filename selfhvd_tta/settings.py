@@ -9,6 +9,7 @@ from selfhvd_tta.errors import UsageError
 
 Method = Literal["adapt", "transfer"]
 Teacher = Literal["bank", "live"]
+Precision = Literal["auto", "fp32", "bf16"]
 Codec = Literal["h264", "hevc", "av1", "ffv1"]
 Preset = Literal[
     "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo"
@@ -194,7 +195,7 @@ class RuntimeSettings:
     """
 
     device: str = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision = "auto"
     seed: int = 0
     offline: bool = False
     window: int | None = None
@@ -237,6 +238,7 @@ class Settings:
         method: ``adapt`` fine-tunes a network on the video; ``transfer`` blends aligned sharp frames, no network.
         backbone: id of a backbone plug-in, optionally ``id:variant``, ``hf:owner/name``, or ``auto``.
         weights: path of a safetensors file to use instead of the backbone's own weights.
+        accept_non_commercial: weights whose licence forbids commercial use may be used.
         strict: fail instead of passing the video through when the method cannot help.
         detail: after adaptation, blend aligned sharp frames into the network's output where they match (ours).
         force: adapt even where the frames do not differ in sharpness.
@@ -245,6 +247,7 @@ class Settings:
     method: Method = "adapt"
     backbone: str = "auto"
     weights: str | None = None
+    accept_non_commercial: bool = False
     strict: bool = False
     detail: bool = True
     force: bool = False

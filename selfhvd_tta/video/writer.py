@@ -16,8 +16,29 @@ from selfhvd_tta.video.encoding import choose_encoding
 from selfhvd_tta.video.joining import join, output_time_base
 from selfhvd_tta.video.probe import VideoInfo
 from selfhvd_tta.video.segments import SegmentStore
-from selfhvd_tta.video.target import check_target, make_workplace, publish
+from selfhvd_tta.video.target import Target, check_target, make_workplace, publish
 from selfhvd_tta.video.verify import verify_video
+
+
+def check_output(out: str | Path, info: VideoInfo, settings: OutputSettings) -> Target:
+    """Refuse, before time is spent, an output that could not be written in the end.
+
+    Args:
+        out: a path as :class:`VideoWriter` takes it, or without suffix for a folder of images.
+        info: of the source.
+        settings: codec, quality, overwriting.
+
+    Raises:
+        UsageError: the path's suffix is unknown, it exists already, is the input or a folder; the codec is not
+            available, does not fit the container or its quality is out of range.
+        DiskError: the folder is missing or may not be written to.
+    """
+    target = check_target(out, info.path, settings.overwrite)
+    if target.container is not None:
+        codec = choose_encoding(info, settings).codec
+        if codec == "ffv1" and target.container != "matroska":
+            raise UsageError(f"{out}: FFV1 needs Matroska", "Use a name that ends in .mkv, or another codec.")
+    return target
 
 
 class VideoWriter:
@@ -39,7 +60,7 @@ class VideoWriter:
         frames_done: frames that finished segments of an earlier run hold already; go on with the next one.
 
     Raises:
-        UsageError, DiskError: as :func:`check_target` and :func:`choose_encoding`; FFV1 asked for in an MP4.
+        UsageError, DiskError: as :func:`check_output`.
     """
 
     def __init__(
@@ -54,13 +75,11 @@ class VideoWriter:
     ) -> None:
         self.info = info
         self.settings = settings
-        self.target = check_target(out, info.path, settings.overwrite)
+        self.target = check_output(out, info, settings)
         if self.target.container is None:
             raise UsageError(f"{out}: has no video suffix", "Use .mp4, .mov or .mkv.")
         self.container: str = self.target.container
         self.encoding = choose_encoding(info, settings)
-        if self.encoding.codec == "ffv1" and self.container != "matroska":
-            raise UsageError(f"{out}: FFV1 needs Matroska", "Use a name that ends in .mkv, or another codec.")
         self.notes: list[str] = list(self.encoding.notes)
         self._layout = PixelLayout.of(self.encoding.pix_fmt)
         self._workplace = make_workplace(self.target)

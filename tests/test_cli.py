@@ -1,0 +1,243 @@
+"""The command line as a user meets it: real runs on a tiny clip, exit codes, one-line errors, nothing half written."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from selfhvd_tta.video.color import BT709, YuvCoding, rgb_to_yuv
+from tests.media import decode_planes, make_clip, packets
+from tests.tiny import blurry_clip
+
+ROOT = Path(__file__).parent.parent
+QUICK = ["--backbone", "estrnn:lite", "--flow", "embedded", "--offline", "--device", "cpu"]
+FEW = ["--iters", "4", "--crop", "32", "--clip-length", "4"]
+
+
+def run(*arguments: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"} | (env or {})
+    return subprocess.run(
+        [sys.executable, "-m", "selfhvd_tta", *map(str, arguments)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def shaky_file(path: Path, count: int = 12, seconds: float = 0.4) -> Path:
+    """A clip of still texture, every third frame sharp, with sound."""
+    frames = blurry_clip(count, 64, 80)
+    coding = YuvCoding(matrix=BT709, full_range=False, bits=8)
+
+    def planes(index: int, width: int, height: int, pix_fmt: str) -> tuple[np.ndarray, ...]:
+        return rgb_to_yuv(frames[index], coding)
+
+    return make_clip(
+        path,
+        tuple(512 * i for i in range(count)),
+        size=(80, 64),
+        planes=planes,
+        color=(1, 1, 1, 1),
+        audio_seconds=seconds,
+    )
+
+
+@pytest.fixture(scope="module")
+def shaky(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shaky_file(tmp_path_factory.mktemp("clip") / "shaky clip.mp4")
+
+
+def check_media(source: Path, result: Path) -> None:
+    before, after = decode_planes(source), decode_planes(result)
+    assert [pts for pts, _ in before] == [pts for pts, _ in after]
+    assert all(a[0].shape == b[0].shape for (_, a), (_, b) in zip(before, after, strict=True))
+    assert [p[2] for p in packets(source, "audio")[0]] == [p[2] for p in packets(result, "audio")[0]]
+
+
+def test_adaptation_end_to_end(shaky: Path, tmp_path: Path) -> None:
+    digest = shaky.read_bytes()
+    out = tmp_path / "sharp.mp4"
+    done = run("deblur", shaky, "-o", out, *QUICK, *FEW)
+    assert done.returncode == 0, done.stderr
+    check_media(shaky, out)
+    assert shaky.read_bytes() == digest
+    assert os.listdir(tmp_path) == ["sharp.mp4"], "no temporary file is left"
+    for words in ("sharp frames", "estrnn:lite", "about", "no GPU", "perceptual loss: off", "stage 2", "done"):
+        assert words in done.stderr, words
+
+
+def test_backbone_alone_and_transfer(shaky: Path, tmp_path: Path) -> None:
+    for name, flags in {"alone": ["--iters", "0"], "transfer": ["--method", "transfer"]}.items():
+        out = tmp_path / f"{name}.mp4"
+        done = run("deblur", shaky, "-o", out, *QUICK, *flags)
+        assert done.returncode == 0, done.stderr
+        check_media(shaky, out)
+
+
+def test_the_same_command_gives_the_same_file(shaky: Path, tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        assert run("deblur", shaky, "-o", tmp_path / name, *QUICK, *FEW).returncode == 0
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+
+
+def test_json_events_are_lines_of_json(shaky: Path, tmp_path: Path) -> None:
+    done = run("deblur", shaky, "-o", tmp_path / "o.mp4", *QUICK, *FEW, "--json")
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    kinds = {e["event"] for e in events}
+    assert {"plan", "progress", "note", "finished"} <= kinds
+    assert {e["phase"] for e in events if e["event"] == "progress"} >= {
+        "scan",
+        "labels",
+        "stage 1",
+        "stage 2",
+        "restore",
+    }
+
+
+def test_an_existing_output_needs_overwrite(shaky: Path, tmp_path: Path) -> None:
+    out = tmp_path / "sharp.mp4"
+    out.write_bytes(b"precious")
+    refused = run("deblur", shaky, "-o", out, *QUICK, "--method", "transfer")
+    assert refused.returncode == 2
+    assert "--overwrite" in refused.stderr
+    assert out.read_bytes() == b"precious"
+    assert run("deblur", shaky, "-o", out, *QUICK, "--method", "transfer", "--overwrite").returncode == 0
+    check_media(shaky, out)
+
+
+def test_a_video_without_contrast_is_passed_through_or_refused(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "even.mp4", audio_seconds=0.2)
+    out = tmp_path / "out.mp4"
+    done = run("deblur", source, "-o", out, *QUICK)
+    assert done.returncode == 0
+    assert "passed through" in done.stderr
+    assert out.read_bytes() == source.read_bytes()
+    strict = run("deblur", source, "-o", tmp_path / "strict.mp4", *QUICK, "--strict")
+    assert strict.returncode == 5
+    assert not (tmp_path / "strict.mp4").exists()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_very_short_videos(count: int, tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "short.mp4", tuple(512 * i for i in range(count)))
+    out = tmp_path / "out.mp4"
+    done = run("deblur", source, "-o", out, *QUICK, *FEW, "--force")
+    assert done.returncode == 0, done.stderr
+    assert len(decode_planes(out)) == count
+
+
+def broken_inputs(folder: Path) -> dict[str, Path]:
+    text, empty, cut, sound = (folder / n for n in ("text.mp4", "empty.mp4", "cut.mp4", "sound.m4a"))
+    text.write_text("this is not a video\n" * 50)
+    empty.touch()
+    whole = make_clip(folder / "whole.mp4").read_bytes()
+    cut.write_bytes(whole[: len(whole) // 2])
+    import av
+
+    from tests.media import sine
+
+    with av.open(str(sound), "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=48000)
+        for block in sine(0.2):
+            container.mux(stream.encode(block))
+        container.mux(stream.encode(None))
+    return {"text": text, "empty": empty, "cut": cut, "sound": sound, "missing": folder / "missing.mp4"}
+
+
+@pytest.mark.parametrize("kind", ["text", "empty", "cut", "sound", "missing"])
+def test_bad_input_is_one_line_and_no_output(kind: str, tmp_path: Path) -> None:
+    source = broken_inputs(tmp_path)[kind]
+    out = tmp_path / "out" / "sharp.mp4"
+    out.parent.mkdir()
+    done = run("deblur", source, "-o", out, *QUICK)
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert source.name in done.stderr
+    assert os.listdir(out.parent) == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "words"),
+    [
+        (["--backbone", "nonsense"], 2, "unknown backbone"),
+        (["--backbone", "estrnn:nonsense"], 2, "no variant"),
+        (["--flow", "nonsense"], 2, "unknown flow"),
+        (["--iters", "-1"], 2, "--iters"),
+        (["--teacher", "live"], 2, "--label-refresh"),
+        (["--device", "nonsense"], 2, "unknown device"),
+        (["--device", "cuda:77"], 3, "CUDA"),
+        (["--weights", "missing.safetensors"], 4, "missing.safetensors"),
+    ],
+)
+def test_wrong_settings(flags: list[str], code: int, words: str, shaky: Path, tmp_path: Path) -> None:
+    base = ["--backbone", "estrnn:lite", "--flow", "embedded", "--offline"]
+    done = run("deblur", shaky, "-o", tmp_path / "out.mp4", *base, *flags)
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert os.listdir(tmp_path) == []
+
+
+def test_missing_output_folder(shaky: Path, tmp_path: Path) -> None:
+    done = run("deblur", shaky, "-o", tmp_path / "nowhere" / "out.mp4", *QUICK)
+    assert done.returncode == 6
+    assert "no such folder" in done.stderr
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_interruption_leaves_nothing_behind(kind: signal.Signals, shaky: Path, tmp_path: Path) -> None:
+    out = tmp_path / "sharp.mp4"
+    command = [sys.executable, "-m", "selfhvd_tta", "deblur", shaky, "-o", out, *QUICK, "--iters", "100000", "--json"]
+    child = subprocess.Popen(
+        [str(c) for c in command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None
+    for line in child.stdout:
+        event = json.loads(line)
+        if event["event"] == "progress" and event["phase"] == "stage 1":
+            break
+    child.send_signal(kind)
+    started = time.monotonic()
+    rest, errors = child.communicate(timeout=60)
+    assert time.monotonic() - started < 30
+    assert child.returncode == 130
+    assert "interrupted" in rest
+    assert "Traceback" not in errors
+    assert os.listdir(tmp_path) == []
+
+
+def test_inspect_prints_the_timeline(shaky: Path) -> None:
+    done = run("inspect", shaky)
+    assert done.returncode == 0, done.stderr
+    assert ".^..^..^..^." in done.stdout
+    assert "can help" in done.stdout
+
+
+def test_help_is_quick_and_needs_no_torch() -> None:
+    code = (
+        "import sys\nfrom selfhvd_tta.cli import main\n"
+        "try:\n    main(['deblur', '--help'])\nexcept SystemExit as e:\n    assert e.code == 0\n"
+        "assert 'torch' not in sys.modules and 'av' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--iters" in done.stdout
+
+
+def test_models_lists_what_there_is() -> None:
+    done = run("models")
+    assert done.returncode == 0, done.stderr
+    for words in ("estrnn", "sea-raft", "embedded", "estrnn-lite", "bundled"):
+        assert words in done.stdout

@@ -22,8 +22,7 @@ from selfhvd_tta.method.working_set import WorkingSet, choose_frames, restrict
 from selfhvd_tta.settings import Settings
 from selfhvd_tta.video.passthrough import pass_through
 from selfhvd_tta.video.reader import VideoReader
-from selfhvd_tta.video.target import check_target
-from selfhvd_tta.video.writer import VideoWriter
+from selfhvd_tta.video.writer import VideoWriter, check_output
 
 Frames = Iterator[Tensor]
 Blend = Callable[[int, Tensor, Tensor], Tensor]
@@ -76,8 +75,8 @@ def deblur(path: str | Path, output: str | Path, settings: Settings | None = Non
             notes.append(event.text)
         listen(event)
 
-    check_target(output, path, settings.output.overwrite)
     reader = VideoReader(path)
+    check_output(output, reader.info, settings.output)
     seen = scan(reader, settings.clues, tell)
     if seen.helpful or settings.force or (settings.method == "adapt" and settings.adaptation.iters == 0):
         action, record = _restore(reader, Path(output), seen, settings, tell)

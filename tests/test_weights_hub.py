@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -14,7 +15,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from hub_server import HubServer, hub, sha256  # noqa: F401 (a fixture)
 from safetensors.torch import save as serialise
 
 from selfhvd_tta import weights
@@ -22,6 +22,7 @@ from selfhvd_tta.errors import WeightsError
 from selfhvd_tta.weights import store
 from selfhvd_tta.weights.cache import read_receipt
 from selfhvd_tta.weights.rows import Hub, Manual, Row
+from tests.hub_server import HubServer, configure_client, direct_client, hub, sha256  # noqa: F401 (a fixture)
 
 STATE = {"conv.weight": torch.arange(12.0).reshape(3, 4), "conv.bias": torch.ones(3)}
 
@@ -128,9 +129,7 @@ def test_what_another_program_downloaded_is_used_offline(server: HubServer, tmp_
 
 
 def test_an_interrupted_download_goes_on_where_it_was(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1)  # the client keeps whole chunks only
+    configure_client(monkeypatch, DOWNLOAD_CHUNK_SIZE=1)  # the client keeps whole chunks only
     monkeypatch.setattr(time, "sleep", lambda _: None)
     digest = sha256(PTH)
     server.drops[digest] = [len(PTH) // 2]
@@ -231,25 +230,35 @@ def test_offline_asks_nobody_and_says_so_at_once(server: HubServer, how: str, mo
 
 
 def test_no_connection_is_said_at_once(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", "http://127.0.0.1:9/{repo_id}/{revision}/{filename}")
+    direct_client(monkeypatch, "http://127.0.0.1:9")
     error = assert_fails(lambda: weights.load("pth", offline=False), "cannot be reached")
     assert "bundled" in error.hint
 
 
 def test_a_server_that_does_not_answer_is_given_up(server: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    import socket
-
-    from huggingface_hub import constants
-
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        address = f"http://127.0.0.1:{silent.getsockname()[1]}/{{repo_id}}/{{revision}}/{{filename}}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address)
+        direct_client(monkeypatch, f"http://127.0.0.1:{silent.getsockname()[1]}")
         monkeypatch.setattr("selfhvd_tta.weights.hub.METADATA_TIMEOUT", 0.2)
         assert_fails(lambda: weights.load("pth", offline=False), "cannot be reached")
+
+
+def test_a_hub_that_is_not_there_is_not_asked_for_every_file(
+    server: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        direct_client(monkeypatch, f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setattr("selfhvd_tta.weights.hub.METADATA_TIMEOUT", 0.3)
+        first = assert_fails(lambda: weights.load("pth", offline=False), "cannot be reached: .+")
+        second = assert_fails(lambda: weights.load("safe", offline=False), "cannot be reached: .+", 0.1)
+        assert first.message.partition("cannot be reached")[2] == second.message.partition("cannot be reached")[2]
+        monkeypatch.setattr("selfhvd_tta.weights.hub.SILENCE", 0.0)
+        start = time.perf_counter()
+        assert_fails(lambda: weights.load("safe", offline=False), "cannot be reached: .+")
+        assert time.perf_counter() - start > 0.2
 
 
 def test_what_was_downloaded_serves_when_the_hub_is_down(server: HubServer, tmp_path: Path) -> None:
@@ -286,7 +295,10 @@ def test_a_token_goes_to_the_hub_but_not_to_its_storage(server: HubServer, tmp_p
     assert not any(request.authorised for request in server.asked("GET", "/cdn/"))
 
 
-def test_nothing_is_printed(server: HubServer, capfd: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_printed(
+    server: HubServer, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _: None)
     server.drops[sha256(PTH)] = [10]
     weights.load("pth", offline=False)
     assert capfd.readouterr() == ("", "")

@@ -5,15 +5,20 @@ The table is ``weights/models.toml``. Whatever is not bundled is fetched once, v
 Looking at the table and at what is here imports neither torch nor the Hub's client.
 """
 
-from selfhvd_tta.weights.cache import cache_dir, manual_dir
+from selfhvd_tta.weights.cache import OnProgress, cache_dir, manual_dir
 from selfhvd_tta.weights.convert import Conversion, convert_checkpoint
+from selfhvd_tta.weights.overview import ModelRow, models_overview
+from selfhvd_tta.weights.publish import Published, publish
 from selfhvd_tta.weights.rows import Row, bundled_folder, find_row, table
-from selfhvd_tta.weights.store import Availability, Weights, adopt, find, load, load_file, load_hub
+from selfhvd_tta.weights.store import Availability, Weights, adopt, find, load, load_file, load_hub, load_part
 from selfhvd_tta.weights.tensors import check_state, save
 
 __all__ = [
     "Availability",
     "Conversion",
+    "ModelRow",
+    "OnProgress",
+    "Published",
     "Row",
     "Weights",
     "adopt",
@@ -26,7 +31,10 @@ __all__ = [
     "load",
     "load_file",
     "load_hub",
+    "load_part",
     "manual_dir",
+    "models_overview",
+    "publish",
     "save",
     "table",
 ]

@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from selfhvd_tta.errors import WeightsError
 
-Progress = Callable[[int, int | None], None]
+OnProgress = Callable[[int, int | None], None]
 """``progress(bytes so far, bytes in all or None)``."""
 
 Pin = Literal["table", "hub", "first download"]

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from selfhvd_tta.errors import WeightsError
-from selfhvd_tta.weights.cache import Progress, sha256_of, writing
+from selfhvd_tta.weights.cache import OnProgress, sha256_of, writing
 from selfhvd_tta.weights.hub import unreachable
 
 TIMEOUT = 10.0
@@ -64,7 +64,7 @@ def _origin(path: Path) -> _Origin | None:
         return None
 
 
-def _transfer(url: str, part: Path, sha256: str, size: int | None, progress: Progress | None) -> None:
+def _transfer(url: str, part: Path, sha256: str, size: int | None, progress: OnProgress | None) -> None:
     """Append to ``part`` until it is complete or the connection fails."""
     note = part.with_suffix(".origin")
     before = _origin(note)
@@ -114,7 +114,7 @@ def _transfer(url: str, part: Path, sha256: str, size: int | None, progress: Pro
             raise _CutShort(f"the connection ended after {done:,} of {total:,} bytes")
 
 
-def _complete(url: str, part: Path, sha256: str, size: int | None, progress: Progress | None) -> None:
+def _complete(url: str, part: Path, sha256: str, size: int | None, progress: OnProgress | None) -> None:
     """Transfer with further attempts as long as bytes arrive."""
     failures = 0
     while True:
@@ -135,7 +135,7 @@ def _complete(url: str, part: Path, sha256: str, size: int | None, progress: Pro
             time.sleep(PAUSE)
 
 
-def fetch(urls: tuple[str, ...], target: Path, *, sha256: str, size: int | None, progress: Progress | None) -> str:
+def fetch(urls: tuple[str, ...], target: Path, *, sha256: str, size: int | None, progress: OnProgress | None) -> str:
     """Download a file into ``target``; a rest of an earlier attempt (``.part``) is continued.
 
     Args:

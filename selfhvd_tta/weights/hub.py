@@ -8,21 +8,27 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import math
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from selfhvd_tta.errors import WeightsError
-from selfhvd_tta.weights.cache import Pin, Progress, sha256_of
+from selfhvd_tta.weights.cache import OnProgress, Pin, sha256_of
 from selfhvd_tta.weights.rows import Hub
 
 # huggingface_hub is imported where it is used: it takes a while and most runs need no network.
 
 METADATA_TIMEOUT = 5.0
 """Seconds to wait for the Hub's first answer."""
+SILENCE = 60.0
+"""Seconds for which a Hub that could not be reached is not asked again: a run asks for several files."""
+_down: dict[str, tuple[float, str]] = {}
+"""By endpoint: when it was found unreachable (monotonic seconds), and the reason."""
 
 
 def offline_wanted() -> bool:
@@ -95,14 +101,17 @@ def explained(source: str, repo: str) -> Iterator[None]:
 
 
 def unreachable(source: str, error: BaseException) -> WeightsError:
-    """The one line for a network that is not there."""
+    """The one line for a network that is not there, or a disk that is full."""
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
         return WeightsError(
             f"{source}: {error.strerror} ({error.filename})", "Free some space, or point HF_HOME to another folder."
         )
-    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return _not_reached(source, (str(error).strip() or type(error).__name__).splitlines()[0][:160])
+
+
+def _not_reached(source: str, reason: str) -> WeightsError:
     return WeightsError(
-        f"{source} cannot be reached: {first[:160]}",
+        f"{source} cannot be reached: {reason}",
         "Check the connection (proxy: HTTPS_PROXY, mirror: HF_ENDPOINT), or use a bundled backbone.",
     )
 
@@ -115,7 +124,7 @@ def not_offline(source: str) -> WeightsError:
     )
 
 
-def _bar(progress: Progress) -> type:
+def _bar(progress: OnProgress) -> type:
     """A class with the part of tqdm's interface that the client uses; it calls ``progress`` and draws nothing.
 
     With ``update_transfer`` the client feeds network and disk progress of one file to one bar instead of two.
@@ -147,7 +156,7 @@ def _bar(progress: Progress) -> type:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """The client neither draws bars nor logs to the terminal meanwhile: errors arrive as exceptions, progress by us."""
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, logging
 
@@ -185,13 +194,21 @@ def ask(source: Hub) -> Stated:
     """One HEAD request for a file, with a short timeout and without the client's retries.
 
     Raises:
-        WeightsError: no connection, no such file, no access.
+        WeightsError: no connection (now or in the last minute), no such file, no access.
     """
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
 
-    with explained(str(source), source.repo), _quiet():
-        url = hf_hub_url(source.repo, source.file, revision=source.revision)
-        found = get_hf_file_metadata(url, timeout=METADATA_TIMEOUT)
+    since, reason = _down.get(constants.ENDPOINT, (-math.inf, ""))
+    if time.monotonic() - since < SILENCE:
+        raise _not_reached(str(source), reason)
+    try:
+        with explained(str(source), source.repo), quiet():
+            url = hf_hub_url(source.repo, source.file, revision=source.revision)
+            found = get_hf_file_metadata(url, timeout=METADATA_TIMEOUT)
+    except WeightsError as error:
+        if reason := error.message.partition(" cannot be reached: ")[2]:
+            _down[constants.ENDPOINT] = (time.monotonic(), reason)
+        raise
     return Stated(source, found.size, found.etag if found.etag and is_sha256(found.etag) else "")
 
 
@@ -199,7 +216,7 @@ def _same_content(source: Hub, sha256: str) -> Hub | None:
     """Where in the repository the file of that digest is now, if its owner moved or renamed it."""
     from huggingface_hub import HfApi
 
-    with explained(str(source), source.repo), _quiet():
+    with explained(str(source), source.repo), quiet():
         for entry in HfApi().list_repo_tree(source.repo, recursive=True, revision=source.revision):
             if getattr(getattr(entry, "lfs", None), "sha256", None) == sha256:
                 return Hub(source.repo, entry.path, source.revision)
@@ -255,7 +272,7 @@ def _kept(source: Hub, sha256: str) -> Fetched | None:
     return Fetched(path, digest, pin) if not sha256 or digest == sha256 else None
 
 
-def fetch(source: Hub, *, sha256: str, offline: bool, progress: Progress | None) -> Fetched:
+def fetch(source: Hub, *, sha256: str, offline: bool, progress: OnProgress | None) -> Fetched:
     """A file of the Hub, out of the client's cache or downloaded into it; hashed every time this is called.
 
     Interrupted transfers are resumed by the client within one call; across runs only as far as its release does.
@@ -304,21 +321,32 @@ def fetch(source: Hub, *, sha256: str, offline: bool, progress: Progress | None)
     return Fetched(path, digest, pin)
 
 
-def _download(source: Hub, progress: Progress | None, *, force: bool) -> Path:
+def _download(source: Hub, progress: OnProgress | None, *, force: bool) -> Path:
     from huggingface_hub import hf_hub_download
 
     download: Callable[..., str] = hf_hub_download
     more: dict[str, Any] = {}
     if progress and "tqdm_class" in inspect.signature(hf_hub_download).parameters:
         more["tqdm_class"] = _bar(progress)
-    with explained(str(source), source.repo), _quiet():
-        return Path(
-            download(
-                source.repo,
-                source.file,
-                revision=source.revision,
-                etag_timeout=METADATA_TIMEOUT,
-                force_download=force,
-                **more,
+
+    def attempt() -> Path:
+        with explained(str(source), source.repo), quiet():
+            return Path(
+                download(
+                    source.repo,
+                    source.file,
+                    revision=source.revision,
+                    etag_timeout=METADATA_TIMEOUT,
+                    force_download=force,
+                    **more,
+                )
             )
-        )
+
+    try:
+        return attempt()
+    except WeightsError as error:
+        # Recent releases of the client reconnect by themselves, older ones continue in the next call.
+        if not isinstance(error.__cause__, _network_errors()):
+            raise
+        ask(source)  # is the Hub there at all? If not, its error comes after one short timeout
+    return attempt()

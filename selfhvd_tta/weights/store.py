@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from selfhvd_tta.errors import WeightsError
 from selfhvd_tta.weights import https, hub
 from selfhvd_tta.weights.cache import (
+    OnProgress,
     Pin,
-    Progress,
     Receipt,
     cache_dir,
     exclusive,
@@ -24,6 +25,7 @@ from selfhvd_tta.weights.cache import (
     writing,
 )
 from selfhvd_tta.weights.convert import read_checkpoint
+from selfhvd_tta.weights.ranges import fetch_tensors
 from selfhvd_tta.weights.rows import Bundled, Download, Hub, Manual, Row, bundled_folder, find_row
 from selfhvd_tta.weights.tensors import CONVERT_HINT, read_safetensors, write_safetensors
 
@@ -108,6 +110,8 @@ def find(name: str, *, offline: bool) -> Availability:
         if path.is_file():
             return Availability("here", path)
         return Availability("missing", reason=f"{source.file} is not part of this installation")
+    if row.kind == "perceptual" and (parts := sorted(cache_dir().glob(f"{name}-*.safetensors"))):
+        return Availability("here", parts[0])
     receipt = _receipt_for(row)
     if receipt is not None and receipt.present():
         return Availability("here", Path(receipt.path))
@@ -118,7 +122,7 @@ def find(name: str, *, offline: bool) -> Availability:
             if path.is_file()
             else Availability("manual", reason=_manual_reason(row, source)[0])
         )
-    if isinstance(source, Hub) and row.kind != "perceptual" and (path_in_hub := hub.cached_file(source)):
+    if isinstance(source, Hub) and (path_in_hub := hub.cached_file(source)):
         return Availability("here", path_in_hub)
     if offline or (isinstance(source, Hub) and hub.offline_wanted()):
         return Availability(
@@ -128,7 +132,7 @@ def find(name: str, *, offline: bool) -> Availability:
 
 
 def load(
-    name: str, *, offline: bool, on_progress: Progress | None = None, accept_non_commercial: bool = False
+    name: str, *, offline: bool, on_progress: OnProgress | None = None, accept_non_commercial: bool = False
 ) -> Weights:
     """The weights of that name; downloaded, verified and converted first where that is needed.
 
@@ -176,7 +180,7 @@ def _read(row: Row, receipt: Receipt, notices: tuple[str, ...] = ()) -> Weights:
     return Weights(tensors, Path(receipt.path), receipt.sha256, row, config, notices)
 
 
-def _obtain(row: Row, source: Hub | Download | Manual, *, offline: bool, progress: Progress | None) -> Weights:
+def _obtain(row: Row, source: Hub | Download | Manual, *, offline: bool, progress: OnProgress | None) -> Weights:
     """Fetch, verify, convert and remember the file of a row."""
     pin: Pin = "table" if row.sha256 else "first download"
     if isinstance(source, Hub):
@@ -230,6 +234,51 @@ def _keep(row: Row, path: Path, digest: str, pin: Pin) -> Weights:
     return weights
 
 
+def load_part(
+    name: str, part: str, tensors: Collection[str], *, offline: bool, on_progress: OnProgress | None = None
+) -> Weights:
+    """Some tensors of a large safetensors file on the Hub, read by byte range and kept in a small file of our own.
+
+    No digest can vouch for a part of a file: sizes and finite values are checked, the transport is encrypted, and the
+    digest of every tensor is recorded in the file's description (``tensors``).
+
+    Args:
+        name: a row whose source is on the Hub.
+        part: name of the part, for the cache.
+        tensors: names of the tensors.
+        offline: take them from a cache or fail.
+        on_progress: called with bytes so far and in all.
+
+    Raises:
+        WeightsError: not to be had, or not the expected file.
+    """
+    row = find_row(name)
+    source = row.source
+    if not isinstance(source, Hub):
+        raise WeightsError(f"'{name}' is not on the Hub", f"It is read whole from {source}.")
+    key = f"{name}-{part}"
+    with exclusive(key):
+        receipt = read_receipt(key)
+        if receipt is not None and receipt.source == str(source) and receipt.verified():
+            return _read(row, receipt)
+        digest = ""
+        if whole := hub.cached_file(source):
+            found = {key: tensor for key, tensor in read_safetensors(whole)[0].items() if key in tensors}
+            if missing := set(tensors) - set(found):
+                raise WeightsError(f"{whole} is not the expected file: it has no '{min(missing)}'", "Delete it.")
+        elif offline or hub.offline_wanted():
+            raise hub.not_offline(str(source))
+        else:
+            digest = hub.ask(source).sha256
+            found = fetch_tensors(source, tensors, on_progress)
+        path = cache_dir() / f"{key}.safetensors"
+        digests = {key: hashlib.sha256(tensor.numpy().tobytes()).hexdigest() for key, tensor in found.items()}
+        write_safetensors(path, found, {"source": str(source), "tensors": digests})
+        receipt = Receipt.of(path, source=str(source), source_sha256=digest, pin="hub" if digest else "first download")
+        write_receipt(key, receipt)
+        return _read(row, receipt)
+
+
 def adopt(name: str, path: Path) -> Weights:
     """Take a file that the user fetched by hand for the weights of that name: verify, convert, keep.
 
@@ -248,7 +297,7 @@ def adopt(name: str, path: Path) -> Weights:
         return _keep(row, path, digest, "table" if row.sha256 else "first download")
 
 
-def load_file(path: Path) -> Weights:
+def load_file(path: str | Path) -> Weights:
     """A safetensors file of the user, with what it says of itself.
 
     Raises:
@@ -263,7 +312,7 @@ def load_file(path: Path) -> Weights:
     return Weights(tensors, path, sha256_of(path), None, config)
 
 
-def load_hub(repo: str, *, offline: bool, on_progress: Progress | None = None, revision: str = "main") -> Weights:
+def load_hub(repo: str, *, offline: bool, on_progress: OnProgress | None = None, revision: str = "main") -> Weights:
     """A repository in our layout: ``config.json`` (``backbone``, ``variant``, ...) and ``model.safetensors``.
 
     Args:

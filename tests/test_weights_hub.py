@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from safetensors.torch import save as serialise
 
 from selfhvd_tta import weights
 from selfhvd_tta.errors import WeightsError
+from selfhvd_tta.weights import hub as hub_module
 from selfhvd_tta.weights import store
 from selfhvd_tta.weights.cache import read_receipt
 from selfhvd_tta.weights.rows import Hub, Manual, Row
@@ -51,7 +53,8 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> dict[str, Row]:
         "nc": row("nc", Hub(REPO, "model.safetensors"), sha256(SAFE), non_commercial=True),
         "manual": row("manual", Manual("https://page", "w.tar")),
     }
-    monkeypatch.setattr("selfhvd_tta.weights.rows.table", lambda: table)
+    for module in ("rows", "store"):
+        monkeypatch.setattr(f"selfhvd_tta.weights.{module}.table", lambda: table)
     return table
 
 
@@ -396,6 +399,56 @@ def test_files_by_hand_may_lie_anywhere(server: HubServer, tmp_path: Path) -> No
     assert_loaded(weights.load("manual", offline=True))
     assert_fails(lambda: weights.adopt("safe", tmp_path / "downloaded.tar"), "not the file of 'safe'")
     assert_fails(lambda: weights.adopt("manual", tmp_path / "none.tar"), "no file")
+
+
+def test_files_by_hand_are_kept_and_recognised(server: HubServer, rows: dict[str, Row], tmp_path: Path) -> None:
+    for name, content, row in (("x.pth", PTH, "pth"), ("w.tar", b"other", "manual"), ("y.safetensors", SAFE, "safe")):
+        (tmp_path / name).write_bytes(content)
+        found = weights.recognise(tmp_path / name)
+        assert found is rows[row]
+    (tmp_path / "z.pth").write_bytes(b"other")
+    assert weights.recognise(tmp_path / "z.pth") is None
+    assert_fails(lambda: weights.recognise(tmp_path / "none"), "no file")
+    weights.adopt("safe", tmp_path / "y.safetensors")
+    (tmp_path / "y.safetensors").unlink()
+    assert_loaded(weights.load("safe", offline=True))
+
+
+def test_what_is_here_is_read_from_a_cache_that_cannot_be_written(
+    server: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.add(REPO, {"config.json": b'{"backbone": "estrnn"}'})
+    weights.load("pth", offline=False)
+    weights.load_hub(REPO, offline=False)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("nothing is to be written")
+
+    for name in ("exclusive", "write_receipt", "write_safetensors"):
+        monkeypatch.setattr(store, name, refuse)
+    assert_loaded(weights.load("pth", offline=False))
+    assert_loaded(weights.load_hub(REPO, offline=True))
+
+
+def test_progress_of_the_clients_other_transport_is_one_bar(server: HubServer) -> None:
+    """Large files of the real Hub arrive through Xet, which this server does not speak: only its reporting is run."""
+    reporting = pytest.importorskip("huggingface_hub.utils._xet_progress_reporting")
+    if not hasattr(reporting, "XetDownloadProgressReporter"):
+        pytest.skip("this release of the client reports otherwise")
+    seen: list[tuple[int, int | None]] = []
+    with reporting.XetDownloadProgressReporter(
+        reconstruction_desc="x", total=100, log_level=0, tqdm_class=hub_module._bar(lambda *step: seen.append(step))
+    ) as reporter:
+        for done in (0, 40, 100):
+            report = SimpleNamespace(
+                total_bytes=100,
+                total_bytes_completed=done,
+                total_bytes_completion_rate=1.0,
+                total_transfer_bytes_completed=done // 2,
+                total_transfer_bytes_completion_rate=1.0,
+            )
+            reporter.update_progress(report, {})
+    assert seen == [(40, 100), (100, 100)]
 
 
 def test_a_cache_that_cannot_be_written(server: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

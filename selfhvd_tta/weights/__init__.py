@@ -10,7 +10,17 @@ from selfhvd_tta.weights.convert import Conversion, convert_checkpoint
 from selfhvd_tta.weights.overview import ModelRow, models_overview
 from selfhvd_tta.weights.publish import Published, publish
 from selfhvd_tta.weights.rows import Row, bundled_folder, find_row, table
-from selfhvd_tta.weights.store import Availability, Weights, adopt, find, load, load_file, load_hub, load_part
+from selfhvd_tta.weights.store import (
+    Availability,
+    Weights,
+    adopt,
+    find,
+    load,
+    load_file,
+    load_hub,
+    load_part,
+    recognise,
+)
 from selfhvd_tta.weights.tensors import check_state, save
 
 __all__ = [
@@ -35,6 +45,7 @@ __all__ = [
     "manual_dir",
     "models_overview",
     "publish",
+    "recognise",
     "save",
     "table",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -26,7 +27,7 @@ from selfhvd_tta.weights.cache import (
 )
 from selfhvd_tta.weights.convert import read_checkpoint
 from selfhvd_tta.weights.ranges import fetch_tensors
-from selfhvd_tta.weights.rows import Bundled, Download, Hub, Manual, Row, bundled_folder, find_row
+from selfhvd_tta.weights.rows import Bundled, Download, Hub, Manual, Row, bundled_folder, find_row, table
 from selfhvd_tta.weights.tensors import CONVERT_HINT, read_safetensors, write_safetensors
 
 if TYPE_CHECKING:
@@ -155,6 +156,9 @@ def load(
         raise WeightsError(f"'{row.name}' is read in part only", "It is fetched when an adaptation needs it.")
     if isinstance(row.source, Bundled):
         return _load_bundled(row, row.source)
+    receipt = _receipt_for(row)
+    if receipt is not None and receipt.unchanged():  # without a lock: the cache may be read-only, as in an image
+        return _read(row, receipt)
     with exclusive(row.name):
         receipt = _receipt_for(row)
         if receipt is not None and receipt.verified():
@@ -205,7 +209,8 @@ def _obtain(row: Row, source: Hub | Download | Manual, *, offline: bool, progres
     return _keep(row, path, digest, pin)
 
 
-def _keep(row: Row, path: Path, digest: str, pin: Pin) -> Weights:
+def _keep(row: Row, path: Path, digest: str, pin: Pin, *, copy: bool = False) -> Weights:
+    """Convert a verified file (or copy it, if it is safetensors already and asked for) and write its receipt."""
     before = read_receipt(row.name)
     known = before.source_sha256 if before and before.source == str(row.source) else ""
     # Without a digest in the table, the first one is what later ones have to match.
@@ -215,7 +220,7 @@ def _keep(row: Row, path: Path, digest: str, pin: Pin) -> Weights:
             f"If its owner replaced it, delete {cache_dir() / f'{row.name}.json'} to accept the new one.",
         )
     readable = path
-    if path.suffix != ".safetensors":
+    if copy or path.suffix != ".safetensors":
         checkpoint = read_checkpoint(path)
         readable = cache_dir() / f"{row.name}.safetensors"
         write_safetensors(
@@ -257,6 +262,9 @@ def load_part(
     if not isinstance(source, Hub):
         raise WeightsError(f"'{name}' is not on the Hub", f"It is read whole from {source}.")
     key = f"{name}-{part}"
+    receipt = read_receipt(key)
+    if receipt is not None and receipt.source == str(source) and receipt.unchanged():
+        return _read(row, receipt)
     with exclusive(key):
         receipt = read_receipt(key)
         if receipt is not None and receipt.source == str(source) and receipt.verified():
@@ -294,7 +302,22 @@ def adopt(name: str, path: Path) -> Weights:
     if row.sha256 and digest != row.sha256:
         raise WeightsError(f"{path} is not the file of '{name}': wrong SHA-256", f"Fetch it from {row.source}.")
     with exclusive(name):
-        return _keep(row, path, digest, "table" if row.sha256 else "first download")
+        return _keep(row, path, digest, "table" if row.sha256 else "first download", copy=True)
+
+
+def recognise(path: Path) -> Row | None:
+    """The row whose file this is: by its digest, else by its name among the files that are fetched by hand.
+
+    Raises:
+        WeightsError: there is no such file.
+    """
+    if not path.is_file():
+        raise WeightsError(f"There is no file {path}", "Check the path.")
+    digest = sha256_of(path)
+    rows = [row for row in table().values() if row.kind != "perceptual"]
+    by_digest = [row for row in rows if row.sha256 == digest]
+    by_name = [row for row in rows if isinstance(row.source, Manual) and row.source.file == path.name]
+    return next(iter([*by_digest, *by_name]), None)
 
 
 def load_file(path: str | Path) -> Weights:
@@ -338,7 +361,7 @@ def load_hub(repo: str, *, offline: bool, on_progress: OnProgress | None = None,
             "It has to come from: selfhvd-tta weights publish",
         )
     source = Hub(repo, WEIGHTS_FILE, revision)
-    with exclusive(f"hub--{repo.replace('/', '--')}"):
+    with contextlib.nullcontext() if offline else exclusive(f"hub--{repo.replace('/', '--')}"):
         fetched = hub.fetch(source, sha256="", offline=offline, progress=on_progress)
     tensors, own = read_safetensors(fetched.path)
     return Weights(tensors, fetched.path, fetched.sha256, None, own | config)

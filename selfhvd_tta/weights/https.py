@@ -131,7 +131,8 @@ def _complete(url: str, part: Path, sha256: str, size: int | None, progress: OnP
             grown = part.exists() and part.stat().st_size > before
             failures = 0 if grown else failures + 1
             if failures >= ATTEMPTS or isinstance(error, urllib.error.URLError):
-                raise unreachable(url, error) from error
+                reason = error.reason if isinstance(error, urllib.error.URLError) else error
+                raise unreachable(url, reason if isinstance(reason, OSError) else error) from error
             time.sleep(PAUSE)
 
 

@@ -36,7 +36,7 @@ KR_KB = {
 # Decoders whose untagged luma is full range: pictures, and video codecs made of them.
 FULL_RANGE_CODECS = ("mjpeg", "png", "tiff", "bmp", "webp", "gif", "ljpeg", "jpegls", "jpeg2000", "pgm", "ppm")
 # Codecs whose standard says that untagged gray is limited range too; elsewhere FFmpeg's gray is full range.
-LIMITED_GRAY_CODECS = ("h264", "hevc", "vp9", "av1", "libdav1d", "mpeg2video", "mpeg4")
+LIMITED_GRAY_CODECS = ("h264", "hevc", "vp9", "av1", "mpeg2video", "mpeg4")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import av
 
+from selfhvd_tta.video.compat import KEEP_BYTES, disposition_bits, time_base_of
 from selfhvd_tta.video.probe import VideoInfo, open_input
 from selfhvd_tta.video.segments import SegmentStore
 from selfhvd_tta.video.streams import add_streams, clean_tags, copied_packets, interleave
@@ -59,7 +60,7 @@ def _earliest_of_others(info: VideoInfo) -> Fraction:
         with open_input(info.path) as source:
             for stream in source.streams:
                 if stream.index != info.stream_index and stream.start_time is not None and stream.type == "audio":
-                    starts.append(stream.start_time * stream.time_base)
+                    starts.append(stream.start_time * time_base_of(stream))
     return min(starts)
 
 
@@ -91,9 +92,7 @@ def join(
         with disk_errors(out), store.open_first() as first:
             tags = clean_tags(dict(source.metadata)) if source else {}
             options = _muxer_options(info, container, faststart, times[0], tags)
-            with av.open(
-                str(out), "w", format=container, container_options=options, metadata_errors="surrogateescape"
-            ) as output:
+            with av.open(str(out), "w", format=container, container_options=options, **KEEP_BYTES) as output:
                 output.metadata.update(tags)
                 stream = _add_video(output, first.streams.video[0], store, info, container, source)
                 copies = add_streams(source, output, info.stream_index, container, notes) if source else []
@@ -140,7 +139,7 @@ def _add_video(output: Any, template: Any, store: SegmentStore, info: VideoInfo,
     if source is not None:
         original = source.streams[info.stream_index]
         stream.metadata.update(clean_tags(dict(original.metadata)))
-        stream.disposition = int(getattr(original, "disposition", 0) or 0)
+        stream.disposition = disposition_bits(original)
     return stream
 
 
@@ -149,7 +148,7 @@ def _copy_chapters(source: Any, output: Any, shift: Fraction, notes: list[str]) 
     if not chapters:
         return
     for chapter in chapters:
-        ticks = round(shift / chapter["time_base"])
+        ticks = round(shift / Fraction(chapter["time_base"].numerator, chapter["time_base"].denominator))
         chapter["start"] += ticks
         chapter["end"] += ticks
     output.set_chapters(chapters)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,11 +16,10 @@ import av.error
 
 from selfhvd_tta.errors import InputError
 from selfhvd_tta.video.color import ColorTags, PixelLayout
+from selfhvd_tta.video.compat import KEEP_BYTES, as_fraction, disposition_bits, time_base_of
 
 # What PyAV raises on damaged files: FFmpeg's errors, and a few that its own Python layer lets through.
 DECODE_ERRORS = (av.error.FFmpegError, UnicodeDecodeError, IndexError, ValueError, OSError)
-# AVFieldOrder: 0 unknown, 1 progressive.
-PROGRESSIVE = (0, 1)
 
 
 @dataclass(frozen=True)
@@ -97,15 +97,6 @@ class VideoInfo:
         return PixelLayout.of(self.pix_fmt)
 
 
-def as_fraction(value: Any) -> Fraction | None:
-    """A rate or ratio of PyAV (Fraction, None, or the falsy-when-zero AVRational of PyAV 19) as a Fraction."""
-    if value is None or getattr(value, "denominator", 1) == 0 or getattr(value, "den", 1) == 0:
-        return None
-    if hasattr(value, "den"):
-        value = Fraction(value.num, value.den)
-    return Fraction(value) or None
-
-
 @contextmanager
 def input_errors(path: Path) -> Iterator[None]:
     """Turn whatever reading ``path`` raises into an :class:`InputError` with a line of advice."""
@@ -146,7 +137,7 @@ def open_input(path: Path) -> Any:
     if path.is_dir():
         raise InputError(f"{path}: is a folder, not a video file", "Give a video file or a folder of images.")
     with input_errors(path):
-        return av.open(str(path), metadata_errors="surrogateescape")
+        return av.open(str(path), **KEEP_BYTES)
 
 
 def pick_video(container: Any, path: Path) -> Any:
@@ -156,17 +147,12 @@ def pick_video(container: Any, path: Path) -> Any:
         what = "only cover art" if container.streams.video else "no video"
         kinds = sorted({s.type for s in container.streams})
         raise InputError(f"{path}: holds {what} ({', '.join(kinds) or 'no streams'})", "Give a file with a video.")
-    return next((s for s in streams if disposition(s) & 1), streams[0])
-
-
-def disposition(stream: Any) -> int:
-    """The AV_DISPOSITION bits of a stream; 0 where PyAV does not tell."""
-    return int(getattr(stream, "disposition", 0) or 0)
+    return next((s for s in streams if disposition_bits(s) & 1), streams[0])
 
 
 def is_picture(stream: Any) -> bool:
     """Cover art or a thumbnail: a video stream of one still picture."""
-    return stream.type == "video" and bool(disposition(stream) & (1 << 10))
+    return stream.type == "video" and bool(disposition_bits(stream) & (1 << 10))
 
 
 def probe(path: str | Path) -> VideoInfo:
@@ -200,7 +186,8 @@ def _first_frame(container: Any, stream: Any) -> Any:
 def _describe(path: Path, container: Any, stream: Any, frame: Any) -> VideoInfo:
     context = stream.codec_context
     side = {getattr(item.type, "name", str(item.type)): bytes(item) for item in _side_data(frame)}
-    matrix = side.get("DISPLAYMATRIX")
+    matrix = side.get("DISPLAYMATRIX", b"")
+    display_matrix = struct.unpack("<9i", matrix[:36]) if len(matrix) >= 36 else None
     light = side.get("CONTENT_LIGHT_LEVEL")
     rate = as_fraction(stream.average_rate)
     duration = _duration(container, stream)
@@ -217,25 +204,33 @@ def _describe(path: Path, container: Any, stream: Any, frame: Any) -> VideoInfo:
         width=frame.width,
         height=frame.height,
         frames=frames or None,
-        time_base=Fraction(stream.time_base),
+        time_base=time_base_of(stream),
         average_rate=rate,
         duration_s=duration,
         pix_fmt=frame.format.name,
         bit_depth=PixelLayout.of(frame.format.name).bits,
-        color=color.resolve(frame.format.name, frame.height, context.name),
+        color=color.resolve(frame.format.name, frame.height, context.codec.canonical_name),
         sar=as_fraction(stream.sample_aspect_ratio),
-        rotation=int(getattr(frame, "rotation", 0)) % 360,
-        display_matrix=struct.unpack("<9i", matrix[:36]) if matrix and len(matrix) >= 36 else None,
-        codec=context.codec.canonical_name if hasattr(context.codec, "canonical_name") else context.name,
+        rotation=rotation_of(display_matrix),
+        display_matrix=display_matrix,
+        codec=context.codec.canonical_name,
         container=container.format.name,
         stream_index=stream.index,
-        interlaced=bool(frame.interlaced_frame) or int(getattr(context, "field_order", 0)) not in PROGRESSIVE,
+        interlaced=bool(frame.interlaced_frame),
         has_audio=bool(container.streams.audio),
         others=tuple(_summary(s) for s in others),
         mastering_display=side.get("MASTERING_DISPLAY_METADATA"),
         content_light=struct.unpack("<2I", light[:8]) if light and len(light) >= 8 else None,
         dynamic_hdr=tuple(name for name in ("DYNAMIC_HDR_PLUS", "DOVI_RPU_BUFFER", "DOVI_METADATA") if name in side),
     )
+
+
+def rotation_of(display_matrix: tuple[int, ...] | None) -> int:
+    """Counter-clockwise degrees, 0..359, that a display matrix turns the picture by (mirroring aside)."""
+    if display_matrix is None:
+        return 0
+    a, b = display_matrix[0], display_matrix[1]
+    return round(-math.degrees(math.atan2(b, a))) % 360
 
 
 def _side_data(frame: Any) -> list[Any]:
@@ -245,7 +240,7 @@ def _side_data(frame: Any) -> list[Any]:
 
 def _duration(container: Any, stream: Any) -> float | None:
     if stream.duration:
-        return float(stream.duration * stream.time_base)
+        return float(stream.duration * time_base_of(stream))
     if container.duration:
         return container.duration / 1e6
     return None

@@ -21,6 +21,7 @@ import av.error
 
 from selfhvd_tta.errors import DiskError
 from selfhvd_tta.video.color import Array, PixelLayout
+from selfhvd_tta.video.compat import time_base_of
 from selfhvd_tta.video.encoding import Encoding
 from selfhvd_tta.video.planes import frame_from_planes
 from selfhvd_tta.video.target import disk_errors, fsync
@@ -119,7 +120,7 @@ class SegmentStore:
             container: Any
             with av.open(str(self.folder / segment.name)) as container:
                 stream = container.streams.video[0]
-                step = 1 / (self.encoding.rate * stream.time_base)
+                step = 1 / (self.encoding.rate * time_base_of(stream))
                 for order, packet in enumerate(p for p in container.demux(stream) if p.size):
                     within = order if self.encoding.codec == "ffv1" else round(Fraction(packet.pts) / step)
                     yield CodedPacket(packet, first + within)

@@ -12,6 +12,7 @@ from typing import Any
 import av
 import av.error
 
+from selfhvd_tta.video.compat import disposition_bits, time_base_of
 from selfhvd_tta.video.probe import DECODE_ERRORS, is_picture
 
 # Tags about the old file that would be wrong, or that the muxer writes itself.
@@ -97,7 +98,7 @@ def add_copy(output: Any, stream: Any) -> Any:
     copy.metadata.clear()
     copy.metadata.update(clean_tags(dict(stream.metadata)))
     copy.time_base = stream.time_base
-    copy.disposition = int(getattr(stream, "disposition", 0) or 0)
+    copy.disposition = disposition_bits(stream)
     return copy
 
 
@@ -131,9 +132,10 @@ def copied_packets(source: Any, streams: list[Copied], shift: Fraction) -> Itera
             packet.dts = packet.pts
         if packet.dts is None:
             continue
-        time = packet.dts * packet.time_base + shift
+        unit = time_base_of(packet)
+        time = packet.dts * unit + shift
         if shift:
-            ticks = round(shift / packet.time_base)
+            ticks = round(shift / unit)
             packet.dts += ticks
             if packet.pts is not None:
                 packet.pts += ticks

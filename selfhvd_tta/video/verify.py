@@ -9,7 +9,8 @@ import av
 import av.error
 
 from selfhvd_tta.errors import DiskError
-from selfhvd_tta.video.probe import DECODE_ERRORS, as_fraction
+from selfhvd_tta.video.compat import KEEP_BYTES, time_base_of
+from selfhvd_tta.video.probe import DECODE_ERRORS
 
 
 def verify_video(path: Path, seconds: list[Fraction], tolerance: Fraction, width: int, height: int) -> None:
@@ -27,10 +28,10 @@ def verify_video(path: Path, seconds: list[Fraction], tolerance: Fraction, width
     """
     found: list[Fraction] = []
     try:
-        with av.open(str(path), metadata_errors="surrogateescape") as container:
+        with av.open(str(path), **KEEP_BYTES) as container:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
-            unit = as_fraction(stream.time_base) or Fraction(0)
+            unit = time_base_of(stream)
             for frame in container.decode(stream):
                 if frame.is_corrupt or (frame.width, frame.height) != (width, height):
                     raise _failed(path, f"frame {len(found)} is damaged")

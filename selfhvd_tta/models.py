@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,7 +104,9 @@ def load_backbone(settings: Settings, device: torch.device, listen: Listener) ->
         WeightsError: its weights are not available or do not fit.
     """
     if settings.backbone.startswith("hf:"):
-        loaded = weights.load_hub(settings.backbone[3:], offline=settings.runtime.offline)
+        loaded = weights.load_hub(
+            settings.backbone[3:], offline=settings.runtime.offline, on_progress=_downloads(listen)
+        )
         name = f"{loaded.config.get('backbone')}:{loaded.config.get('variant')}"
         backbone, variant = find_backbone(name)
         return _finish(backbone, variant, loaded.tensors, settings.backbone, device)
@@ -122,12 +123,7 @@ def load_backbone(settings: Settings, device: torch.device, listen: Listener) ->
             "Give your own with --weights file.safetensors, or choose another backbone (selfhvd-tta models).",
         )
     row = variant.weights[0]
-    found = weights.load(
-        row,
-        offline=settings.runtime.offline,
-        on_progress=_downloads(listen),
-        accept_non_commercial=settings.accept_non_commercial,
-    )
+    found = _fetch(row, settings, listen)
     return _finish(backbone, variant, found.tensors, f"{row} {found.sha256[:8]}", device)
 
 
@@ -157,7 +153,7 @@ def _automatic_backbone(settings: Settings, listen: Listener) -> tuple[Backbone,
     backbone, variant = find_backbone(":".join(HUB_BACKBONE))
     row = variant.weights[0]
     try:
-        weights.load(row, offline=settings.runtime.offline, on_progress=_downloads(listen))
+        _fetch(row, settings, listen)
     except WeightsError as error:
         listen(Note(f"backbone: {':'.join(OFFLINE_BACKBONE)} (bundled), because {error.message}"))
         return fallback
@@ -209,8 +205,7 @@ def _build_flow(name: str, settings: Settings, device: torch.device, listen: Lis
         raise UsageError(f"flow '{flow_id}' has no variant '{variant_name}'", f"It has: {names}.") from None
     estimator = flow.build(**variant.config)
     if flow.load is not None and variant.weights:
-        found = weights.load(variant.weights[0], offline=settings.runtime.offline, on_progress=_downloads(listen))
-        flow.load(estimator, found.tensors)
+        flow.load(estimator, _fetch(variant.weights[0], settings, listen).tensors)
     estimator = estimator.to(device).eval().requires_grad_(False)
     label = f"{flow.id}:{variant.name}"
     if settings.alignment.global_motion and not isinstance(estimator, GlobalMotionFirst):
@@ -231,7 +226,20 @@ def load_features(settings: Settings, device: torch.device, listen: Listener) ->
     return result.to(device)
 
 
-def _downloads(listen: Listener) -> Callable[[int, int | None], None]:
+def _fetch(row: str, settings: Settings, listen: Listener) -> weights.Weights:
+    """Weights of a row of the table, with what there is to say about them told."""
+    found = weights.load(
+        row,
+        offline=settings.runtime.offline,
+        on_progress=_downloads(listen),
+        accept_non_commercial=settings.accept_non_commercial,
+    )
+    for notice in found.notices:
+        listen(Note(notice))
+    return found
+
+
+def _downloads(listen: Listener) -> weights.OnProgress:
     def tell(done: int, total: int | None) -> None:
         listen(Progress("download", done, total, "bytes"))
 

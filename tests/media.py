@@ -78,9 +78,8 @@ def make_clip(
         if prepare is not None:
             prepare(container, stream)
         tone = container.add_stream("aac", rate=48000) if audio_seconds else None
-        layout = PixelLayout.of(pix_fmt)
         for i, time in enumerate(pts):
-            frame = frame_from_planes(planes(i, width, height, pix_fmt), plain(pix_fmt, layout), width, height)
+            frame = picture(planes(i, width, height, pix_fmt), pix_fmt, width, height)
             frame.colorspace, frame.color_range = color[0], color[1]
             frame.pts, frame.time_base = time, time_base
             container.mux(stream.encode(frame))
@@ -92,8 +91,14 @@ def make_clip(
     return path
 
 
-def plain(pix_fmt: str, layout: PixelLayout) -> str:
-    return pix_fmt if "yuvj" in pix_fmt or layout.kind != "rgb" else layout.planar
+def picture(codes: Planes, pix_fmt: str, width: int, height: int) -> Any:
+    """A frame of any format, packed and with opaque alpha too, with these codes."""
+    layout = PixelLayout.of(pix_fmt)
+    frame = frame_from_planes(codes, pix_fmt if "yuvj" in pix_fmt else layout.planar, width, height)
+    if frame.format.name == pix_fmt:
+        return frame
+    same = {"src_colorspace": 5, "dst_colorspace": 5, "src_color_range": 2, "dst_color_range": 2}
+    return frame.reformat(format=pix_fmt, **same)
 
 
 def sine(seconds: float, rate: int = 48000) -> list[Any]:

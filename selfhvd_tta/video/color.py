@@ -22,6 +22,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 UNSPECIFIED = 2  # of matrix, primaries and transfer, in the codes of ITU-T H.273
 LIMITED, FULL = 1, 2  # AVColorRange; 0 is unspecified
+LEFT, TOP_LEFT, TOP, BOTTOM_LEFT = 1, 3, 4, 5  # AVChromaLocation; 0 is unspecified, 2 centre, 6 bottom
 RGB, BT709, FCC, BT601_625, BT601_525, SMPTE240M, YCGCO, BT2020, BT2020_CL = 0, 1, 4, 5, 6, 7, 8, 9, 10
 # (Kr, Kb) of H.273 table 4. Constant-luminance BT.2020 is treated as the non-constant one: it comes back as it went in.
 KR_KB = {
@@ -153,12 +154,18 @@ class YuvCoding:
     gray: bool = False
 
     @staticmethod
-    def for_layout(layout: PixelLayout, color: ColorTags, codec: str = "") -> YuvCoding:
-        """The coding of decoded frames with this layout and these tags."""
-        matrix = color.resolved_matrix if color.resolved_matrix != RGB else BT709
-        cosited = codec not in FULL_RANGE_CODECS
+    def for_layout(layout: PixelLayout, color: ColorTags, codec: str = "", location: int = 0) -> YuvCoding:
+        """The coding of frames with this layout, these tags and this AVChromaLocation (0: as the codec has it)."""
+        cosited_x = location in (LEFT, TOP_LEFT, BOTTOM_LEFT) if location else codec not in FULL_RANGE_CODECS
         return YuvCoding(
-            matrix, color.full_range, layout.bits, layout.sub_x, layout.sub_y, cosited, False, layout.kind == "gray"
+            matrix=color.resolved_matrix if color.resolved_matrix != RGB else BT709,
+            full_range=color.full_range,
+            bits=layout.bits,
+            sub_x=layout.sub_x,
+            sub_y=layout.sub_y,
+            cosited_x=cosited_x,
+            cosited_y=location in (TOP_LEFT, TOP),
+            gray=layout.kind == "gray",
         )
 
     def scales(self) -> tuple[float, float, float, float]:

@@ -115,7 +115,7 @@ def choose_encoding(info: VideoInfo, settings: OutputSettings) -> Encoding:
         coding = YuvCoding(BT709, False, out.bits, out.sub_x, out.sub_y)
         tags = (BT709, LIMITED, color.primaries, color.transfer)
     else:
-        coding = YuvCoding.for_layout(out, color, info.codec)
+        coding = YuvCoding.for_layout(out, color, info.codec, info.chroma_location)
         tag_range = FULL if color.full_range and not coded_rgb else color.range
         matrix = color.matrix if not (coded_rgb or layout.kind == "gray") else UNSPECIFIED
         tags = (matrix, tag_range, color.primaries, color.transfer)
@@ -192,17 +192,20 @@ def _options(codec: str, settings: OutputSettings, info: VideoInfo) -> dict[str,
     crf = DEFAULT_CRF[codec] if settings.crf is None else settings.crf
     if crf > LARGEST_CRF[codec]:
         raise UsageError(f"--crf is {crf}, but for {NAMES[codec]} it must be within 0..{LARGEST_CRF[codec]}")
-    hdr = _hdr_parameters(info)
+    tags = _hdr_parameters(info)
+    if info.chroma_location and info.layout.sub_y:
+        tags["chromaloc"] = str(info.chroma_location - 1)
     if codec == "av1":
         parameters = [f"{k}={v}" for k, v in _av1_hdr(info).items()]
         options = {"crf": str(crf), "preset": str(AV1_PRESETS.get(settings.preset, 6))}
         return options | ({"svtav1-params": ":".join(parameters)} if parameters else {})
     options = {"crf": str(crf), "preset": settings.preset}
     if codec == "hevc":
-        parameters = ["log-level=error", *(f"{k}={v}" for k, v in hdr.items())]
+        parameters = ["log-level=error", *(f"{k}={v}" for k, v in tags.items())]
         return options | {"x265-params": ":".join(parameters)}
     rename = {"master-display": "mastering-display", "max-cll": "cll"}
-    return options | ({"x264-params": ":".join(f"{rename[k]}={v}" for k, v in hdr.items())} if hdr else {})
+    parameters = [f"{rename.get(k, k)}={v}" for k, v in tags.items()]
+    return options | ({"x264-params": ":".join(parameters)} if parameters else {})
 
 
 def _mastering(info: VideoInfo) -> tuple[list[Fraction], list[Fraction]] | None:

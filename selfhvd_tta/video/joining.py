@@ -97,7 +97,9 @@ def join(
                 stream = _add_video(output, first.streams.video[0], store, info, container, source)
                 copies = add_streams(source, output, info.stream_index, container, notes) if source else []
                 _copy_chapters(source, output, shift, notes)
-                video = _video_packets(store, stream, times, output_time_base(info, container))
+                unit = output_time_base(info, container)
+                last = max(1, round(_last_duration(source, store, info) / unit))
+                video = _video_packets(store, stream, times, unit, last)
                 others = copied_packets(source, copies, shift) if source else iter(())
                 for packet in interleave(video, others):
                     output.mux_one(packet)
@@ -154,8 +156,21 @@ def _copy_chapters(source: Any, output: Any, shift: Fraction, notes: list[str]) 
     output.set_chapters(chapters)
 
 
+def _last_duration(source: Any, store: SegmentStore, info: VideoInfo) -> Fraction:
+    """Seconds that the last frame is shown: what the source's stream says, if that is plausible, else one frame."""
+    step = 1 / store.encoding.rate
+    if source is None:
+        return step
+    original = source.streams[info.stream_index]
+    if not original.duration:
+        return step
+    end = ((original.start_time or 0) + original.duration) * info.time_base
+    rest = end - store.pts[-1] * info.time_base
+    return rest if 0 < rest < 60 * step else step
+
+
 def _video_packets(
-    store: SegmentStore, stream: Any, times: list[int], unit: Fraction
+    store: SegmentStore, stream: Any, times: list[int], unit: Fraction, last: int
 ) -> Iterator[tuple[Fraction, Any]]:
     """The joined stream's packets with their decoding time in seconds.
 
@@ -169,6 +184,6 @@ def _video_packets(
         packet.time_base = unit
         packet.pts = times[frame]
         packet.dts = times[order - delay] if order >= delay else times[0] - (delay - order) * step
-        packet.duration = times[frame + 1] - times[frame] if frame + 1 < len(times) else step
+        packet.duration = times[frame + 1] - times[frame] if frame + 1 < len(times) else last
         packet.stream = stream
         yield packet.dts * unit, packet

@@ -65,6 +65,7 @@ class VideoInfo:
         others: the other streams.
         mastering_display: raw AVMasteringDisplayMetadata of HDR10, or None.
         content_light: MaxCLL and MaxFALL in cd/m2, or None.
+        chroma_location: AVChromaLocation as given (0: unspecified; PyAV tells it from release 19 on).
         dynamic_hdr: names of per-frame HDR metadata that the video carries (HDR10+, Dolby Vision).
     """
 
@@ -89,6 +90,7 @@ class VideoInfo:
     others: tuple[StreamSummary, ...] = ()
     mastering_display: bytes | None = None
     content_light: tuple[int, int] | None = None
+    chroma_location: int = 0
     dynamic_hdr: tuple[str, ...] = ()
 
     @property
@@ -221,6 +223,7 @@ def _describe(path: Path, container: Any, stream: Any, frame: Any) -> VideoInfo:
         others=tuple(_summary(s) for s in others),
         mastering_display=side.get("MASTERING_DISPLAY_METADATA"),
         content_light=struct.unpack("<2I", light[:8]) if light and len(light) >= 8 else None,
+        chroma_location=int(getattr(frame, "chroma_location", 0)),
         dynamic_hdr=tuple(name for name in ("DYNAMIC_HDR_PLUS", "DOVI_RPU_BUFFER", "DOVI_METADATA") if name in side),
     )
 

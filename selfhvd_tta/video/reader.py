@@ -89,7 +89,9 @@ class VideoReader:
         self.info: VideoInfo = probe(path)
         self.warnings: list[str] = []
         self._index: _Index | None = None
-        self._coding = YuvCoding.for_layout(self.info.layout, self.info.color, self.info.codec)
+        self._coding = YuvCoding.for_layout(
+            self.info.layout, self.info.color, self.info.codec, self.info.chroma_location
+        )
         self._fixed_times: list[int] | None = None
         self._reorder_depth: int | None = None
         if self.info.interlaced:
@@ -155,7 +157,7 @@ class VideoReader:
         if frame.format.name == self.info.pix_fmt:
             return self._coding
         layout = PixelLayout.of(frame.format.name)
-        return YuvCoding.for_layout(layout, self.info.color, self.info.codec)
+        return YuvCoding.for_layout(layout, self.info.color, self.info.codec, self.info.chroma_location)
 
     def _rgb(self, frame: Any) -> Array:
         return to_rgb(frame, self._coding_of(frame))

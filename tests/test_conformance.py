@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import shared_path
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from selfhvd_tta.backbones import discover
+from tests.conftest import shared_path
 
 pytestmark = pytest.mark.shared
 
@@ -40,6 +40,7 @@ REFERENCES = [
     Reference("dstnetplus_base.seed0", "dstnetplus", "base-gopro", "dstnetplus_base"),
     Reference("ifirnn.seed0", "ifirnn", "c2h3", "ifirnn"),
     Reference("basicvsrpp.seed0", "basicvsrpp", "gopro", "basicvsrpp"),
+    Reference("rvrt.seed0", "rvrt", "gopro", "rvrt"),
 ]
 # Official state-dict keys and the variant that has to have exactly these.
 KEYS = [
@@ -50,6 +51,7 @@ KEYS = [
     ("dstnetplus_l", "dstnetplus", "l-gopro"),
     ("ifirnn", "ifirnn", "c2h3"),
     ("basicvsrpp", "basicvsrpp", "gopro"),
+    ("rvrt", "rvrt", "gopro"),
 ]
 
 

@@ -9,7 +9,6 @@ the same instance.
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ from torchvision.ops import deform_conv2d
 
 from selfhvd_tta.backbones import Backbone, Variant
 from selfhvd_tta.backbones.layers import ResidualBlock, flow_warp, recompute
-from selfhvd_tta.backbones.spynet import SpyNet, wrapped_layers
+from selfhvd_tta.backbones.spynet import SpyNet, neighbour_flows, wrapped_layers
 
 _BRANCHES = ("backward_1", "forward_1", "backward_2", "forward_2")
 
@@ -148,12 +147,6 @@ class BasicVSRPlusPlus(nn.Module):
     def _run(self, function: Callable[..., Tensor], *inputs: Any) -> Tensor:
         return recompute(function, *inputs) if self.checkpointing else function(*inputs)
 
-    def _flows(self, frames: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """From each frame to the next, and from each but the first to the one before; at a quarter of the size."""
-        small = [F.interpolate(frame, scale_factor=0.25, mode="bicubic") for frame in frames.unbind(1)]
-        both = [self._run(self.spynet, torch.cat([a, b]), torch.cat([b, a])).chunk(2) for a, b in pairwise(small)]
-        return [to_next for to_next, _ in both], [to_previous for _, to_previous in both]
-
     def _step(
         self, branch: str, current: Tensor, others: list[Tensor], states: list[Tensor], flows: list[Tensor]
     ) -> Tensor:
@@ -194,7 +187,7 @@ class BasicVSRPlusPlus(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """(B, T, 3, H, W) RGB in [0, 1] to the same; H and W multiples of 4, from 256 on as its authors demand."""
-        to_next, to_previous = self._flows(frames)
+        to_next, to_previous = neighbour_flows(self.spynet, frames, self.checkpointing)
         features = [[self._run(self.feat_extract, frame)] for frame in frames.unbind(1)]
         for branch in _BRANCHES:
             if branch.startswith("backward"):

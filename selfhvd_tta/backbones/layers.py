@@ -34,6 +34,24 @@ class ResidualBlock(nn.Module):
         return x + self.conv2(self.activation(self.conv1(x)))
 
 
+class FrameConvolution(nn.Module):
+    """A 3-D convolution of temporal extent 1, so a 2-D one, whose weight has the 3-D shape of the checkpoints."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
+        super().__init__()
+        template = nn.Conv2d(inputs, outputs, kernel, groups=groups)
+        assert template.bias is not None
+        self.weight = nn.Parameter(template.weight.detach().unsqueeze(2))
+        self.bias = nn.Parameter(template.bias.detach())
+        self.stride = stride
+        self.groups = groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, H, W) to (N, outputs, H / stride, W / stride)."""
+        padding = self.weight.shape[-1] // 2
+        return F.conv2d(x, self.weight.squeeze(2), self.bias, self.stride, padding, groups=self.groups)
+
+
 def _interpolation_matrix(source: int, target: int, like: Tensor) -> Tensor:
     precision = torch.promote_types(like.dtype, torch.float32)
     identity = torch.eye(source, device=like.device, dtype=precision)[None]

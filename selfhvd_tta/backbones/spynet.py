@@ -6,12 +6,13 @@ Ranjan and Black, "Optical Flow Estimation using a Spatial Pyramid Network", CVP
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selfhvd_tta.backbones.layers import flow_warp
+from selfhvd_tta.backbones.layers import flow_warp, recompute
 
 _CHANNELS = (8, 32, 64, 32, 16, 2)
 
@@ -99,3 +100,25 @@ class SpyNet(nn.Module):
                 flow = 2 * F.interpolate(flow, scale_factor=2, mode="bilinear", align_corners=True)
             flow = flow + level(torch.cat([source, flow_warp(target, flow, "border"), flow], 1))
         return flow
+
+
+def neighbour_flows(spynet: SpyNet, frames: Tensor, checkpointing: bool) -> tuple[list[Tensor], list[Tensor]]:
+    """Flows between consecutive frames, estimated at a quarter of the size.
+
+    Args:
+        spynet: the network.
+        frames: (B, T, 3, H, W) RGB in [0, 1], H and W multiples of 4.
+        checkpointing: recompute them in the backward pass.
+
+    Returns:
+        T - 1 flows from each frame to the next, and T - 1 from each but the first to the one before, each
+        (B, 2, H/4, W/4) in pixels of that size.
+    """
+    small = [F.interpolate(frame, scale_factor=0.25, mode="bicubic") for frame in frames.unbind(1)]
+    to_next, to_previous = [], []
+    for a, b in pairwise(small):
+        pair = torch.cat([a, b]), torch.cat([b, a])
+        flow = recompute(spynet, *pair) if checkpointing else spynet(*pair)
+        to_next.append(flow[: len(a)])
+        to_previous.append(flow[len(a) :])
+    return to_next, to_previous

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
+from selfhvd_tta.backbones.deform import deformable_attention
 from selfhvd_tta.backbones.dstnetplus import HaarWavelet, dynamic_convolution, halve_by_maximum
 from selfhvd_tta.backbones.layers import flow_warp, recompute, resize_bilinear
 from selfhvd_tta.backbones.nafnet import ChannelLayerNorm, LocalMean
+from selfhvd_tta.backbones.window_attention import TransformerBlock
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +40,7 @@ def test_local_mean_is_the_mean_of_the_nearest_full_window(height: int, width: i
 
 
 def test_local_mean_without_window_is_global() -> None:
-    x = torch.randn(1, 2, 30, 40)
+    x = torch.randn(2, 2, 30, 40)
     torch.testing.assert_close(LocalMean(None)(x), x.mean((2, 3), keepdim=True))
 
 
@@ -114,3 +118,57 @@ def test_flow_warp_takes_the_value_that_the_flow_points_to() -> None:
     flow[:, 0], flow[:, 1] = 0.5, 0
     half = flow_warp(x, flow)
     torch.testing.assert_close(half[..., :-1], (x[..., :-1] + x[..., 1:]) / 2, atol=1e-5, rtol=1e-5)
+
+
+def test_deformable_attention_by_the_definition() -> None:
+    """Four-corner bilinear samples with zeros outside, softmax over both frames and nine taps, pixel by pixel."""
+    heads, groups, channels, height, width = 4, 4, 8, 4, 5
+    query = torch.randn(1, channels, height, width, dtype=torch.float64)
+    key, value = torch.randn(2, 1, 2, channels, height, width, dtype=torch.float64)
+    offset = 2 * torch.randn(1, 2, groups, 9, 2, height, width, dtype=torch.float64)
+
+    def sample(image: Tensor, frame: int, group: int, tap: int, row: int, column: int) -> Tensor:
+        dy, dx = offset[0, frame, group, tap, :, row, column].tolist()
+        y, x = row + tap // 3 - 1 + dy, column + tap % 3 - 1 + dx
+        top, left = int(y // 1), int(x // 1)
+        result = torch.zeros(image.shape[2], dtype=image.dtype)
+        for i, j in ((top, left), (top, left + 1), (top + 1, left), (top + 1, left + 1)):
+            if 0 <= i < height and 0 <= j < width:
+                result += image[0, frame, :, i, j] * (1 - abs(y - i)) * (1 - abs(x - j))
+        return result
+
+    out = deformable_attention(query, key, value, offset, heads)
+    each = channels // heads
+    for row, column, head in product(range(height), range(width), range(heads)):
+        part, share = slice(head * each, (head + 1) * each), head // 2
+        places = [(frame, tap) for frame in range(2) for tap in range(9)]
+        keys = [sample(key[:, :, part], frame, share, tap, row, column) for frame, tap in places]
+        values = [sample(value[:, :, part], frame, 2 + share, tap, row, column) for frame, tap in places]
+        weights = (torch.stack(keys) @ query[0, part, row, column] / each**0.5).softmax(0)
+        torch.testing.assert_close(out[0, part, row, column], weights @ torch.stack(values))
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (18, 13), (6, 21)])
+@pytest.mark.parametrize("shifted", [False, True])
+def test_window_attention_sees_one_window(height: int, width: int, shifted: bool) -> None:
+    """What a pixel depends on is exactly its window, moved by half a window where that is asked for and possible."""
+    block = TransformerBlock(6, (2, 8, 8), 2, shifted, expansion=2).double()
+    x = torch.randn(1, 2, height, width, 6, dtype=torch.float64, requires_grad=True)
+    out = block(x)
+
+    def window(position: int, size: int) -> set[int]:
+        shift = 4 if shifted and size > 8 else 0
+        padded = -(-size // 8) * 8
+        start = (position - shift) // 8 * 8 + shift
+        if start + 8 > padded:  # the strips at both ends share a window, but must not see each other
+            return set(range(start, size))
+        return set(range(max(start, 0), min(start + 8, size)))
+
+    for row, column in ((0, 0), (height - 1, width - 1), (height // 2, width // 3), (3, width - 5)):
+        (gradient,) = torch.autograd.grad(out[0, 0, row, column].sum(), x, retain_graph=True)
+        seen = gradient[0].abs().sum(-1) > 0
+        expected = torch.zeros(2, height, width, dtype=torch.bool)
+        for i in window(row, height):
+            for j in window(column, width):
+                expected[:, i, j] = True
+        assert torch.equal(seen, expected), (row, column)

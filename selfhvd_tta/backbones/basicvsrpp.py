@@ -9,7 +9,7 @@ the same instance.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -55,6 +55,9 @@ class SecondOrderAlignment(nn.Module):
         self.weight = nn.Parameter(torch.empty(channels, 2 * channels, 3, 3))
         self.bias = nn.Parameter(torch.zeros(channels))
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+        last = nn.Conv2d(channels, 27 * groups, 3, padding=1)
+        nn.init.zeros_(last.weight)  # training starts from plain flow
+        nn.init.zeros_(cast(Tensor, last.bias))
         self.conv_offset = nn.Sequential(
             nn.Conv2d(3 * channels + 4, channels, 3, padding=1),
             _leaky(),
@@ -62,7 +65,7 @@ class SecondOrderAlignment(nn.Module):
             _leaky(),
             nn.Conv2d(channels, channels, 3, padding=1),
             _leaky(),
-            nn.Conv2d(channels, 27 * groups, 3, padding=1),
+            last,
         )
 
     def forward(self, features: Tensor, condition: Tensor, flow_1: Tensor, flow_2: Tensor) -> Tensor:

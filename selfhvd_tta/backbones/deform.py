@@ -99,7 +99,10 @@ class GuidedDeformableAttention(nn.Module):
         layers: list[nn.Module] = [FrameConvolution(3 * channels + 4, hidden, 1), nn.LeakyReLU(0.1, inplace=True)]
         for _ in range(4):
             layers += [FrameConvolution(hidden, hidden, 3), nn.LeakyReLU(0.1, inplace=True)]
-        self.conv_offset = nn.Sequential(*layers, FrameConvolution(hidden, 2 * groups * TAPS * 2, 1))
+        last = FrameConvolution(hidden, 2 * groups * TAPS * 2, 1)
+        nn.init.zeros_(last.weight)  # training starts from plain flow
+        nn.init.zeros_(last.bias)
+        self.conv_offset = nn.Sequential(*layers, last)
 
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, warped: list[Tensor], flows: list[Tensor]

@@ -50,11 +50,15 @@ class FlowEstimator(nn.Module):
         return self(source, target), self(target, source)
 
 
-def gray_u8(frames: Tensor) -> np.ndarray:
-    """Luma (BT.601 weights) of (B, 3, H, W) RGB in [0, 1], as (B, H, W) uint8 0..255, rounded."""
+def luma(frames: Tensor) -> Tensor:
+    """Luma (BT.601 weights) of (B, 3, H, W) RGB: (B, H, W), in the same range."""
     weights = frames.new_tensor((0.299, 0.587, 0.114)).view(1, 3, 1, 1)
-    luma = (frames.detach() * weights).sum(1).clamp(0, 1)
-    return luma.mul(255).round().to("cpu", torch.uint8).numpy()
+    return (frames.detach() * weights).sum(1)
+
+
+def gray_u8(frames: Tensor) -> np.ndarray:
+    """Luma of (B, 3, H, W) RGB in [0, 1], as (B, H, W) uint8 0..255, rounded."""
+    return luma(frames).clamp(0, 1).mul(255).round().to("cpu", torch.uint8).numpy()
 
 
 def pad_replicate(

@@ -1,0 +1,214 @@
+"""Global motion first: one homography per pair, found together with the blur between its frames; a flow for the rest.
+
+Shake is a motion of the camera, so a homography explains most of it. What it leaves (parallax, rolling shutter, things
+that move by themselves) is looked for by an inner flow, on a pair of which the sharper frame has been warped *and
+blurred* like the other one: a flow that compares a blurry frame with a sharp one mistakes their difference for motion.
+The result departs from the homography only where that brings the blur-matched frames closer to each other.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from selfhvd_tta.flows import Flow, FlowEstimator, FlowField, FlowVariant, luma
+from selfhvd_tta.flows.blur_path import BlurPath
+from selfhvd_tta.flows.dis import DIS, Preset
+from selfhvd_tta.flows.homography import GlobalMotion, estimate_homography, working_size
+from selfhvd_tta.flows.homography_fit import linear, rescaled, tone, warp
+
+__all__ = ["FLOW", "GlobalMotion", "GlobalMotionFirst", "estimate_homography"]
+
+# Scale in working pixels over which two explanations of the same place are compared.
+EVIDENCE_SCALE = 5.0
+# The residual flow has to lower the squared difference by this factor before it is believed ...
+LEAST_GAIN = 1.0
+# ... and belief rises around that factor as a logistic in the logarithm of the ratio with this slope.
+DECISION = 8.0
+# Share of the local contrast that may stay unexplained before certainty falls; it is 0 at twice that share.
+UNEXPLAINED = 0.5
+# Differences of grey values (in [0, 1]) below this are noise in any video.
+NOISE_FLOOR = 0.008
+# Certainty is at most this where no global motion was found.
+UNRELIABLE = 0.4
+
+
+class GlobalMotionFirst(FlowEstimator):
+    """Homography, then ``inner`` for the rest.
+
+    Certainty is low where neither explains the pair, and at most ``UNRELIABLE`` where no homography does.
+
+    Args:
+        inner: flow that looks for what the homography leaves; None: nothing does.
+        working_side: frames with a longer side are scaled down to it for everything but the final flow.
+    """
+
+    def __init__(self, inner: FlowEstimator | None = None, working_side: int = 640) -> None:
+        super().__init__()
+        self.inner = inner
+        self.working_side = working_side
+
+    @torch.no_grad()
+    def forward(self, source: Tensor, target: Tensor) -> FlowField:
+        return self.both(source, target)[0]
+
+    @torch.no_grad()
+    def both(self, source: Tensor, target: Tensor) -> tuple[FlowField, FlowField]:
+        """Both directions share one homography, so that they are inverse to each other where only it acts."""
+        pairs = [self._pair(source[index : index + 1], target[index : index + 1]) for index in range(len(source))]
+        ways = tuple(zip(*pairs, strict=True))
+        forward, backward = (
+            FlowField(torch.cat([each.flow for each in way]), torch.cat([each.certainty for each in way]))
+            for way in ways
+        )
+        return forward, backward
+
+    def _pair(self, source: Tensor, target: Tensor) -> tuple[FlowField, FlowField]:
+        small = [_resized(frame, self.working_side) for frame in (source, target)]
+        motion = estimate_homography(luma(small[0])[0].numpy(), luma(small[1])[0].numpy(), self.working_side)
+        swapped = motion.blurrier == "target"
+        if swapped:
+            motion = motion.inverse()
+        blurry, sharp = reversed(small) if swapped else small
+        observed, predicted = _blur_matched(blurry, sharp, motion)
+        there, back = self._residuals(observed.to(source.device), predicted.to(source.device))
+        there, sure_there = _believed(observed, predicted, there)
+        back, sure_back = _believed(predicted, observed, back)
+        if not motion.refined:
+            sure_there, sure_back = sure_there.clamp(max=UNRELIABLE), sure_back.clamp(max=UNRELIABLE)
+
+        full = source.shape[-2:]
+        scale = full[1] / observed.shape[-1], full[0] / observed.shape[-2]
+        ratio = there.new_tensor(scale).view(1, 2, 1, 1)
+        matrix = torch.from_numpy(rescaled(motion.matrix, *scale))
+        there, sure_there, back, sure_back = (
+            F.interpolate(each, full, mode="bilinear", align_corners=False).to(source.device)
+            for each in (there * ratio, sure_there, back * ratio, sure_back)
+        )
+        forward = FlowField(_after(matrix, there), sure_there)
+        backward = _before(matrix, back, sure_back)
+        return (backward, forward) if swapped else (forward, backward)
+
+    def _residuals(self, observed: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
+        if self.inner is None:
+            nothing = torch.zeros_like(observed[:, :2], device="cpu")
+            return nothing, nothing
+        there, back = self.inner.both(observed, predicted)
+        return there.flow.cpu(), back.flow.cpu()
+
+
+def _resized(frame: Tensor, side: int) -> Tensor:
+    """(1, 3, H, W) at working size, on the CPU, every pixel the mean of those that it covers."""
+    rows, columns = working_size(frame.shape[-2], frame.shape[-1], side)
+    planes = frame[0].detach().float().cpu().numpy()
+    if (rows, columns) != planes.shape[1:]:
+        planes = np.stack([cv2.resize(plane, (columns, rows), interpolation=cv2.INTER_AREA) for plane in planes])
+    return torch.from_numpy(np.ascontiguousarray(planes))[None]
+
+
+def _blur_matched(blurry: Tensor, sharp: Tensor, motion: GlobalMotion) -> tuple[Tensor, Tensor]:
+    """The blurry frame, and the sharp one made to look like it; (1, 3, h, w) in [0, 1], equally soft."""
+
+    def developed(planes: list[np.ndarray]) -> Tensor:
+        return torch.from_numpy(np.stack([tone(plane) for plane in planes]))[None]
+
+    observed = developed([BlurPath().blur(linear(plane)) for plane in blurry[0].numpy()])
+    moved = (warp(linear(plane), motion.matrix, cv2.INTER_CUBIC) for plane in sharp[0].numpy())
+    predicted = developed([motion.path.blur(plane) for plane in moved])
+    return observed.clamp(0, 1), (motion.gain * predicted + motion.offset).clamp(0, 1)
+
+
+def _believed(from_: Tensor, to: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+    """Keep the residual flow where the evidence asks for it, and say how much of the pair is explained.
+
+    Args:
+        from_, to: (1, 3, h, w) blur-matched frames.
+        residual: (1, 2, h, w) from ``from_`` to ``to``.
+
+    Returns:
+        (1, 2, h, w) residual flow, 0 where it is not believed, and (1, 1, h, w) certainty.
+    """
+    a, b = luma(from_)[0].numpy(), luma(to)[0].numpy()
+    flow = residual[0].permute(1, 2, 0).numpy()
+    without = _difference(a, b)
+    if flow.any():
+        gain = np.log((without + NOISE_FLOOR**2) / (_difference(a, _moved(b, flow)) + NOISE_FLOOR**2))
+        belief = 1 / (1 + np.exp(np.clip(-DECISION * (gain - np.log(LEAST_GAIN)), -30, 30)))
+        flow = flow * belief[..., None].astype(np.float32)
+        left = _difference(a, _moved(b, flow))
+    else:
+        left = without
+    mean = _local_mean(a)
+    contrast = np.maximum(_local_mean(a * a) - mean * mean, 0)
+    unexplained = left / (contrast + NOISE_FLOOR**2)
+    certainty = np.clip(2 - unexplained / UNEXPLAINED, 0, 1)
+    return (
+        torch.from_numpy(np.ascontiguousarray(flow.transpose(2, 0, 1), np.float32))[None],
+        torch.from_numpy(certainty.astype(np.float32))[None, None],
+    )
+
+
+def _local_mean(image: np.ndarray) -> np.ndarray:
+    return cv2.GaussianBlur(image, (0, 0), EVIDENCE_SCALE)
+
+
+def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Local mean of squared differences, slightly low-passed because noise says nothing about motion."""
+    return _local_mean(np.square(cv2.GaussianBlur(a - b, (0, 0), 1.0)))
+
+
+def _moved(image: np.ndarray, flow: np.ndarray) -> np.ndarray:
+    height, width = image.shape
+    xs, ys = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    return cv2.remap(image, xs + flow[..., 0], ys + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _grid(like: Tensor) -> Tensor:
+    """(1, 2, H, W) pixel coordinates, x and y."""
+    height, width = like.shape[-2:]
+    xs = torch.arange(width, device=like.device, dtype=like.dtype)
+    ys = torch.arange(height, device=like.device, dtype=like.dtype)
+    return torch.stack(torch.meshgrid(xs, ys, indexing="xy"))[None]
+
+
+def _projected(matrix: Tensor, points: Tensor) -> Tensor:
+    """Homography of (1, 2, H, W) points."""
+    (a, b, c), (d, e, f), (g, h, i) = matrix.tolist()
+    x, y = points[:, :1], points[:, 1:]
+    depth = (g * x + h * y + i).clamp(min=1e-3)
+    return torch.cat([(a * x + b * y + c) / depth, (d * x + e * y + f) / depth], dim=1)
+
+
+def _after(matrix: Tensor, residual: Tensor) -> Tensor:
+    """Flow of "residual first, then the homography"."""
+    grid = _grid(residual)
+    return _projected(matrix, grid + residual) - grid
+
+
+def _before(matrix: Tensor, residual: Tensor, certainty: Tensor) -> FlowField:
+    """Flow of "the inverse homography first, then the residual", which lives on the homography's source grid."""
+    grid = _grid(residual)
+    arrival = _projected(torch.linalg.inv(matrix), grid)
+    height, width = residual.shape[-2:]
+    extent = arrival.new_tensor([width, height]).view(1, 2, 1, 1)
+    normalised = ((2 * arrival + 1) / extent - 1).permute(0, 2, 3, 1)
+    both = torch.cat([residual, certainty], dim=1)
+    both = F.grid_sample(both, normalised, mode="bilinear", padding_mode="border", align_corners=False)
+    return FlowField(arrival + both[:, :2] - grid, both[:, 2:])
+
+
+def _embedded(preset: Preset = "medium", working_side: int = 640) -> GlobalMotionFirst:
+    return GlobalMotionFirst(DIS(preset), working_side)
+
+
+FLOW = Flow(
+    id="embedded",
+    summary="global motion with the blur between the frames, DIS for the rest; no weights, CPU",
+    licence="MIT",
+    paper="ours; DIS: Kroeger et al., Fast Optical Flow using Dense Inverse Search, ECCV 2016",
+    build=_embedded,
+    variants=(FlowVariant("dis"),),
+)

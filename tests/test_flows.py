@@ -6,11 +6,11 @@ from functools import cache
 
 import pytest
 import torch
-from pictures import inner, shifted_pair, warp
 from torch import Tensor
 
 from selfhvd_tta import flows
 from selfhvd_tta.flows import FlowEstimator, FlowField
+from tests.pictures import inner, shifted_pair, warp
 
 VARIANTS = [(flow.id, variant.name) for flow in flows.discover().values() for variant in flow.variants]
 # Learned networks have random weights here: their contract is about shapes, their figures are tested on their own.

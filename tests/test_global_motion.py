@@ -6,7 +6,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from pictures import inner, tensor, texture
 from torch import Tensor
 
 from selfhvd_tta.flows import FlowEstimator, FlowField
@@ -14,6 +13,7 @@ from selfhvd_tta.flows.blur_path import BlurPath
 from selfhvd_tta.flows.dis import DIS
 from selfhvd_tta.flows.global_motion import UNRELIABLE, GlobalMotionFirst
 from selfhvd_tta.flows.homography import estimate_homography
+from tests.pictures import inner, tensor, texture
 
 HEIGHT, WIDTH = 144, 192
 MARGIN = 40

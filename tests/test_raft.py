@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import shared_path
-from pictures import inner, tensor, texture
 from safetensors.torch import load_file
 
 from selfhvd_tta.flows import raft
+from tests.conftest import shared_path
+from tests.pictures import inner, tensor, texture
 
 
 def official_names_of_raft_large() -> set[str]:

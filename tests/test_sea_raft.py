@@ -10,12 +10,12 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from conftest import shared_path
-from pictures import shifted_pair
 from torch import Tensor
 
 from selfhvd_tta.flows import FlowEstimator, discover, sea_raft
 from selfhvd_tta.flows.sea_raft import SEARAFT, SEARAFTNetwork
+from tests.conftest import shared_path
+from tests.pictures import shifted_pair
 
 
 def recipe(name: str, shape: list[int], gain: float) -> Tensor:

@@ -15,7 +15,7 @@ from selfhvd_tta.settings import Settings
 
 # A training step against a forward pass: the backward pass costs about twice as much again.
 STEP_OVER_FORWARD = 3.2
-REFRESHES = 9
+REFRESHES = 6
 
 
 def plan(
@@ -60,8 +60,7 @@ def plan(
         seconds = adaptation.iters * step + count * frame
         if adaptation.iters:
             share = working / max(1, count)
-            rounds = 2 if adaptation.transfer_start else 1
-            seconds += REFRESHES * (working * frame + share * blurry * pair * rounds)
+            seconds += REFRESHES * (working * frame + share * blurry * pair * settings.alignment.rounds)
             if settings.detail:
                 seconds += blurry * pair * settings.alignment.rounds
             steps = f"{adaptation.iters} steps on {working} frames, {adaptation.crop} px crops"

@@ -52,14 +52,17 @@ class AlignmentSettings:
         occlusion_scale: s of Eq. 5, per pixel of forward-backward error (paper silent).
         uncertainty: multiply by the warped certainty (Eq. 4).
         occlusion: multiply by the forward-backward mask (Eq. 5).
-        teachers: sharp frames that a label is merged from; 1 is the paper's nearest sharp frame (ours).
+        teachers: sharp frames that a label is merged from; 1 is the paper's nearest sharp frame (ours). Measured gain
+            of a label over the blurry frame on the simulated clips, 1 / 3 / 5 / 8 teachers: camera 2.95 / 3.95 / 4.84 /
+            5.23 dB, texture 5.49 / 6.48 / 6.77 / 6.85, object 2.44 / 3.18 / 3.27 / 3.24.
         teacher_reach: largest distance in frames of the second and further ones.
         photometric: multiply by the agreement of label and input at the scale of the blur (ours).
         agreement_sigma: low pass of that comparison, pixels per 1000 pixels of the longer side.
         agreement_tolerance: difference of the low-passed frames that counts as agreement, 0..1.
         agreement_shift: misplacement of the low-passed frames that counts as agreement, pixels.
         blend_power: exponent of the masks when teachers are merged; large values take the best one.
-        rounds: how often transfer repeats the alignment, each time from the improved frame.
+        rounds: how often a frame is aligned to its teachers, the second time from the frame with the first result
+            blended in; measured on the simulated clips, a second round lost 0.1 to 0.4 dB.
         rank_decay: weight of each teacher relative to the one ranked before it.
     """
 
@@ -68,15 +71,15 @@ class AlignmentSettings:
     occlusion_scale: float = 0.5
     uncertainty: bool = True
     occlusion: bool = True
-    teachers: int = 3
+    teachers: int = 5
     teacher_reach: int = 20
     photometric: bool = True
-    agreement_sigma: float = 8.0
-    agreement_tolerance: float = 0.03
-    agreement_shift: float = 1.0
+    agreement_sigma: float = 5.0
+    agreement_tolerance: float = 0.08
+    agreement_shift: float = 3.0
     blend_power: float = 2.0
-    rank_decay: float = 0.5
-    rounds: int = 2
+    rank_decay: float = 1.0
+    rounds: int = 1
 
     def __post_init__(self) -> None:
         _check(self.occlusion_scale > 0, "alignment.occlusion_scale", "positive", self.occlusion_scale)
@@ -110,11 +113,10 @@ class AdaptationSettings:
         sis_threshold: tau, mean of the occlusion mask above which a frame's label may serve.
         scscm: spatial-consistency maintenance in stage 2.
         history_updates: #update, how often the historical model is renewed at most.
-        label_refresh: K, steps between two refreshes of the label bank; None: an eighth of them, at least 25.
+        label_refresh: K, steps between two refreshes of the label bank; None: a sixth of all steps, at least 25.
         teacher: ``bank`` takes outputs of the model at the last refresh, ``live`` those of the current step.
         sharp_weight: weight of positions that show a sharp frame, which is then its own label (ours).
         vgg_layer: VGG19 layer whose activations are compared (before its ReLU).
-        transfer_start: align labels twice, the second time from the frame with the first labels blended in (ours).
         gradient_clip: largest norm of the gradient.
         working_set: most frames of one video that adaptation draws from.
     """
@@ -138,7 +140,6 @@ class AdaptationSettings:
     teacher: Teacher = "bank"
     sharp_weight: float = 0.1
     vgg_layer: str = "conv3_4"
-    transfer_start: bool = True
     gradient_clip: float = 1.0
     working_set: int = 300
 

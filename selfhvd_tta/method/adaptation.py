@@ -89,7 +89,7 @@ class Adaptation:
         self.historical_network: nn.Module | None = None
         plan = settings.adaptation
         self.stage1_steps = round(plan.iters * plan.stage1)
-        self.refresh_every = plan.label_refresh or max(25, math.ceil(plan.iters / 8))
+        self.refresh_every = plan.label_refresh or max(25, math.ceil(plan.iters / 6))
         self.trainable = [p for p in network.parameters() if p.requires_grad]
         self.optimiser = torch.optim.Adam(self.trainable, lr=plan.learning_rate, betas=(0.9, 0.999))
 
@@ -156,7 +156,6 @@ class Adaptation:
             self.settings.alignment,
             plan.sis_threshold,
             lambda done: self.listen(Progress("labels", done, total)),
-            rounds=2 if plan.transfer_start else 1,
         )
         blurry = torch.as_tensor(~self.working.clues.sharp)
         self.record.coverage.append(float(self.bank.coverage[blurry].mean()) if bool(blurry.any()) else 1.0)

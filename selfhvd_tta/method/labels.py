@@ -45,7 +45,6 @@ def make_rows(
     estimator: FlowEstimator,
     settings: AlignmentSettings,
     sis_threshold: float,
-    rounds: int = 1,
 ) -> Iterator[Rows]:
     """Labels for some frames, one at a time, on whatever region the two functions fetch.
 
@@ -57,8 +56,6 @@ def make_rows(
         estimator: optical flow.
         settings: masks and number of teachers.
         sis_threshold: tau.
-        rounds: with more than one, the labels of the first are blended into R, and the alignment is repeated from
-            there: where R is still blurry, the blend is the better anchor for the flow.
 
     Yields:
         One :class:`Rows` of one row per frame. A sharp frame is its own label, with a mask of 1.
@@ -73,7 +70,7 @@ def make_rows(
             observed(j) for j in transfer.rank_teachers(row, working.clues, settings.teachers, settings.teacher_reach)
         ]
         composite = transfer.compose(frame, now, sharps, estimator, settings)
-        for _ in range(rounds - 1):
+        for _ in range(settings.rounds - 1):
             composite = transfer.compose(frame, transfer.apply(composite, now), sharps, estimator, settings)
         choice = supervision_is_label(
             composite.occlusion.mean(dim=(1, 2, 3)),
@@ -122,7 +119,6 @@ class LabelBank:
         settings: AlignmentSettings,
         sis_threshold: float,
         tick: Callable[[int], None],
-        rounds: int = 1,
     ) -> None:
         """Renew everything but the historical outputs.
 
@@ -132,14 +128,11 @@ class LabelBank:
             settings: masks and teachers.
             sis_threshold: tau.
             tick: told the number of frames labelled so far.
-            rounds: see :func:`make_rows`.
         """
         for row, output in outputs:
             self.teacher[row] = output.to(self.teacher.device, torch.float16)
         every = range(len(self.working))
-        made_rows = make_rows(
-            every, self.working, self.observed, self.current, estimator, settings, sis_threshold, rounds
-        )
+        made_rows = make_rows(every, self.working, self.observed, self.current, estimator, settings, sis_threshold)
         for row, made in zip(every, made_rows, strict=True):
             self.label[row] = (made.label[0] * 255).round().clamp(0, 255).to(torch.uint8)
             self.mask[row] = (made.mask[0] * 255).round().to(torch.uint8)

@@ -2,66 +2,33 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
+from contextlib import ExitStack
 from fractions import Fraction
-from math import ceil, lcm
 from pathlib import Path
 from typing import Any
 
 import av
+import av.error
 
-from selfhvd_tta.video.compat import KEEP_BYTES, disposition_bits, time_base_of
+from selfhvd_tta.video.compat import KEEP_BYTES, as_fraction, disposition_bits
 from selfhvd_tta.video.probe import VideoInfo, open_input
 from selfhvd_tta.video.segments import SegmentStore
 from selfhvd_tta.video.streams import add_streams, clean_tags, copied_packets, interleave
 from selfhvd_tta.video.target import disk_errors
+from selfhvd_tta.video.timing import needed_shift, output_time_base, output_times
 
 # What FFmpeg's MP4 muxer writes by itself; other keys need its "mdta" form.
 MP4_TAGS = frozenset({
     "title", "artist", "album_artist", "composer", "album", "date", "comment", "genre", "copyright", "grouping",
     "lyrics", "description", "synopsis", "show", "episode_id", "network", "keywords", "creation_time", "track", "disc",
-    "year", "sort_name", "location",
+    "year", "sort_name", "location", "timecode",
 })  # fmt: skip
-MILLISECOND = Fraction(1, 1000)
-
-
-def output_time_base(info: VideoInfo, container: str) -> Fraction:
-    """Unit of time of the video stream in the output: the source's, as far as the container can state it."""
-    if container == "matroska":
-        return MILLISECOND
-    return Fraction(1, info.time_base.denominator)
-
-
-def output_times(pts: list[int], info: VideoInfo, container: str, shift: Fraction) -> list[int]:
-    """Presentation times in units of :func:`output_time_base`."""
-    unit = output_time_base(info, container)
-    return [round((p * info.time_base + shift) / unit) for p in pts]
-
-
-def needed_shift(pts: list[int], info: VideoInfo, container: str, notes: list[str]) -> Fraction:
-    """Seconds by which all streams have to move, because the container cannot hold what comes before zero.
-
-    MP4 would hide frames before zero (an edit list starts there), Matroska has no negative times for any stream.
-    """
-    start = pts[0] * info.time_base
-    if container == "matroska":
-        start = min(start, _earliest_of_others(info))
-    if start >= 0:
-        return Fraction(0)
-    unit = lcm(1000, info.time_base.denominator) if container != "matroska" else 1000
-    shift = Fraction(ceil(-start * unit), unit)
-    notes.append(f"all streams start {float(shift):.3f} s later, because the container has no negative times")
-    return shift
-
-
-def _earliest_of_others(info: VideoInfo) -> Fraction:
-    starts = [Fraction(0)]
-    if info.others:
-        with open_input(info.path) as source:
-            for stream in source.streams:
-                if stream.index != info.stream_index and stream.start_time is not None and stream.type == "audio":
-                    starts.append(stream.start_time * time_base_of(stream))
-    return min(starts)
+# The disk's fault, not a stream's.
+DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS)
+# Kinds of streams that are given up, one after the other, when a muxer accepts their headers but not their packets.
+EXPENDABLE = ("data", "attachment", "subtitle", "picture")
 
 
 def join(
@@ -84,42 +51,73 @@ def join(
         DiskError: it cannot be written.
         InputError: the source cannot be read any more.
     """
-    pts = store.pts
-    shift = needed_shift(pts, info, container, notes)
-    times = output_times(pts, info, container, shift)
-    source = open_input(info.path) if info.path.is_file() else None
-    try:
-        with disk_errors(out), store.open_first() as first:
-            tags = clean_tags(dict(source.metadata)) if source else {}
-            options = _muxer_options(info, container, faststart, times[0], tags)
-            with av.open(str(out), "w", format=container, container_options=options, **KEEP_BYTES) as output:
-                output.metadata.update(tags)
-                stream = _add_video(output, first.streams.video[0], store, info, container, source)
-                copies = add_streams(source, output, info.stream_index, container, notes) if source else []
-                _copy_chapters(source, output, shift, notes)
-                unit = output_time_base(info, container)
-                last = max(1, round(_last_duration(source, store, info) / unit))
-                video = _video_packets(store, stream, times, unit, last)
-                others = copied_packets(source, copies, shift) if source else iter(())
-                for packet in interleave(video, others):
-                    output.mux_one(packet)
-    finally:
-        if source is not None:
-            source.close()
+    shift = needed_shift(store.pts[0], info, container)
+    expendable = [kind for kind in EXPENDABLE if any(other.kind == kind for other in info.others)]
+    left_out: frozenset[int] = frozenset()
+    while True:
+        said: list[str] = []
+        try:
+            with disk_errors(out) if not expendable else ExitStack():
+                _write(store, info, container, out, faststart, shift, left_out, said)
+        except av.error.FFmpegError as error:
+            if error.errno in DISK_ERRNOS:
+                with disk_errors(out):
+                    raise
+            kind = expendable.pop(0)
+            left_out |= {other.index for other in info.others if other.kind == kind}
+            continue
+        break
+    if shift:
+        notes.append(f"all streams start {float(shift):.3f} s later, because the container has no negative times")
+    notes += said
     return shift
 
 
+def _write(
+    store: SegmentStore,
+    info: VideoInfo,
+    container: str,
+    out: Path,
+    faststart: bool,
+    shift: Fraction,
+    left_out: frozenset[int],
+    notes: list[str],
+) -> None:
+    unit = output_time_base(info, container)
+    times = output_times(store.pts, info, container, shift)
+    with ExitStack() as stack:
+        first = stack.enter_context(store.open_first())
+        source = stack.enter_context(open_input(info.path)) if info.path.is_file() else None
+        tags = clean_tags(dict(source.metadata), container) if source else {}
+        options = _muxer_options(info, container, faststart, times[0], tags, notes)
+        output = stack.enter_context(av.open(str(out), "w", format=container, container_options=options, **KEEP_BYTES))
+        output.metadata.update(tags)
+        stream = _add_video(output, first.streams.video[0], store, info, container, source)
+        others: Iterator[tuple[Fraction, Any]] = iter(())
+        if source is not None:
+            copies = add_streams(source, output, info.stream_index, container, left_out, notes)
+            _copy_chapters(source, output, shift)
+            others = copied_packets(source, copies, shift)
+        last = max(1, round(_last_duration(source, store, info) / unit))
+        for packet in interleave(_video_packets(store, stream, times, unit, last), others):
+            output.mux_one(packet)
+
+
 def _muxer_options(
-    info: VideoInfo, container: str, faststart: bool, start: int, tags: dict[str, str]
+    info: VideoInfo, container: str, faststart: bool, start: int, tags: dict[str, str], notes: list[str]
 ) -> dict[str, str]:
+    # Without random identifiers and version strings the same input gives the same bytes.
     options = {"fflags": "+bitexact"}
     if container == "matroska":
         return options
-    scale = info.time_base.denominator
     flags = ["faststart"] if faststart else []
-    if any(key not in MP4_TAGS for key in tags):
+    unknown = sorted(key for key in tags if key.lower() not in MP4_TAGS)
+    if unknown and any(other.kind == "picture" for other in info.others):
+        notes.append(f"tags beside the usual ones are left out, because of the cover art: {', '.join(unknown)}")
+    elif unknown:
         flags.append("use_metadata_tags")
     options["movflags"] = "+".join(flags) or "0"
+    scale = info.time_base.denominator
     options["video_track_timescale"] = str(scale)
     # A late start is an edit counted in the movie's own unit, milliseconds by default: too coarse for most frame times.
     if start * 1000 % scale:
@@ -140,29 +138,26 @@ def _add_video(output: Any, template: Any, store: SegmentStore, info: VideoInfo,
     stream.metadata.clear()
     if source is not None:
         original = source.streams[info.stream_index]
-        stream.metadata.update(clean_tags(dict(original.metadata)))
+        stream.metadata.update(clean_tags(dict(original.metadata), container))
         stream.disposition = disposition_bits(original)
     return stream
 
 
-def _copy_chapters(source: Any, output: Any, shift: Fraction, notes: list[str]) -> None:
-    chapters = source.chapters() if source is not None and hasattr(source, "chapters") else []
-    if not chapters:
-        return
+def _copy_chapters(source: Any, output: Any, shift: Fraction) -> None:
+    chapters = source.chapters()
     for chapter in chapters:
-        ticks = round(shift / Fraction(chapter["time_base"].numerator, chapter["time_base"].denominator))
+        ticks = round(shift / (as_fraction(chapter["time_base"]) or Fraction(1, 1000)))
         chapter["start"] += ticks
         chapter["end"] += ticks
-    output.set_chapters(chapters)
+    if chapters:
+        output.set_chapters(chapters)
 
 
 def _last_duration(source: Any, store: SegmentStore, info: VideoInfo) -> Fraction:
     """Seconds that the last frame is shown: what the source's stream says, if that is plausible, else one frame."""
     step = 1 / store.encoding.rate
-    if source is None:
-        return step
-    original = source.streams[info.stream_index]
-    if not original.duration:
+    original = source.streams[info.stream_index] if source is not None else None
+    if original is None or not original.duration:
         return step
     end = ((original.start_time or 0) + original.duration) * info.time_base
     rest = end - store.pts[-1] * info.time_base

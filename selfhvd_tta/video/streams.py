@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import heapq
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 import av
-import av.error
 
 from selfhvd_tta.video.compat import disposition_bits, time_base_of
+from selfhvd_tta.video.conversion import Convert, codec_name, convert_stream
 from selfhvd_tta.video.probe import DECODE_ERRORS, is_picture
 
 # Tags about the old file that would be wrong, or that the muxer writes itself.
-STALE_TAGS = {"encoder", "duration", "number_of_frames", "number_of_bytes", "bps", "rotate", "handler_vendor"}
+STALE_TAGS = {"encoder", "duration", "number_of_frames", "number_of_bytes", "bps", "rotate", "vendor_id"}
 STALE_PREFIXES = ("_statistics", "number_of_frames-", "number_of_bytes-", "bps-", "duration-")
 BRAND_TAGS = {"major_brand", "minor_version", "compatible_brands"}
 CONTAINER_NAMES = {"mp4": "MP4", "mov": "MOV", "matroska": "Matroska"}
+# MOV counts languages by a list of its own, in which FFmpeg knows these by another code than ISO 639-2/T.
+MOV_LANGUAGES = {
+    "bod": "tib", "cym": "wel", "cze": "ces", "deu": "ger", "ell": "gre", "eus": "baq", "fre": "fra", "hye": "arm",
+    "isl": "ice", "kat": "geo", "mkd": "mac", "msa": "may", "mya": "bur", "nld": "dut", "rum": "ron", "slo": "slk",
+    "sqi": "alb", "swe": "sve", "zho": "chi",
+}  # fmt: skip
+UNNAMED_LAYOUTS = {"1 channels": "mono", "2 channels": "stereo", "6 channels": "5.1", "8 channels": "7.1"}
+PICTURE_TYPES = {"mjpeg": ("jpg", "image/jpeg"), "png": ("png", "image/png"), "bmp": ("bmp", "image/bmp")}
 
 
 @dataclass
@@ -29,24 +37,33 @@ class Copied:
     Attributes:
         source: PyAV stream of the input container.
         output: PyAV stream of the output container.
-        convert: changes a packet of the source into packets of the output; None copies.
+        convert: changes a packet of the source into packets of the output (None: what is left); None copies.
     """
 
     source: Any
     output: Any
-    convert: Callable[[Any], list[Any]] | None = None
+    convert: Convert | None = None
 
 
-def clean_tags(tags: dict[str, str]) -> dict[str, str]:
-    """Metadata without what describes the old file's coding."""
-    return {
-        key: value
-        for key, value in tags.items()
-        if key.lower() not in STALE_TAGS | BRAND_TAGS and not key.lower().startswith(STALE_PREFIXES)
-    }
+def clean_tags(tags: dict[str, str], container: str) -> dict[str, str]:
+    """Metadata without what describes the old file's coding, by the names that the container's muxer knows."""
+    kept: dict[str, str] = {}
+    for key, value in tags.items():
+        name = key.lower()
+        if name in STALE_TAGS | BRAND_TAGS or name.startswith(STALE_PREFIXES):
+            continue
+        if name == "handler_name" and container == "matroska":
+            continue
+        if name == "language" and container == "mov":
+            value = MOV_LANGUAGES.get(value, value)
+        # Matroska's keys are in capitals; MP4's are not.
+        kept[name if key.isupper() and container != "matroska" else key] = value
+    return kept
 
 
-def add_streams(source: Any, output: Any, main_index: int, container: str, notes: list[str]) -> list[Copied]:
+def add_streams(
+    source: Any, output: Any, main_index: int, container: str, leave_out: frozenset[int], notes: list[str]
+) -> list[Copied]:
     """Give every stream of ``source`` but the main one a counterpart in ``output``.
 
     Args:
@@ -54,98 +71,127 @@ def add_streams(source: Any, output: Any, main_index: int, container: str, notes
         output: output container that has its video stream already and is not started.
         main_index: index of the video stream that is replaced.
         container: muxer name of ``output``.
+        leave_out: indices of streams that proved impossible to write.
         notes: gets one line for each stream that is converted or left out.
     """
     copied: list[Copied] = []
     for stream in source.streams:
-        if stream.index == main_index:
+        if stream.index == main_index or _is_remade(source, stream):
             continue
-        if _is_chapter_track(source, stream):
-            continue
-        reason = why_not(stream, container)
-        if reason is None:
-            copied.append(Copied(stream, add_copy(output, stream)))
+        refused = f"{CONTAINER_NAMES[container]} cannot hold it"
+        if stream.index in leave_out or (is_picture(stream) and container == "mov"):
+            notes.append(f"{describe(stream)} is left out: {refused}")
+        elif is_picture(stream) and container == "matroska":
+            _attach_picture(source, output, stream)
+        elif _fits(stream, container):
+            copied.append(Copied(stream, _add_copy(output, stream, container)))
         else:
-            notes.append(f"{describe(stream)} is left out: {reason}")
+            converted = convert_stream(stream, output, container)
+            if converted is None:
+                notes.append(f"{describe(stream)} is left out: {refused}")
+                continue
+            added, convert, name = converted
+            _label(added, stream, container)
+            copied.append(Copied(stream, added, convert))
+            notes.append(f"{describe(stream)} becomes {name}: {refused}")
     return copied
 
 
-def why_not(stream: Any, container: str) -> str | None:
-    """None if the container takes this stream as it is, else what is in the way; found by trying."""
-    trial = av.open(io.BytesIO(), "w", format=container)
-    try:
-        add_copy(trial, stream)
-        trial.start_encoding()
-    except (*DECODE_ERRORS, TypeError, AttributeError) as error:
-        del error
-        return f"{CONTAINER_NAMES[container]} cannot hold it"
-    finally:
-        _close_trial(trial)
-    return None
-
-
-def _close_trial(trial: Any) -> None:
-    try:
-        trial.close()
-    except DECODE_ERRORS:
-        # The trial was never meant to become a file.
-        return
-
-
-def add_copy(output: Any, stream: Any) -> Any:
-    """Add a stream that takes the packets of ``stream`` unchanged."""
-    copy = output.add_stream_from_template(stream, opaque=True)
-    copy.metadata.clear()
-    copy.metadata.update(clean_tags(dict(stream.metadata)))
-    copy.time_base = stream.time_base
-    copy.disposition = disposition_bits(stream)
-    return copy
+def _attach_picture(source: Any, output: Any, stream: Any) -> None:
+    """Matroska keeps cover art as an attachment; a demuxer shows it as a picture stream again."""
+    with av.open(source.name) as again:
+        payload = next((bytes(p) for p in again.demux(again.streams[stream.index]) if p.size), b"")
+    suffix, kind = PICTURE_TYPES.get(codec_name(stream), ("bin", "application/octet-stream"))
+    name = stream.metadata.get("filename", f"cover.{suffix}")
+    output.add_attachment(name, stream.metadata.get("mimetype", kind), payload)
 
 
 def describe(stream: Any) -> str:
     """A stream as the user knows it: ``subtitle stream 3 (hdmv_pgs_subtitle, eng)``."""
-    context = getattr(stream, "codec_context", None)
-    codec = (context.name if context is not None else getattr(stream, "name", None)) or "unknown codec"
     language = stream.metadata.get("language", "")
     kind = "picture" if is_picture(stream) else stream.type
+    codec = codec_name(stream) or "unknown codec"
     return f"{kind} stream {stream.index} ({codec}{', ' + language if language not in ('', 'und') else ''})"
 
 
-def _is_chapter_track(source: Any, stream: Any) -> bool:
-    """MP4 stores chapters as a text track too; the muxer makes a new one from the chapters."""
-    chapters = getattr(source, "chapters", None)
-    if chapters is None or not chapters() or "mp4" not in source.format.name:
+def _fits(stream: Any, container: str) -> bool:
+    """Whether the container takes this stream as it is; found by trying, because nothing else knows."""
+    try:
+        with av.open(io.BytesIO(), "w", format=container) as trial:
+            _add_copy(trial, stream, container)
+            trial.start_encoding()
+    except (*DECODE_ERRORS, TypeError):
         return False
-    return bool(stream.type == "data" and (getattr(stream, "name", None) or "") in ("bin_data", ""))
+    return True
+
+
+def _add_copy(output: Any, stream: Any, container: str) -> Any:
+    copy = output.add_stream_from_template(stream, opaque=True)
+    copy.time_base = time_base_of(stream)
+    if stream.type == "audio" and copy.codec_context.layout.name in UNNAMED_LAYOUTS:
+        # AVI and WAV count channels without naming them; muxers that write names want the usual ones.
+        copy.codec_context.layout = UNNAMED_LAYOUTS[copy.codec_context.layout.name]
+    _label(copy, stream, container)
+    return copy
+
+
+def _label(added: Any, stream: Any, container: str) -> None:
+    added.metadata.clear()
+    added.metadata.update(clean_tags(dict(stream.metadata), container))
+    added.disposition = disposition_bits(stream)
+
+
+def _is_remade(source: Any, stream: Any) -> bool:
+    """Tracks that the muxer makes anew: MP4's chapters as text, and the time code, which is a tag as well."""
+    if stream.type != "data" or "mp4" not in source.format.name:
+        return False
+    if stream.metadata.get("timecode") and any(
+        "timecode" in tags for tags in (source.metadata, *(v.metadata for v in source.streams.video))
+    ):
+        return True
+    return bool(source.chapters()) and codec_name(stream) == "bin_data"
+
+
+def earliest_packet(source: Any, streams: list[Any]) -> Fraction:
+    """Earliest presentation time in seconds among the first packets of these streams."""
+    waiting = {stream.index for stream in streams}
+    times: list[Fraction] = []
+    for count, packet in enumerate(source.demux(streams)):
+        if packet.size and packet.pts is not None and packet.stream.index in waiting:
+            times.append(packet.pts * time_base_of(packet))
+            waiting.discard(packet.stream.index)
+        if not waiting or count > 500:
+            break
+    return min(times, default=Fraction(0))
 
 
 def copied_packets(source: Any, streams: list[Copied], shift: Fraction) -> Iterator[tuple[Fraction, Any]]:
     """Packets of the copied streams with their time in seconds, in the file's order, moved by ``shift`` seconds."""
-    if not streams:
-        return
     by_index = {item.source.index: item for item in streams}
-    for packet in source.demux([item.source for item in streams]):
+    reached = Fraction(0)
+    for packet in source.demux([item.source for item in streams]) if streams else ():
         if not packet.size:
             continue
-        item = by_index[packet.stream.index]
         if packet.dts is None:
             packet.dts = packet.pts
         if packet.dts is None:
-            continue
+            if not is_picture(packet.stream):
+                continue
+            packet.pts = packet.dts = 0
         unit = time_base_of(packet)
-        time = packet.dts * unit + shift
-        if shift:
-            ticks = round(shift / unit)
-            packet.dts += ticks
-            if packet.pts is not None:
-                packet.pts += ticks
-        if item.convert is None:
-            packet.stream = item.output
-            yield time, packet
-        else:
-            for converted in item.convert(packet):
-                converted.stream = item.output
-                yield time, converted
+        ticks = round(shift / unit)
+        packet.dts += ticks
+        if packet.pts is not None:
+            packet.pts += ticks
+        reached = packet.dts * unit
+        item = by_index[packet.stream.index]
+        for made in [packet] if item.convert is None else item.convert(packet):
+            made.stream = item.output
+            yield reached, made
+    for item in streams:
+        for made in item.convert(None) if item.convert is not None else ():
+            made.stream = item.output
+            yield reached, made
 
 
 def interleave(video: Iterator[tuple[Fraction, Any]], others: Iterator[tuple[Fraction, Any]]) -> Iterator[Any]:

@@ -13,10 +13,11 @@ from selfhvd_tta.errors import InputError, UsageError
 from selfhvd_tta.settings import OutputSettings
 from selfhvd_tta.video.color import Array, PixelLayout, rgb_to_yuv
 from selfhvd_tta.video.encoding import choose_encoding
-from selfhvd_tta.video.joining import join, output_time_base
+from selfhvd_tta.video.joining import join
 from selfhvd_tta.video.probe import VideoInfo
 from selfhvd_tta.video.segments import SegmentStore
 from selfhvd_tta.video.target import Target, check_target, make_workplace, publish
+from selfhvd_tta.video.timing import output_time_base
 from selfhvd_tta.video.verify import verify_video
 
 

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from selfhvd_tta.backbones import Backbone, Variant
 from selfhvd_tta.backbones.layers import recompute
 
+PIXELS_AT_ONCE = 2**20  # per pass through the network without gradients
+
 
 class ChannelLayerNorm(nn.Module):
     """Layer normalisation over the channels of every pixel; (B, C, H, W) to the same."""
@@ -144,11 +146,11 @@ class NAFNet(nn.Module):
             x = recompute(block, x) if self.checkpointing else block(x)
         return x
 
-    def forward(self, frames: Tensor) -> Tensor:
-        """(B, T, 3, H, W) in [0, 1] to the same; any H and W (padded with zeros to the multiple, as its authors do)."""
-        batch, time, _, height, width = frames.shape
+    def _restore(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) to the same."""
+        height, width = images.shape[-2:]
         bottom, right = -height % self.multiple, -width % self.multiple
-        images = F.pad(frames.flatten(0, 1), (0, right, 0, bottom)).contiguous(memory_format=torch.channels_last)
+        images = F.pad(images, (0, right, 0, bottom)).contiguous(memory_format=torch.channels_last)
         x = self.intro(images)
         skips = []
         for encoder, down in zip(self.encoders, self.downs, strict=True):
@@ -158,8 +160,15 @@ class NAFNet(nn.Module):
         x = self._run(self.middle_blks, x)
         for decoder, up in zip(self.decoders, self.ups, strict=True):
             x = self._run(decoder, up(x) + skips.pop())
-        out = self.ending(x) + images
-        return out[..., :height, :width].unflatten(0, (batch, time))
+        return (self.ending(x) + images)[..., :height, :width]
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """(B, T, 3, H, W) in [0, 1] to the same; any H and W (padded with zeros to the multiple, as its authors do)."""
+        batch, time, _, height, width = frames.shape
+        images = frames.flatten(0, 1)
+        # A gradient needs the activations of all frames anyway; without one, few at a time keep memory small.
+        at_once = len(images) if torch.is_grad_enabled() else max(1, PIXELS_AT_ONCE // (height * width))
+        return torch.cat([self._restore(part) for part in images.split(at_once)]).unflatten(0, (batch, time))
 
 
 BACKBONE = Backbone(

@@ -148,16 +148,31 @@ class RVRT(nn.Module):
     def _propagate(
         self, branch: str, clips: list[list[Tensor]], guides: list[list[Tensor]]
     ) -> tuple[list[Tensor], list[list[Tensor]]]:
-        """Run one branch: features of every clip and flows to the clip before, both in running order."""
-        states: list[Tensor] = []
+        """Run one branch over the clip.
+
+        Args:
+            branch: which one.
+            clips: features of every two frames so far, each (B, 2, C, H, W), in the order of the video.
+            guides: flows to the clip before, in running order.
+
+        Returns:
+            The branch's features in the order of the video, and the flows as corrected, in running order.
+        """
+        backward = branch.startswith("backward")
+
+        def turned(x: Tensor) -> Tensor:  # backward in time, the two frames of a clip change places too
+            return x.flip(1) if backward else x
+
+        found: list[Tensor] = []
         corrected = []
-        for index, features in enumerate(clips):
-            key = clips[index - 1][-1] if index else None
-            previous = states[-1] if states else None
-            state, flows = self._run(self._step, branch, features, key, previous, guides[index])
-            states.append(state)
+        key = state = None
+        for features, guide in zip(reversed(clips) if backward else clips, guides, strict=True):
+            features = [turned(x) for x in features]
+            state, flows = self._run(self._step, branch, features, key, state, guide)
+            key = features[-1]
+            found.append(turned(state))
             corrected.append(flows)
-        return states, corrected
+        return found[::-1] if backward else found, corrected
 
     def _reconstruct(self, features: list[Tensor], clip: Tensor) -> Tensor:
         x = self.reconstruction(torch.cat(features, 2)).flatten(0, 1)
@@ -174,16 +189,9 @@ class RVRT(nn.Module):
         corrected: dict[str, list[list[Tensor]]] = {}
         for branch in _BRANCHES:
             direction = branch[:-2]
-            backward = direction == "backward"
-            if backward:  # time runs the other way: clips in reverse order, and so are the two frames of each
-                ordered = [[x.flip(1) for x in features] for features in clips[::-1]]
-                flows = to_next[::-1]
-            else:
-                ordered, flows = clips, to_previous
-            guides = corrected.get(direction) or _clip_flows(flows)
-            found, corrected[direction] = self._propagate(branch, ordered, guides)
-            if backward:
-                found = [x.flip(1) for x in found[::-1]]
+            # The second round starts from the flows as the first one has corrected them.
+            guides = corrected.get(direction) or _clip_flows(to_next[::-1] if direction == "backward" else to_previous)
+            found, corrected[direction] = self._propagate(branch, clips, guides)
             clips = [[*features, new] for features, new in zip(clips, found, strict=True)]
         outputs = [self._run(self._reconstruct, *pair) for pair in zip(clips, images, strict=True)]
         return torch.cat(outputs, 1)

@@ -191,7 +191,10 @@ def _options(codec: str, settings: OutputSettings, info: VideoInfo) -> dict[str,
         return {"level": "3", "slicecrc": "1", "g": "1"}
     crf = DEFAULT_CRF[codec] if settings.crf is None else settings.crf
     if crf > LARGEST_CRF[codec]:
-        raise UsageError(f"--crf is {crf}, but for {NAMES[codec]} it must be within 0..{LARGEST_CRF[codec]}")
+        raise UsageError(
+            f"--crf is {crf}, but for {NAMES[codec]} it must be within 0..{LARGEST_CRF[codec]}",
+            "Smaller is better and larger in bytes; 16 is hard to tell from the original.",
+        )
     tags = _hdr_parameters(info)
     if info.chroma_location and info.layout.sub_y:
         tags["chromaloc"] = str(info.chroma_location - 1)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from selfhvd_tta.backbones import Backbone, discover
 from selfhvd_tta.backbones.wrapper import Network
+from tests.reference_weights import fill_with_reference_weights
 
 REGISTRY = discover()
 # The smallest configuration of each that keeps its structure: every branch, scale and kind of layer, few channels. A
@@ -29,6 +30,16 @@ SMALL: dict[str, dict[str, Any]] = {
         "upsampling_channels": 4,
         "checkpointing": False,
     },
+}
+# GAIN of the reference weights; RMS of what the small network changes in `waves()`, and three of its outputs. Taken
+# from networks whose full configurations agreed with the official outputs, to hold where those are not at hand.
+PINNED = {
+    "basicvsrpp": (0.80, (0.04036, 0.54943, 0.89610, 0.04197)),
+    "dstnetplus": (0.65, (0.03604, 0.56132, 0.74641, 0.09661)),
+    "estrnn": (0.80, (0.03837, 0.58598, 0.88999, 0.09140)),
+    "ifirnn": (0.85, (0.32154, 0.45009, 0.49601, 0.49826)),
+    "nafnet": (0.80, (0.50770, 0.98177, 0.10112, 0.01940)),
+    "rvrt": (1.00, (0.18696, 0.63566, 0.59279, 0.07691)),
 }
 BACKBONES = pytest.mark.parametrize("backbone", REGISTRY.values(), ids=lambda backbone: backbone.id)
 
@@ -55,6 +66,16 @@ def clip(count: int, height: int = 24, width: int = 32, batch: int = 1, seed: in
     return torch.stack([pattern[..., t : t + height, 2 * t : 2 * t + width] for t in range(count)], 1)
 
 
+def waves() -> Tensor:
+    """Coloured waves that move; (1, 5, 3, 26, 34) in [0, 1], from a formula."""
+    y, x = torch.meshgrid(torch.arange(26.0), torch.arange(34.0), indexing="ij")
+    frames = [
+        torch.stack([torch.sin((x - 2 * t) * (0.3 + 0.1 * c) + (y + t) * (0.5 - 0.1 * c) + c) for c in range(3)])
+        for t in range(5)
+    ]
+    return (0.5 + 0.45 * torch.stack(frames))[None]
+
+
 def gradients(network: Network, frames: Tensor) -> dict[str, Tensor]:
     network.zero_grad()
     network(frames).square().mean().backward()
@@ -67,6 +88,19 @@ def gradients(network: Network, frames: Tensor) -> dict[str, Tensor]:
 
 def test_every_small_configuration_belongs_to_a_backbone() -> None:
     assert set(SMALL) <= set(REGISTRY)
+
+
+@pytest.mark.parametrize("name", PINNED)
+def test_pinned_outputs(name: str) -> None:
+    backbone, (gain, expected) = REGISTRY[name], PINNED[name]
+    raw = backbone.build(**SMALL[name]).eval()
+    fill_with_reference_weights(raw, gain)
+    frames = waves()
+    with torch.no_grad():
+        out = Network(raw, backbone, backbone.variant())(frames)
+    change = (out - frames).square().mean().sqrt()
+    found = torch.stack([change, out[0, 0, 0, 3, 5], out[0, 2, 1, 13, 20], out[0, 4, 2, 25, 33]])
+    torch.testing.assert_close(found, torch.tensor(expected), atol=5e-5, rtol=0)
 
 
 @BACKBONES

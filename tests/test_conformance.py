@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
-import zlib
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from selfhvd_tta.backbones import discover
 from tests.conftest import shared_path
+from tests.reference_weights import fill_with_reference_weights
 
 pytestmark = pytest.mark.shared
 
@@ -55,34 +53,8 @@ KEYS = [
 ]
 
 
-def reference_value(name: str, shape: tuple[int, ...], gain: float, seed: int = 0) -> NDArray[np.float32]:
-    """The weights of the reference runs: pseudo-random, a function of the tensor's name."""
-    leaf = name.rsplit(".", 1)[-1]
-    z = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode()) + seed)).standard_normal(shape)
-    if (leaf in {"beta", "gamma"} and len(shape) == 4) or name.endswith("tokernel.bias"):
-        z = 0.30 * z
-    elif len(shape) >= 2:
-        z = z * (gain / math.sqrt(math.prod(shape[1:])))
-    elif leaf == "weight":
-        z = 1 + 0.05 * z
-    else:
-        z = 0.02 * z
-    return z.astype(np.float32)
-
-
 def official_keys(name: str) -> dict[str, Any]:
     return json.loads(shared_path(f"conformance/{name}.keys.json").read_text())
-
-
-def load_reference_weights(network: nn.Module, keys: dict[str, Any]) -> None:
-    """Fill ``network`` strictly by the recipe; constants of the network (not floating, ImageNet, Haar) stay."""
-    own = network.state_dict()
-    tensors: dict[str, Tensor] = {}
-    for name, shape, _ in keys["state_dict"]:
-        constant = name.rsplit(".", 1)[-1] in {"mean", "std", "relative_position_index", "haar_weights"}
-        value = own[name] if constant else torch.from_numpy(reference_value(name, tuple(shape), keys["gain"]))
-        tensors[name] = value
-    network.load_state_dict(tensors, strict=True)
 
 
 def build(backbone: str, variant: str) -> nn.Module:
@@ -102,7 +74,7 @@ def test_output_and_gradients_match_the_official_network(reference: Reference, r
     keys = official_keys(reference.keys)
     vectors = np.load(shared_path(f"conformance/{reference.vectors}.npz"))
     network = build(reference.backbone, reference.variant)
-    load_reference_weights(network, keys)
+    fill_with_reference_weights(network, keys["gain"])
     low, _ = discover()[reference.backbone].variant(reference.variant).value_range
     frames = torch.from_numpy(vectors["input_u8"]).permute(0, 1, 4, 2, 3).contiguous().float() / 255 + low
 

@@ -207,7 +207,7 @@ class BasicVSRPlusPlus(nn.Module):
 
 BACKBONE = Backbone(
     id="basicvsrpp",
-    summary="BasicVSR++, second-order deformable propagation both ways in time; the strongest here, needs a GPU",
+    summary="BasicVSR++, second-order deformable propagation both ways in time; the paper's strongest, needs a GPU",
     licence="Apache-2.0",
     paper="Chan et al., BasicVSR++: Improving Video Super-Resolution with Enhanced Propagation, CVPR 2022",
     build=BasicVSRPlusPlus,
@@ -216,7 +216,7 @@ BACKBONE = Backbone(
         Variant("dvd", weights=("basicvsrpp-dvd",)),
         Variant("selfhvd", weights=("selfhvd-basicvsrpp",)),
     ),
-    reach=10,
+    reach=10,  # an estimate, not measured with trained weights
     size_multiple=4,
     min_size=256,
     autocast=frozenset({"bfloat16"}),

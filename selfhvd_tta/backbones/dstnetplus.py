@@ -1,7 +1,7 @@
 """DSTNet+: wavelet features propagated backward, then forward through time by a kernel per pixel.
 
-Pan et al., "Learning Efficient Deep Discriminative Spatial and Temporal Networks for Video Deblurring" (DSTNet+, the
-extension of their CVPR 2023 paper). State-dict keys are those of ``sunny2109/DSTNet-plus`` (misspelling included).
+Pan et al., "Learning Efficient Deep Discriminative Spatial and Temporal Networks for Video Deblurring", TPAMI 2025.
+State-dict keys are those of ``sunny2109/DSTNet-plus`` (misspelling included).
 """
 
 from __future__ import annotations
@@ -186,14 +186,14 @@ BACKBONE = Backbone(
     id="dstnetplus",
     summary="DSTNet+, wavelet features propagated both ways in time by dynamic convolutions; the default from the Hub",
     licence="Apache-2.0",
-    paper="Pan et al., Learning Efficient Deep Discriminative Spatial and Temporal Networks for Video Deblurring, 2023",
+    paper="Pan et al., Learning Efficient Deep Discriminative Spatial and Temporal Networks, TPAMI 2025",
     build=DSTNetPlus,
     variants=tuple(
         Variant(f"{size}-{dataset}", config, (f"dstnetplus-{size}-{dataset}",))
         for size, config in (("base", _BASE), ("l", _LARGE))
         for dataset in _DATASETS
     ),
-    reach=10,
+    reach=10,  # an estimate, not measured with trained weights
     min_size=16,
     autocast=frozenset({"bfloat16"}),
 )

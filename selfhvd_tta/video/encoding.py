@@ -10,6 +10,7 @@ from typing import Any
 
 import av
 import av.error
+import cv2
 
 from selfhvd_tta.errors import UsageError
 from selfhvd_tta.settings import OutputSettings
@@ -33,6 +34,7 @@ AV1_PRESETS = {
     "veryslow": 2,
     "placebo": 1,
 }
+_CPU_AVX_512F = 13  # OpenCV's number, which its Python module does not name
 SUBSAMPLING = {(1, 1): "420", (1, 0): "422", (0, 0): "444"}
 
 
@@ -208,6 +210,10 @@ def _options(codec: str, settings: OutputSettings, info: VideoInfo) -> dict[str,
         return options | {"x265-params": ":".join(parameters)}
     rename = {"master-display": "mastering-display", "max-cll": "cll"}
     parameters = [f"{rename.get(k, k)}={v}" for k, v in tags.items()]
+    if cv2.checkHardwareSupport(_CPU_AVX_512F):
+        # x264's AVX-512 code reads memory that nobody wrote where half the width is no multiple of 64: the same
+        # frames then give other bytes now and then. Its AVX2 code does not.
+        parameters.append("asm=AVX2")
     return options | ({"x264-params": ":".join(parameters)} if parameters else {})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 import tempfile
@@ -111,16 +112,26 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise DiskError(f"{path}: cannot be written ({reason})", hint) from error
 
 
-def make_workplace(target: Target) -> Path:
+def make_workplace(target: Target, job: Path | None = None) -> Path:
     """A new hidden folder beside the target, on the same file system, so that the last step is a rename.
+
+    Args:
+        target: what is to appear.
+        job: folder of a job that may be killed and repeated: what its last attempt left is removed.
 
     Raises:
         DiskError: the folder cannot be made.
     """
     with disk_errors(target.path):
-        name = target.path.name
         # A name may already be as long as the file system allows.
-        return Path(tempfile.mkdtemp(prefix=f".{name[:60]}.", suffix=".partial", dir=target.path.parent))
+        prefix, folder = f".{target.path.name[:60]}.", target.path.parent
+        if job is None:
+            return Path(tempfile.mkdtemp(prefix=prefix, suffix=".partial", dir=folder))
+        name = hashlib.sha256(os.fsencode(job.resolve())).hexdigest()[:8]
+        place = folder / f"{prefix}{name}.partial"
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir()
+        return place
 
 
 def publish(finished: Path, target: Target) -> None:

@@ -83,7 +83,7 @@ class VideoWriter:
         self.encoding = choose_encoding(info, settings)
         self.notes: list[str] = list(self.encoding.notes)
         self._layout = PixelLayout.of(self.encoding.pix_fmt)
-        self._workplace = make_workplace(self.target)
+        self._workplace = make_workplace(self.target, segments)
         try:
             folder = segments
             if folder is None:

@@ -161,9 +161,9 @@ def _blender(
     )
 
     def blend(index: int, observed: Tensor, current: Tensor) -> Tensor:
-        if clues.sharp[index]:
+        ranked = transfer.rank_teachers(index, clues, align)
+        if ranked == [index]:
             return current
-        ranked = transfer.rank_teachers(index, clues, align.teachers, align.teacher_reach)
         sharps = [ahead.get(j, index, device) for j in ranked]
         out = current
         for _ in range(align.rounds):

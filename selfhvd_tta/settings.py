@@ -56,6 +56,7 @@ class AlignmentSettings:
             of a label over the blurry frame on the simulated clips, 1 / 3 / 5 / 8 teachers: camera 2.95 / 3.95 / 4.84 /
             5.23 dB, texture 5.49 / 6.48 / 6.77 / 6.85, object 2.44 / 3.18 / 3.27 / 3.24.
         teacher_reach: largest distance in frames of the second and further ones.
+        teacher_advantage: v_l of a teacher over that of a sharp frame, from which on it learns from it (ours).
         photometric: multiply by the agreement of label and input at the scale of the blur (ours).
         agreement_sigma: low pass of that comparison, pixels per 1000 pixels of the longer side.
         agreement_tolerance: difference of the low-passed frames that counts as agreement, 0..1.
@@ -73,9 +74,10 @@ class AlignmentSettings:
     occlusion: bool = True
     teachers: int = 5
     teacher_reach: int = 20
+    teacher_advantage: float = 1.5
     photometric: bool = True
     agreement_sigma: float = 5.0
-    agreement_tolerance: float = 0.08
+    agreement_tolerance: float = 0.12
     agreement_shift: float = 3.0
     blend_power: float = 2.0
     rank_decay: float = 1.0
@@ -85,6 +87,7 @@ class AlignmentSettings:
         _check(self.occlusion_scale > 0, "alignment.occlusion_scale", "positive", self.occlusion_scale)
         _check(self.teachers >= 1, "--teachers", "at least 1", self.teachers)
         _check(self.teacher_reach >= 1, "alignment.teacher_reach", "at least 1 frame", self.teacher_reach)
+        _check(self.teacher_advantage >= 1, "alignment.teacher_advantage", "at least 1", self.teacher_advantage)
         _check(self.agreement_sigma > 0, "alignment.agreement_sigma", "positive", self.agreement_sigma)
         _check(self.agreement_tolerance > 0, "alignment.agreement_tolerance", "positive", self.agreement_tolerance)
         _check(self.agreement_shift >= 0, "alignment.agreement_shift", "0 or more", self.agreement_shift)

@@ -8,11 +8,12 @@ import torch
 
 from selfhvd_tta.events import ignore
 from selfhvd_tta.method.adaptation import Adaptation
+from selfhvd_tta.method.clues import select_clues
 from selfhvd_tta.method.labels import LabelBank
 from selfhvd_tta.method.restoration import Compute
 from selfhvd_tta.method.sampling import Draw, draw_clips
 from selfhvd_tta.method.transfer import apply, compose, rank_teachers
-from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, Settings
+from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, ClueSettings, Settings
 from tests.tiny import Still, blurry_clip, small_estrnn, working_set
 
 CPU = torch.device("cpu")
@@ -80,10 +81,19 @@ def test_bank_and_literal_mode_agree_when_nothing_has_changed(stage2: bool) -> N
 
 def test_teachers_alternate_between_the_sides_and_respect_the_reach() -> None:
     working = working_set(blurry_clip(20))
-    assert rank_teachers(5, working.clues, 3, 20) == [4, 7, 1]
-    assert rank_teachers(5, working.clues, 1, 20) == [4]
-    assert rank_teachers(5, working.clues, 5, 2) == [4, 7]
-    assert rank_teachers(4, working.clues, 3, 20) == [4]
+    assert rank_teachers(5, working.clues, AlignmentSettings(teachers=3)) == [4, 7, 1]
+    assert rank_teachers(5, working.clues, AlignmentSettings(teachers=1)) == [4]
+    assert rank_teachers(5, working.clues, AlignmentSettings(teachers=5, teacher_reach=2)) == [4, 7]
+    assert rank_teachers(4, working.clues, AlignmentSettings(teachers=3)) == [4], "no sharp frame is much sharper"
+
+
+def test_a_mediocre_sharp_frame_learns_from_better_ones_unless_the_paper_is_followed() -> None:
+    values = np.array([10.0, 100.0, 12.0, 45.0, 11.0, 90.0, 10.0])
+    clues = select_clues(values, [range(7)], ClueSettings())
+    clues.sharp[3] = True
+    assert rank_teachers(3, clues, AlignmentSettings()) == [1, 5]
+    assert rank_teachers(3, clues, AlignmentSettings(teachers=1)) == [3]
+    assert rank_teachers(1, clues, AlignmentSettings()) == [1]
 
 
 def test_composite_mends_a_blurry_frame_and_leaves_what_disagrees() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from selfhvd_tta.backbones.wrapper import Network
 from selfhvd_tta.errors import DeviceError
 from selfhvd_tta.method.restoration import Compute, Restorer
 from tests.tiny import drift, small_estrnn
@@ -94,3 +97,23 @@ def test_other_errors_are_not_mistaken_for_memory() -> None:
     network, backbone = small_estrnn()
     with pytest.raises(ValueError, match="shape"):
         list(Restorer(network, backbone, CPU, 4).restore(iter([torch.zeros(2, 16, 16)] * 5)))
+
+
+class Pairs(torch.nn.Module):
+    """Mixes frames 0 and 1, 2 and 3, and so on."""
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        pairs = frames.unflatten(1, (-1, 2))
+        return (0.7 * pairs + 0.3 * pairs.flip(2)).flatten(1, 2)
+
+
+@pytest.mark.parametrize("window", [9, 12, 13])
+def test_networks_that_pair_frames_see_the_same_pairs_in_every_window(window: int) -> None:
+    _, backbone = drift()
+    backbone = replace(backbone, even_frames=True)
+    paired = Network(Pairs(), backbone, backbone.variants[0])
+    frames = clip(31)
+    with torch.no_grad():
+        whole = paired(frames[None])[0].clamp(0, 1)
+    parts = torch.stack(list(Restorer(paired, backbone, CPU, window).restore(iter(frames))))
+    torch.testing.assert_close(parts, whole)

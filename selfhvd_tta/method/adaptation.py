@@ -19,6 +19,7 @@ from selfhvd_tta.method.labels import LabelBank, Rows, make_rows
 from selfhvd_tta.method.restoration import Compute, Restorer
 from selfhvd_tta.method.sampling import Draw, draw_clips
 from selfhvd_tta.method.scscm import HistoryCheck, check_history
+from selfhvd_tta.method.transfer import rank_teachers
 from selfhvd_tta.method.working_set import WorkingSet
 from selfhvd_tta.settings import Settings
 
@@ -86,6 +87,10 @@ class Adaptation:
         self.rng = np.random.default_rng(settings.runtime.seed)
         self.bank = LabelBank(working, compute.device, working.frames.device)
         self.record = Record()
+        self.own_label = torch.tensor(
+            [rank_teachers(row, working.clues, settings.alignment) == [row] for row in range(len(working))],
+            device=compute.device,
+        )
         self.historical_network: nn.Module | None = None
         plan = settings.adaptation
         self.stage1_steps = round(plan.iters * plan.stage1)
@@ -157,7 +162,7 @@ class Adaptation:
             plan.sis_threshold,
             lambda done: self.listen(Progress("labels", done, total)),
         )
-        blurry = torch.as_tensor(~self.working.clues.sharp)
+        blurry = ~self.own_label.cpu()
         self.record.coverage.append(float(self.bank.coverage[blurry].mean()) if bool(blurry.any()) else 1.0)
         if not plan.scscm or step < self.stage1_steps:
             return
@@ -231,10 +236,9 @@ class Adaptation:
         turned = [d.turned for d in draws]
         label = torch.stack([t(s.label) for t, s in zip(turned, supervision, strict=True)])
         mask = torch.stack([t(s.mask) for t, s in zip(turned, supervision, strict=True)])
-        sharp = torch.as_tensor(self.working.clues.sharp, device=output.device)
         shown = torch.tensor([d.shown for d in draws], device=output.device)
         # A sharp frame that is its own label pulls the network to the identity: it only anchors it.
-        weight = torch.where(sharp[shown], plan.sharp_weight, 1.0)
+        weight = torch.where(self.own_label[shown], plan.sharp_weight, 1.0)
         zero = output.new_zeros(())
         beta = plan.perceptual_weight if self.features is not None else 0.0
         if not stage2:

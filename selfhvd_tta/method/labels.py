@@ -58,17 +58,16 @@ def make_rows(
         sis_threshold: tau.
 
     Yields:
-        One :class:`Rows` of one row per frame. A sharp frame is its own label, with a mask of 1.
+        One :class:`Rows` of one row per frame. A frame without a better one is its own label, with a mask of 1.
     """
     for row in rows:
         frame, now = observed(row), current(row)
-        if working.clues.sharp[row]:
+        ranked = transfer.rank_teachers(row, working.clues, settings)
+        if ranked == [row]:
             one = torch.ones_like(frame[:, :1])
             yield Rows(frame, one, now, torch.ones(1, dtype=torch.bool, device=frame.device))
             continue
-        sharps = [
-            observed(j) for j in transfer.rank_teachers(row, working.clues, settings.teachers, settings.teacher_reach)
-        ]
+        sharps = [observed(j) for j in ranked]
         composite = transfer.compose(frame, now, sharps, estimator, settings)
         for _ in range(settings.rounds - 1):
             composite = transfer.compose(frame, transfer.apply(composite, now), sharps, estimator, settings)

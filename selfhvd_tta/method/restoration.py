@@ -64,7 +64,7 @@ class Restorer:
         self.network = network
         self.backbone = backbone
         self.compute = compute
-        self.window = max(1, window)
+        self.window = self._even(max(1, window))
         self.warn = warn
 
     def restore(self, frames: Iterable[Tensor]) -> Iterator[Tensor]:
@@ -86,6 +86,10 @@ class Restorer:
         finally:
             self.network.train(was_training)
 
+    def _even(self, count: int) -> int:
+        """Networks that pair frames see the same pairs in every window only if windows start at even frames."""
+        return count - count % 2 if self.backbone.even_frames and count > 1 else count
+
     def _run(self, call: Callable[[], Tensor | None]) -> Tensor | None:
         with torch.no_grad(), self.compute.context():
             result = call()
@@ -99,7 +103,7 @@ class Restorer:
                 f"not enough memory on {self.compute.device} to restore even one frame at a time",
                 "Use a smaller backbone, --device cpu, or scale the video down first.",
             ) from error
-        self.window = max(1, self.window // 2)
+        self.window = self._even(max(1, self.window // 2))
         if self.compute.device.type == "cuda":
             torch.cuda.empty_cache()
         self.warn(f"memory ran out: continuing with windows of {self.window} frames")
@@ -143,7 +147,7 @@ class Restorer:
                 continue
             assert out is not None
             outputs = list(out[0])
-            overlap = min(2 * reach + FADE, self.window // 2, len(held) - 1) if reach else 0
+            overlap = self._even(min(2 * reach + FADE, self.window // 2, len(held) - 1)) if reach else 0
             fresh = _take(frames, max(1, self.window - overlap))
             joined = cross_fade(tail, outputs, reach)
             if not fresh:

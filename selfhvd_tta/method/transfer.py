@@ -71,23 +71,32 @@ class Composite:
     occlusion: Tensor
 
 
-def rank_teachers(index: int, clues: Clues, count: int, reach: int) -> list[int]:
+def rank_teachers(index: int, clues: Clues, settings: AlignmentSettings) -> list[int]:
     """The sharp frames to learn frame ``index`` from, best first: near in time, and sharp.
+
+    Otsu's threshold lets frames through that are a good deal less sharp than others near them. With more than one
+    teacher, such a frame learns from those; alone, every sharp frame stands for itself, as the paper has it.
 
     Args:
         index: frame to be labelled.
         clues: of the video.
-        count: how many at most; 1 gives J(index), as the paper has it.
-        reach: largest distance in frames, except for J(index) itself, which is always there.
+        settings: number of teachers, their reach, and from which ratio of v_l on a sharp frame has something to learn.
 
     Returns:
-        Between 1 and ``count`` indices within the shot; ``[index]`` for a sharp frame.
+        Between 1 and ``settings.teachers`` indices within the shot; ``[index]`` for a frame with nothing to learn.
     """
-    if clues.sharp[index]:
-        return [index]
-    nearest = int(clues.nearest[index])
+    own = float(clues.sharpness[index])
     shot = clues.shot_of(index)
-    others = [j for j in clues.sharp_in(shot) if j != nearest and abs(j - index) <= reach]
+    near = [j for j in clues.sharp_in(shot) if j != index and abs(j - index) <= settings.teacher_reach]
+    if clues.sharp[index]:
+        others = [j for j in near if clues.sharpness[j] > settings.teacher_advantage * own]
+        if settings.teachers == 1 or not others:
+            return [index]
+        nearest = min(others, key=lambda j: abs(j - index))
+    else:
+        nearest = int(clues.nearest[index])
+        others = near
+    others = [j for j in others if j != nearest]
     best = max(clues.sharpness[j] for j in [nearest, *others])
 
     def cost(j: int) -> float:
@@ -98,11 +107,11 @@ def rank_teachers(index: int, clues: Clues, count: int, reach: int) -> list[int]
     after = sorted((j for j in others if j > index), key=cost)
     sides = [after, before] if nearest < index else [before, after]
     ranked = [nearest]
-    while len(ranked) < count and (sides[0] or sides[1]):
+    while len(ranked) < settings.teachers and (sides[0] or sides[1]):
         if sides[0]:
             ranked.append(sides[0].pop(0))
         sides.reverse()
-    return ranked[:count]
+    return ranked[: settings.teachers]
 
 
 def compose(

@@ -91,6 +91,16 @@ def deblur(
     weights: Annotated[
         str | None, typer.Option(help="A .safetensors file for the backbone.", rich_help_panel=METHOD)
     ] = D.weights,
+    save_adapted: Annotated[
+        str | None,
+        typer.Option(help="Write the weights adapted to this video (.safetensors).", rich_help_panel=METHOD),
+    ] = None,
+    adapted: Annotated[
+        str | None,
+        typer.Option(
+            help="Start from weights that --save-adapted wrote; with --iters 0 only apply them.", rich_help_panel=METHOD
+        ),
+    ] = None,
     accept_non_commercial: Annotated[
         bool,
         typer.Option(
@@ -205,6 +215,8 @@ def deblur(
         method=method,
         backbone=backbone,
         weights=weights,
+        adapted=adapted,
+        save_adapted=save_adapted,
         accept_non_commercial=accept_non_commercial,
         detail=detail,
         force=force,
@@ -270,6 +282,45 @@ def models(
     show_table("\nFlows (--flow)", ("id", "variants", "code licence", "what"), rows)
     table = [(r.name, r.kind, r.state, r.size, r.licence, r.note) for r in models_overview()]
     show_table("\nWeights", ("name", "kind", "state", "size", "licence", "note"), table)
+
+
+@weights_app.command("convert")
+def weights_convert(
+    checkpoint: Annotated[Path, typer.Argument(help="The authors' checkpoint (.pth, .tar).")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The .safetensors file to write.")],
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="id or id:variant whose names and shapes the checkpoint must have. Default: not checked."),
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Turn an official checkpoint into a safetensors file; no code in it is run."""
+    from selfhvd_tta.models import find_backbone
+    from selfhvd_tta.weights import convert_checkpoint
+
+    expected, config = None, None
+    if backbone is not None:
+        descriptor, variant = find_backbone(backbone)
+        state = descriptor.build(**variant.config).state_dict()
+        expected = {name: tuple(tensor.shape) for name, tensor in state.items()}
+        config = {"backbone": descriptor.id, "variant": variant.name}
+    show_lines([str(convert_checkpoint(checkpoint, output, expected, config))])
+
+
+@weights_app.command("publish")
+def weights_publish(
+    file: Annotated[Path, typer.Argument(help="A file that --save-adapted or 'weights convert' wrote.")],
+    repository: Annotated[str, typer.Argument(help="owner/name on the Hub; created if it does not exist.")],
+    licence: Annotated[str, typer.Option(help="SPDX id, unless the file states one.")] = "",
+    about: Annotated[str, typer.Option(help="One paragraph for the model card.")] = "",
+    private: Annotated[bool, typer.Option("--private", help="Create a private repository.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Push weights with a model card to your own account on the Hub."""
+    from selfhvd_tta.weights import publish
+
+    done = publish(file, repository, licence=licence, about=about, private=private)
+    show_lines([f"published: {done.url}", f"use it with: {done.use}"])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

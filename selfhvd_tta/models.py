@@ -110,6 +110,8 @@ def load_backbone(settings: Settings, device: torch.device, listen: Listener) ->
         name = f"{loaded.config.get('backbone')}:{loaded.config.get('variant')}"
         backbone, variant = find_backbone(name)
         return _finish(backbone, variant, loaded.tensors, settings.backbone, device)
+    if settings.adapted is not None:
+        return _load_adapted(settings, settings.adapted, device)
     if settings.backbone == "auto":
         backbone, variant = _automatic_backbone(settings, listen)
     else:
@@ -125,6 +127,36 @@ def load_backbone(settings: Settings, device: torch.device, listen: Listener) ->
     row = variant.weights[0]
     found = _fetch(row, settings, listen)
     return _finish(backbone, variant, found.tensors, f"{row} {found.sha256[:8]}", device)
+
+
+def _load_adapted(settings: Settings, path: str, device: torch.device) -> LoadedBackbone:
+    """The network that an earlier run adapted and saved."""
+    mine = weights.load_file(Path(path))
+    if "backbone" not in mine.config or "variant" not in mine.config:
+        raise WeightsError(
+            f"{path}: does not say which backbone it is for",
+            "Give files that --save-adapted wrote, or use --weights with --backbone.",
+        )
+    name = f"{mine.config['backbone']}:{mine.config['variant']}"
+    if settings.backbone not in ("auto", name, mine.config["backbone"]):
+        raise UsageError(f"{path} holds {name}, not {settings.backbone}", "Leave --backbone out.")
+    backbone, variant = find_backbone(name)
+    return _finish(backbone, variant, mine.tensors, path, device)
+
+
+def save_adapted(loaded: LoadedBackbone, path: str, video: str, steps: int) -> None:
+    """Write the network's weights in the layout that ``--adapted`` and ``weights publish`` read.
+
+    Raises:
+        WeightsError: the file cannot be written.
+    """
+    config = {
+        "backbone": loaded.backbone.id,
+        "variant": loaded.variant.name,
+        "config": dict(loaded.variant.config),
+        "trained_on": f"{loaded.weights}, adapted to {Path(video).name} in {steps} steps",
+    }
+    weights.save(Path(path), loaded.network.state_dict(), config)
 
 
 def find_backbone(name: str) -> tuple[Backbone, Variant]:

@@ -122,6 +122,9 @@ def _restore(
         )
         record = adaptation.run()
         del adaptation, working
+        if settings.save_adapted is not None:
+            models.save_adapted(loaded, settings.save_adapted, str(reader.info.path), len(record.steps))
+            tell(Note(f"adapted weights saved as {settings.save_adapted}"))
     restorer = Restorer(loaded.network, loaded.backbone, compute, window, lambda text: tell(Note(text, "warning")))
     blend = _blender(reader, seen.clues, flow, settings, device) if settings.detail and record else None
     with VideoWriter(output, reader.info, settings.output) as writer:

@@ -242,6 +242,8 @@ class Settings:
         method: ``adapt`` fine-tunes a network on the video; ``transfer`` blends aligned sharp frames, no network.
         backbone: id of a backbone plug-in, optionally ``id:variant``, ``hf:owner/name``, or ``auto``.
         weights: path of a safetensors file to use instead of the backbone's own weights.
+        adapted: path of a file that ``save_adapted`` wrote; it names its backbone, which ``backbone`` must not contradict.
+        save_adapted: where to write the weights adapted to this video, as a safetensors file.
         accept_non_commercial: weights whose licence forbids commercial use may be used.
         strict: fail instead of passing the video through when the method cannot help.
         detail: after adaptation, blend aligned sharp frames into the network's output where they match (ours).
@@ -251,6 +253,8 @@ class Settings:
     method: Method = "adapt"
     backbone: str = "auto"
     weights: str | None = None
+    adapted: str | None = None
+    save_adapted: str | None = None
     accept_non_commercial: bool = False
     strict: bool = False
     detail: bool = True
@@ -262,4 +266,13 @@ class Settings:
     output: OutputSettings = field(default_factory=OutputSettings)
 
     def __post_init__(self) -> None:
+        _check(
+            self.weights is None or self.adapted is None, "--weights", "left out together with --adapted", self.weights
+        )
+        _check(
+            self.save_adapted is None or (self.method == "adapt" and self.adaptation.iters > 0),
+            "--save-adapted",
+            "used with an adaptation (--method adapt and --iters above 0)",
+            self.save_adapted,
+        )
         _check(self.method in ("adapt", "transfer"), "--method", "'adapt' or 'transfer'", self.method)

@@ -241,3 +241,39 @@ def test_models_lists_what_there_is() -> None:
     assert done.returncode == 0, done.stderr
     for words in ("estrnn", "sea-raft", "embedded", "estrnn-lite", "bundled"):
         assert words in done.stdout
+
+
+def test_adapted_weights_can_be_saved_and_applied(shaky: Path, tmp_path: Path) -> None:
+    saved = tmp_path / "mine.safetensors"
+    first = run("deblur", shaky, "-o", tmp_path / "a.mp4", *QUICK, *FEW, "--no-detail", "--save-adapted", saved)
+    assert first.returncode == 0, first.stderr
+    again = run(
+        "deblur", shaky, "-o", tmp_path / "b.mp4", "--flow", "embedded", "--adapted", saved, "--iters", "0", "--offline"
+    )
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+    wrong = run("deblur", shaky, "-o", tmp_path / "c.mp4", "--adapted", saved, "--backbone", "nafnet")
+    assert wrong.returncode == 2
+    assert "estrnn:lite" in wrong.stderr
+
+
+def test_an_official_checkpoint_is_converted_checked_and_used(shaky: Path, tmp_path: Path) -> None:
+    import torch
+
+    from selfhvd_tta import backbones
+
+    backbone = backbones.discover()["ifirnn"]
+    torch.manual_seed(0)
+    state = backbone.build(**backbone.variants[0].config).state_dict()
+    official, ours = tmp_path / "official.tar", tmp_path / "ours.safetensors"
+    torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}, "epoch": 7}, official)
+    done = run("weights", "convert", official, "-o", ours, "--backbone", "ifirnn")
+    assert done.returncode == 0, done.stderr
+    used = run(
+        *("deblur", shaky, "-o", tmp_path / "o.mp4", "--backbone", "ifirnn", "--weights", ours),
+        *("--flow", "embedded", "--offline", "--iters", "2", "--crop", "32", "--clip-length", "3"),
+    )
+    assert used.returncode == 0, used.stderr
+    wrong = run("weights", "convert", official, "-o", tmp_path / "x.safetensors", "--backbone", "estrnn")
+    assert wrong.returncode == 4
+    assert not (tmp_path / "x.safetensors").exists()

@@ -242,7 +242,7 @@ class Settings:
         method: ``adapt`` fine-tunes a network on the video; ``transfer`` blends aligned sharp frames, no network.
         backbone: id of a backbone plug-in, optionally ``id:variant``, ``hf:owner/name``, or ``auto``.
         weights: path of a safetensors file to use instead of the backbone's own weights.
-        adapted: path of a file that ``save_adapted`` wrote; it names its backbone, which ``backbone`` must not contradict.
+        adapted: path of a file that ``save_adapted`` wrote; it names its backbone, which must not be contradicted.
         save_adapted: where to write the weights adapted to this video, as a safetensors file.
         accept_non_commercial: weights whose licence forbids commercial use may be used.
         strict: fail instead of passing the video through when the method cannot help.

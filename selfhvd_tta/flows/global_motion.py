@@ -82,14 +82,16 @@ class GlobalMotionFirst(FlowEstimator):
 
         full = source.shape[-2:]
         scale = full[1] / observed.shape[-1], full[0] / observed.shape[-2]
+        back, sure_back = _seen_from_target(torch.from_numpy(motion.matrix), back, sure_back)
         ratio = there.new_tensor(scale).view(1, 2, 1, 1)
-        matrix = torch.from_numpy(rescaled(motion.matrix, *scale))
         there, sure_there, back, sure_back = (
-            F.interpolate(each, full, mode="bilinear", align_corners=False).to(source.device)
+            F.interpolate(each.to(source.device), full, mode="bilinear", align_corners=False)
             for each in (there * ratio, sure_there, back * ratio, sure_back)
         )
-        forward = FlowField(_after(matrix, there), sure_there)
-        backward = _before(matrix, back, sure_back)
+        matrix = torch.from_numpy(rescaled(motion.matrix, *scale))
+        grid = _grid(there)
+        forward = FlowField(_projected(matrix, grid + there) - grid, sure_there)
+        backward = FlowField(_projected(torch.linalg.inv(matrix), grid) + back - grid, sure_back)
         return (backward, forward) if swapped else (forward, backward)
 
     def _residuals(self, observed: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
@@ -182,22 +184,16 @@ def _projected(matrix: Tensor, points: Tensor) -> Tensor:
     return torch.cat([(a * x + b * y + c) / depth, (d * x + e * y + f) / depth], dim=1)
 
 
-def _after(matrix: Tensor, residual: Tensor) -> Tensor:
-    """Flow of "residual first, then the homography"."""
-    grid = _grid(residual)
-    return _projected(matrix, grid + residual) - grid
-
-
-def _before(matrix: Tensor, residual: Tensor, certainty: Tensor) -> FlowField:
-    """Flow of "the inverse homography first, then the residual", which lives on the homography's source grid."""
-    grid = _grid(residual)
-    arrival = _projected(torch.linalg.inv(matrix), grid)
+def _seen_from_target(matrix: Tensor, residual: Tensor, certainty: Tensor) -> tuple[Tensor, Tensor]:
+    """Residual and certainty, which live on the homography's source grid, at the places that target pixels go to."""
     height, width = residual.shape[-2:]
+    arrival = _projected(torch.linalg.inv(matrix), _grid(residual))
     extent = arrival.new_tensor([width, height]).view(1, 2, 1, 1)
-    normalised = ((2 * arrival + 1) / extent - 1).permute(0, 2, 3, 1)
-    both = torch.cat([residual, certainty], dim=1)
-    both = F.grid_sample(both, normalised, mode="bilinear", padding_mode="border", align_corners=False)
-    return FlowField(arrival + both[:, :2] - grid, both[:, 2:])
+    places = ((2 * arrival + 1) / extent - 1).permute(0, 2, 3, 1)
+    seen = F.grid_sample(
+        torch.cat([residual, certainty], dim=1), places, mode="bilinear", padding_mode="border", align_corners=False
+    )
+    return seen[:, :2], seen[:, 2:]
 
 
 def _embedded(preset: Preset = "medium", working_side: int = 640) -> GlobalMotionFirst:

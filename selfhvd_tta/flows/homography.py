@@ -19,11 +19,14 @@ from selfhvd_tta.flows.blur_path import BlurPath
 from selfhvd_tta.flows.dis import dis_flow
 from selfhvd_tta.flows.homography_fit import TRANSLATION, Estimate, PhotometricFit, linear, rescaled
 
-# Fitted pixels at half and at full working size.
-COARSE_PIXELS = 6000
-FINE_PIXELS = 9000
-# Working sizes with a shorter side than this are not halved.
-SMALLEST_HALVED = 96
+# Pixels that a fit looks at, the most textured ones.
+COARSE_PIXELS = 4000
+PIXELS = 9000
+# Low pass of both frames in pixels of the level.
+COARSE_SMOOTHING = 1.2
+SMOOTHING = 1.0
+# Levels of the pyramid have no shorter side than this.
+SMALLEST_SIDE = 48
 # Largest forward-backward error of a DIS vector, RANSAC's reprojection threshold, both in working pixels.
 CONSISTENT = 1.0
 REPROJECTION = 1.5
@@ -100,33 +103,58 @@ def estimate_homography(source: np.ndarray, target: np.ndarray, working_side: in
 
 def _estimate(source: np.ndarray, target: np.ndarray) -> GlobalMotion:
     light = linear(source), linear(target)
-    best: GlobalMotion | None = None
+    started = _best_start(source, target, light)
+    if started is not None:
+        start, share = started
+        estimate, blurrier = _refined(*light, start)
+        reliable = estimate.support >= POOR_SUPPORT and estimate.spread <= LARGEST_SPREAD
+        if reliable and _plausible(estimate.matrix, source.shape):
+            motion = GlobalMotion(
+                matrix=estimate.matrix,
+                path=estimate.path,
+                blurrier="source",
+                inlier_share=share,
+                refined=True,
+                residual=estimate.noise,
+                support=estimate.support,
+                spread=estimate.spread,
+                gain=estimate.gain,
+                offset=estimate.offset,
+            )
+            return motion if blurrier == "source" else motion.inverse()
+    return GlobalMotion(np.eye(3), BlurPath(), "source", 0.0, False, np.inf, 0.0, np.inf)
+
+
+def _best_start(
+    source: np.ndarray, target: np.ndarray, light: tuple[np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, float] | None:
+    """The hypothesis that explains most after a coarse fit, fitted so, and its share of RANSAC inliers."""
+    (a, b), fx, fy = _reduced(light, 4)
+    fit = PhotometricFit(a, b, COARSE_SMOOTHING, COARSE_PIXELS)
+    best, best_share = None, 0.0
     for matrix, share in _hypotheses(source, target):
         if not _plausible(matrix, source.shape):
             continue
-        estimate, blurrier = _refine(*light, matrix, translation_first=share == 0)
-        if not _plausible(estimate.matrix, source.shape) or estimate.spread > LARGEST_SPREAD:
-            continue
-        motion = GlobalMotion(
-            matrix=estimate.matrix,
-            path=estimate.path,
-            blurrier="source",
-            inlier_share=share,
-            refined=True,
-            residual=estimate.noise,
-            support=estimate.support,
-            spread=estimate.spread,
-            gain=estimate.gain,
-            offset=estimate.offset,
-        )
-        motion = motion if blurrier == "source" else motion.inverse()
-        if best is None or motion.support > best.support:
-            best = motion
-        if best.support >= GOOD_SUPPORT:
+        estimate = Estimate(rescaled(matrix, fx, fy))
+        if share == 0:
+            estimate = fit.fit(estimate, 8, only=TRANSLATION)
+        estimate = fit.fit(estimate, 8)
+        if _plausible(estimate.matrix, a.shape) and (best is None or estimate.support > best.support):
+            best, best_share = estimate, share
+        if best is not None and best.support >= GOOD_SUPPORT:
             break
-    if best is None or best.support < POOR_SUPPORT:
-        return GlobalMotion(np.eye(3), BlurPath(), "source", 0.0, False, np.inf, 0.0, np.inf)
-    return best
+    return None if best is None else (rescaled(best.matrix, 1 / fx, 1 / fy), best_share)
+
+
+def _reduced(light: tuple[np.ndarray, np.ndarray], divisor: int) -> tuple[tuple[np.ndarray, np.ndarray], float, float]:
+    """Frames with sides divided by ``divisor``, or less if they would get too small; and the factors along x and y."""
+    height, width = light[0].shape
+    divisor = max(1, min(divisor, min(height, width) // SMALLEST_SIDE))
+    columns, rows = width // divisor, height // divisor
+    if divisor == 1:
+        return light, 1.0, 1.0
+    a, b = (cv2.resize(frame, (columns, rows), interpolation=cv2.INTER_AREA) for frame in light)
+    return (a, b), columns / width, rows / height
 
 
 def _hypotheses(source: np.ndarray, target: np.ndarray) -> Iterator[tuple[np.ndarray, float]]:
@@ -166,38 +194,27 @@ def _from_phase(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.array([[1, 0, dx], [0, 1, dy], [0, 0, 1.0]])
 
 
-def _refine(
-    source: np.ndarray, target: np.ndarray, matrix: np.ndarray, translation_first: bool
+def _refined(
+    source: np.ndarray, target: np.ndarray, matrix: np.ndarray
 ) -> tuple[Estimate, Literal["source", "target"]]:
     """Fit homography and blur; if the target is the blurrier frame, the estimate is that from target to source."""
-    height, width = source.shape
-    half = min(height, width) >= SMALLEST_HALVED
-    small = (width // 2, height // 2) if half else (width, height)
-    fx, fy = small[0] / width, small[1] / height
-    a, b = (cv2.resize(frame, small, interpolation=cv2.INTER_AREA) if half else frame for frame in (source, target))
+    (a, b), fx, fy = _reduced((source, target), 2)
     estimate = Estimate(rescaled(matrix, fx, fy))
-    coarse = PhotometricFit(a, b, 2.0, COARSE_PIXELS)
-    if translation_first:
-        estimate = coarse.fit(estimate, 8, only=TRANSLATION)
-    estimate = coarse.fit(estimate, 6)
-
-    fit = PhotometricFit(a, b, 1.0, COARSE_PIXELS)
+    fit = PhotometricFit(a, b, SMOOTHING, PIXELS)
     blurrier: Literal["source", "target"] = "source"
     path, ratio = fit.initial_path(estimate)
-    as_source = fit.fit(replace(estimate, path=path), 4, blur=True)
+    straight = fit.fit(replace(estimate, path=path), 5, blur=True)
     if ratio > SURE_RATIO:
         # Second moments alone do not tell reliably which frame is the blurrier one; the two models' residuals do.
-        other = PhotometricFit(b, a, 1.0, COARSE_PIXELS)
+        other = PhotometricFit(b, a, SMOOTHING, PIXELS)
         backward = Estimate(np.linalg.inv(estimate.matrix))
-        as_target = other.fit(replace(backward, path=other.initial_path(backward)[0]), 4, blur=True)
-        if as_target.noise < as_source.noise:
-            blurrier, source, target, fit, as_source = "target", target, source, other, as_target
-    estimate = as_source
-    estimate = fit.fit(estimate, 10, blur=True, bend=True)
-    if half:
-        fit = PhotometricFit(source, target, 1.0, FINE_PIXELS)
+        exchanged = other.fit(replace(backward, path=other.initial_path(backward)[0]), 5, blur=True)
+        if exchanged.noise < straight.noise:
+            blurrier, source, target, fit, straight = "target", target, source, other, exchanged
+    estimate = fit.fit(straight, 8, blur=True, bend=True)
+    if fx < 1:
         start = Estimate(rescaled(estimate.matrix, 1 / fx, 1 / fy), estimate.path.scaled(1 / fx))
-        estimate = fit.fit(start, 4, blur=True, bend=True)
+        estimate = PhotometricFit(source, target, SMOOTHING, PIXELS).fit(start, 2, blur=True, bend=True)
     return estimate, blurrier
 
 

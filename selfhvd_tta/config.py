@@ -1,0 +1,255 @@
+"""Settings as TOML: a job file sets what it names, everything else keeps its default."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import json
+import math
+import re
+import sys
+import types
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from selfhvd_tta.errors import UsageError
+from selfhvd_tta.settings import Settings
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # pragma: no cover
+    import tomli as tomllib
+
+WIDTH = 110
+
+
+def load(path: str | Path, base: Settings | None = None) -> Settings:
+    """Settings of a job file.
+
+    Args:
+        path: TOML file whose tables are named like the attributes of :class:`~selfhvd_tta.settings.Settings`.
+        base: settings of what the file does not name; None for the defaults.
+
+    Raises:
+        UsageError: no such file, no TOML, an unknown key, a value of the wrong type or out of range; names the key.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: there is no such file", "Write one with: selfhvd-tta config show") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: is not UTF-8 text", "A job file is TOML text.") from error
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error.strerror}") from error
+    return parse(text, str(path), base)
+
+
+def parse(text: str, where: str = "config", base: Settings | None = None) -> Settings:
+    """Settings of TOML text; see :func:`load`.
+
+    Args:
+        text: TOML.
+        where: what to call it in errors.
+        base: settings of what the text does not name.
+    """
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(
+            f"{where}: is not TOML: {error}", "Text needs quotes, and true and false are small letters."
+        ) from error
+    return from_table(table, where, base)
+
+
+def from_table(table: Mapping[str, object], where: str = "config", base: Settings | None = None) -> Settings:
+    """Settings of nested mappings, as TOML and JSON give them; null stands for None. Errors as :func:`load`."""
+    try:
+        return _merge(base or Settings(), table, "", where)
+    except UsageError as error:
+        if error.message.startswith(where):
+            raise
+        raise UsageError(f"{where}: {error.message}", error.hint) from error
+
+
+def to_table(settings: Settings) -> dict[str, Any]:
+    """All settings as nested dictionaries; ``from_table`` gives the same settings back."""
+    return dataclasses.asdict(settings)
+
+
+def override(settings: Settings, values: Mapping[str, object]) -> Settings:
+    """Settings with some replaced: what flags of the command line do to a job file.
+
+    Args:
+        settings: where the others come from.
+        values: by the attribute's name, which is unique in the tree (``iters``), or by the full one
+            (``adaptation.iters``). None is a value as any other.
+
+    Raises:
+        UsageError: no such setting, a value of the wrong type or out of range.
+    """
+    paths = {path.rpartition(".")[2]: path for path in setting_names()} | {path: path for path in setting_names()}
+    table: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in paths:
+            raise UsageError(f"{name} is not a setting", _suggestion(name, list(paths)))
+        *parents, leaf = paths[name].split(".")
+        inner = table
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+        inner[leaf] = value
+    adaptation = table.get("adaptation", {})
+    if "learning_rate" in adaptation and "final_learning_rate" not in adaptation:
+        # A rate that is set very low is meant as such, not as a contradiction to the rate at the end.
+        rate, final = adaptation["learning_rate"], settings.adaptation.final_learning_rate
+        adaptation["final_learning_rate"] = min(final, rate) if _is_number(rate) else final
+    return _merge(settings, table, "", "")
+
+
+def setting_names() -> list[str]:
+    """Full names of all settings, for example ``adaptation.iters``."""
+    return [path for path, _ in _walk(Settings(), "") if path]
+
+
+def dumps(settings: Settings, comments: bool = True) -> str:
+    """The settings as TOML; ``parse`` gives the same settings back.
+
+    Args:
+        settings: to write.
+        comments: what each one means, from the attribute docs, above it.
+
+    A setting that is None stands there commented out, for TOML has no word for it.
+    """
+    lines: list[str] = []
+    if comments:
+        lines += ["# Settings of selfhvd-tta. Give this file to --config; delete what you do not want to fix.", ""]
+    _write(settings, "", comments, lines)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def attribute_docs(kind: type) -> dict[str, str]:
+    """Meaning of each attribute of a dataclass, from the ``Attributes:`` part of its docstring."""
+    _, _, part = inspect.cleandoc(kind.__doc__ or "").partition("Attributes:\n")
+    docs: dict[str, str] = {}
+    name = ""
+    for line in part.splitlines():
+        start = re.match(r"    (\w+): (.*)", line)
+        if start:
+            name = start[1]
+            docs[name] = start[2].strip()
+        elif name and line.strip():
+            docs[name] += " " + line.strip()
+    return docs
+
+
+def _walk(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    """Full name and value of every setting below a node of the tree."""
+    for field in dataclasses.fields(node):
+        value = getattr(node, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _walk(value, f"{prefix}{field.name}.")
+        else:
+            yield prefix + field.name, value
+
+
+def _merge(node: Any, table: Mapping[str, object], prefix: str, where: str) -> Any:
+    hints = get_type_hints(type(node))
+    changes: dict[str, object] = {}
+    start = f"{where}: " if where else ""
+    for key, value in table.items():
+        name = prefix + key
+        if key not in hints:
+            raise UsageError(f"{start}{name} is not a setting", _suggestion(name, setting_names()))
+        current = getattr(node, key)
+        if dataclasses.is_dataclass(current):
+            if not isinstance(value, Mapping):
+                raise UsageError(
+                    f"{start}{name} is {value!r}, but it must be a table", f"Write [{name}] above its keys."
+                )
+            changes[key] = _merge(current, value, f"{name}.", where)
+        else:
+            changes[key] = _convert(value, hints[key], f"{start}{name}")
+    return dataclasses.replace(node, **changes)
+
+
+def _convert(value: object, hint: Any, name: str) -> object:
+    """The value as the setting's type, exactly: no text for numbers, no numbers for yes and no."""
+    optional = get_origin(hint) in (Union, types.UnionType)
+    kinds = [k for k in get_args(hint) if k is not type(None)] if optional else [hint]
+    if value is None and optional:
+        return None
+    kind = kinds[0]
+    rule = {bool: "true or false", int: "a whole number", float: "a number", str: "text in quotes"}.get(kind)
+    if get_origin(kind) is Literal:
+        choices = get_args(kind)
+        if value in choices and isinstance(value, str):
+            return value
+        rule = "one of " + ", ".join(choices)
+    elif kind is float and _is_number(value):
+        try:
+            number = float(value)  # type: ignore[arg-type]
+        except OverflowError:
+            number = math.inf
+        if math.isfinite(number):
+            return number
+        rule = "a finite number"
+    elif kind in (bool, int, str) and type(value) is kind:
+        return value
+    raise UsageError(f"{name} is {value!r}, but it must be {rule}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _suggestion(name: str, known: list[str]) -> str:
+    leaves = {path.rpartition(".")[2]: path for path in known}
+    close = difflib.get_close_matches(name, known, 1) or [
+        leaves[leaf] for leaf in difflib.get_close_matches(name.rpartition(".")[2], list(leaves), 1)
+    ]
+    return f"Did you mean {close[0]}?" if close else "See all of them with: selfhvd-tta config show"
+
+
+def _write(node: Any, prefix: str, comments: bool, lines: list[str]) -> None:
+    docs = attribute_docs(type(node))
+    inner = []
+    for field in dataclasses.fields(node):
+        value = getattr(node, field.name)
+        if dataclasses.is_dataclass(value):
+            inner.append(field.name)
+            continue
+        if comments:
+            lines.extend(_comment(docs[field.name]))
+        lines.append(f"# {field.name} =" if value is None else f"{field.name} = {_literal(value)}")
+        if comments:
+            lines.append("")
+    for name in inner:
+        value = getattr(node, name)
+        if comments:
+            summary = inspect.cleandoc(type(value).__doc__ or "").splitlines()[0]
+            lines.extend(_comment(summary))
+        elif lines:
+            lines.append("")
+        lines.append(f"[{prefix}{name}]")
+        _write(value, f"{prefix}{name}.", comments, lines)
+
+
+def _comment(text: str) -> list[str]:
+    lines, line = [], "#"
+    for word in text.replace("``", "").split():
+        if len(line) + len(word) >= WIDTH:
+            lines.append(line)
+            line = "#"
+        line += " " + word
+    return [*lines, line]
+
+
+def _literal(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        # JSON's text is TOML's, except that TOML wants this control character escaped too.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return repr(value)

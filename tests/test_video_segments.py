@@ -11,13 +11,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from selfhvd_tta.settings import OutputSettings
 from selfhvd_tta.video.reader import VideoReader
 from selfhvd_tta.video.writer import VideoWriter
 from tests.conftest import ROOT
-from tests.media import decode_planes, make_clip
+from tests.media import decode_planes, make_clip, smooth_planes
 
 FRAMES = 30
 LENGTH = 8
@@ -178,9 +179,16 @@ print(hashlib.sha256(Path(sys.argv[2]).read_bytes()).hexdigest())
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs glibc")
-def test_bytes_do_not_depend_on_what_memory_held(source: Path, tmp_path: Path) -> None:
+def test_bytes_do_not_depend_on_what_memory_held(tmp_path: Path) -> None:
+    """x264's AVX-512 code fails this (where there is AVX-512), at this size and with noise."""
+
+    def noisy(index: int, width: int, height: int, pix_fmt: str) -> tuple[np.ndarray, ...]:
+        rng = np.random.default_rng(index)
+        return tuple(p + rng.integers(0, 7, p.shape, np.uint8) for p in smooth_planes(index, width, height, pix_fmt))
+
+    source = make_clip(tmp_path / "in.mp4", [512 * i for i in range(6)], size=(320, 240), planes=noisy)
     found = set()
-    for fill in ("0", "85", "170"):
+    for fill in ("1", "85", "170"):
         command = [sys.executable, "-c", WRITTEN, str(source), str(tmp_path / "out.mp4")]
         environment = os.environ | {"MALLOC_PERTURB_": fill}
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)

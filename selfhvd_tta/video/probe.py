@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,6 +52,7 @@ class VideoInfo:
         time_base: unit of ``pts`` in seconds.
         average_rate: frames per second by the container, or None; wrong for variable frame rate.
         duration_s: seconds by the container, or None.
+        duration_is_video: that is the length of the video stream, not of the longest stream.
         pix_fmt: FFmpeg's name of the decoded pixel format.
         bit_depth: bits per component.
         color: colour tags as given, with their resolved defaults.
@@ -92,6 +94,7 @@ class VideoInfo:
     content_light: tuple[int, int] | None = None
     chroma_location: int = 0
     dynamic_hdr: tuple[str, ...] = ()
+    duration_is_video: bool = False
 
     @property
     def layout(self) -> PixelLayout:
@@ -192,7 +195,8 @@ def _describe(path: Path, container: Any, stream: Any, frame: Any) -> VideoInfo:
     display_matrix = struct.unpack("<9i", matrix[:36]) if len(matrix) >= 36 else None
     light = side.get("CONTENT_LIGHT_LEVEL")
     rate = as_fraction(stream.average_rate)
-    duration = _duration(container, stream)
+    own_duration = _stream_duration(stream)
+    duration = own_duration or (container.duration / 1e6 if container.duration else None)
     frames = stream.frames or (round(duration * rate) if duration and rate else 0)
     color = ColorTags(
         matrix=int(frame.colorspace),
@@ -223,6 +227,7 @@ def _describe(path: Path, container: Any, stream: Any, frame: Any) -> VideoInfo:
         others=tuple(_summary(s) for s in others),
         mastering_display=side.get("MASTERING_DISPLAY_METADATA"),
         content_light=struct.unpack("<2I", light[:8]) if light and len(light) >= 8 else None,
+        duration_is_video=own_duration is not None,
         chroma_location=int(getattr(frame, "chroma_location", 0)),
         dynamic_hdr=tuple(name for name in ("DYNAMIC_HDR_PLUS", "DOVI_RPU_BUFFER", "DOVI_METADATA") if name in side),
     )
@@ -241,12 +246,15 @@ def _side_data(frame: Any) -> list[Any]:
     return [container[i] for i in range(len(container))]
 
 
-def _duration(container: Any, stream: Any) -> float | None:
+def _stream_duration(stream: Any) -> float | None:
+    """Seconds that the video stream lasts; Matroska keeps the time of its end in a tag."""
     if stream.duration:
         return float(stream.duration * time_base_of(stream))
-    if container.duration:
-        return container.duration / 1e6
-    return None
+    parts = re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", ""))
+    if parts is None:
+        return None
+    start = float((stream.start_time or 0) * time_base_of(stream))
+    return max(0.0, int(parts[1]) * 3600 + int(parts[2]) * 60 + float(parts[3]) - start) or None
 
 
 def _summary(stream: Any) -> StreamSummary:

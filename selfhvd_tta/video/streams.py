@@ -13,6 +13,7 @@ import av
 
 from selfhvd_tta.video.compat import disposition_bits, time_base_of
 from selfhvd_tta.video.conversion import Convert, codec_name, convert_stream
+from selfhvd_tta.video.decoding import Timeline
 from selfhvd_tta.video.probe import DECODE_ERRORS, is_picture
 
 # Tags about the old file that would be wrong, or that the muxer writes itself.
@@ -168,6 +169,7 @@ def earliest_packet(source: Any, streams: list[Any]) -> Fraction:
 def copied_packets(source: Any, streams: list[Copied], shift: Fraction) -> Iterator[tuple[Fraction, Any]]:
     """Packets of the copied streams with their time in seconds, in the file's order, moved by ``shift`` seconds."""
     by_index = {item.source.index: item for item in streams}
+    timelines = {item.source.index: Timeline(1, round(1 / time_base_of(item.source))) for item in streams}
     reached = Fraction(0)
     for packet in source.demux([item.source for item in streams]) if streams else ():
         if not packet.size:
@@ -180,9 +182,10 @@ def copied_packets(source: Any, streams: list[Copied], shift: Fraction) -> Itera
             packet.pts = packet.dts = 0
         unit = time_base_of(packet)
         ticks = round(shift / unit)
-        packet.dts += ticks
-        if packet.pts is not None:
-            packet.pts += ticks
+        late = (packet.pts - packet.dts) if packet.pts is not None else None
+        packet.dts = (timelines[packet.stream.index].place(packet.dts) or 0) + ticks
+        if late is not None:
+            packet.pts = packet.dts + late
         reached = packet.dts * unit
         item = by_index[packet.stream.index]
         for made in [packet] if item.convert is None else item.convert(packet):

@@ -1,0 +1,159 @@
+"""Decoding that goes on past damage, and keeps account of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import av.error
+
+from selfhvd_tta.video.probe import DECODE_ERRORS, VideoInfo
+
+# Codecs of which a packet may rightly decode to nothing.
+PACKETS_WITHOUT_FRAME = ("vp8", "mpeg4", "msmpeg4v3", "rv40")
+
+
+class Timeline:
+    """Makes the times of one stream increase where a file's do not.
+
+    Equal times are set one tick apart. A jump back by a second or more (streams cut together) is closed: what follows
+    goes on where the stream was.
+
+    Args:
+        step: nominal distance of successive times, in ticks.
+        second: ticks in a second.
+    """
+
+    def __init__(self, step: int, second: int) -> None:
+        self.step = step
+        self.jump = max(second, 10 * step)
+        self.last: int | None = None
+        self.offset = 0
+        self.repaired = 0
+        self.jumps = 0
+
+    def place(self, time: int | None, drop_late: bool = False) -> int | None:
+        """The time to use for what the file times at ``time`` (None: unknown); None if it comes late and is to go."""
+        if self.last is None:
+            self.last = time or 0
+            return self.last
+        now = self.last + self.step if time is None else time + self.offset
+        if now <= self.last - self.jump:
+            self.jumps += 1
+            self.offset += self.last + self.step - now
+            now = self.last + self.step
+        elif now <= self.last:
+            if drop_late:
+                return None
+            self.repaired += 1
+            now = self.last + 1
+        self.last = now
+        return now
+
+
+class DamageLog:
+    """Counts what went wrong in one pass."""
+
+    def __init__(self) -> None:
+        self.packets: set[int] = set()
+        self.refused = 0
+        self.concealed = 0
+        self.interlaced = 0
+        self.corrupt = 0
+        self.late = 0
+        self.stopped = ""
+
+    def report(
+        self, info: VideoInfo, timeline: Timeline, raw: Sequence[int | None], pts: Sequence[int], end: int
+    ) -> list[str]:
+        """One line for each kind of damage.
+
+        Args:
+            info: of the video.
+            timeline: that placed its frames.
+            raw: times of the decoded frames as they were found.
+            pts: their times in use.
+            end: when the last one ends.
+        """
+        lines: list[str] = []
+        known = {time for time in raw if time is not None}
+        absent = sorted(self.packets - known) if len(known) == len(raw) else []
+        if absent and (self.refused or info.codec not in PACKETS_WITHOUT_FRAME):
+            since = clock(float(absent[0] * info.time_base))
+            lines.append(f"{plural(len(absent), 'frame')} missing after {since} (damaged, cannot be decoded)")
+        elif self.refused:
+            lines.append(f"{plural(self.refused, 'packet')} cannot be decoded")
+        if self.corrupt and not lines:
+            lines.append(f"{plural(self.corrupt, 'packet')} incomplete")
+        if self.stopped:
+            lines.append(f"reading stopped after {clock(float(end * info.time_base))}: {self.stopped}")
+        if info.duration_s is not None:
+            length = float((end - pts[0]) * info.time_base)
+            step = (end - pts[-1]) * info.time_base
+            slack = max(0.04, 2.5 * float(step)) if info.duration_is_video else 0.5 + 0.01 * info.duration_s
+            if length < info.duration_s - slack:
+                lines.append(f"the video ends at {clock(length)} although its file says {clock(info.duration_s)}")
+        if self.concealed:
+            lines.append(f"{self.concealed} damaged frame{'s' * (self.concealed > 1)} kept as decoded")
+        if self.late:
+            lines.append(f"{plural(self.late, 'frame')} came out of order behind damage and had to go")
+        if timeline.repaired:
+            lines.append(f"{plural(timeline.repaired, 'frame')} had a time not after the previous one's")
+        if timeline.jumps:
+            lines.append(f"the times jump back {plural(timeline.jumps, 'time')}; what follows goes on without a gap")
+        if self.interlaced:
+            lines.append(f"{plural(self.interlaced, 'frame')} interlaced")
+        return lines
+
+
+def decode_all(container: Any, stream: Any, log: DamageLog) -> Iterator[Any]:
+    """Every frame that can be decoded from here on, in presentation order; damage goes to ``log``."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+        except StopIteration:
+            return
+        except av.error.EOFError:
+            return
+        except DECODE_ERRORS as error:
+            log.stopped = str(getattr(error, "strerror", None) or error)
+            packet = None
+        if packet is not None and packet.size and not packet.is_discard:
+            log.corrupt += bool(packet.is_corrupt)
+            if packet.pts is not None:
+                log.packets.add(packet.pts)
+        for frame in _decode(stream, packet, log):
+            log.concealed += bool(frame.is_corrupt)
+            log.interlaced += bool(frame.interlaced_frame)
+            yield frame
+        if packet is None:
+            return
+
+
+def _decode(stream: Any, packet: Any, log: DamageLog) -> list[Any]:
+    """Frames of one packet; of the flush (None or an empty packet) all that are left, past errors on the way."""
+    flush = packet is None or not packet.size
+    frames: list[Any] = []
+    for _ in range(256 if flush else 1):
+        try:
+            frames += stream.decode(None if flush else packet)
+            break
+        except av.error.EOFError:
+            break
+        except DECODE_ERRORS:
+            log.refused += 1
+    return frames
+
+
+def plural(count: int, thing: str) -> str:
+    """``1 frame``, ``2 frames``."""
+    return f"{count} {thing}{'s' * (count != 1)}"
+
+
+def clock(seconds: float) -> str:
+    """``m:ss`` or ``h:mm:ss``."""
+    sign, whole = ("-" if seconds < 0 else ""), int(abs(seconds))
+    hours, minutes = divmod(whole // 60, 60)
+    tail = f"{whole % 60:02d}"
+    return f"{sign}{hours}:{minutes:02d}:{tail}" if hours else f"{sign}{minutes}:{tail}"

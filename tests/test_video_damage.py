@@ -1,0 +1,168 @@
+"""Damaged files: never a crash, never short without saying so, and what is left comes out at its times.
+
+``SELFHVD_MUTATIONS=1000 python -m pytest tests/test_video_damage.py`` runs that many mutations instead of the few here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import TypeVar
+
+import av
+import numpy as np
+import pytest
+
+from selfhvd_tta.errors import InputError, SelfHVDError
+from selfhvd_tta.settings import OutputSettings
+from selfhvd_tta.video.reader import VideoReader
+from selfhvd_tta.video.writer import VideoWriter
+from tests.media import decode_planes, make_clip, packets, smooth_planes
+from tests.mutations import mutate
+
+MUTATIONS = int(os.environ.get("SELFHVD_MUTATIONS", "25"))
+FRAMES = 30
+T = TypeVar("T")
+
+
+def noisy(index: int, width: int, height: int, pix_fmt: str) -> tuple[np.ndarray, ...]:
+    rng = np.random.default_rng(index)
+    return tuple(p + rng.integers(0, 7, p.shape, np.uint8) for p in smooth_planes(index, width, height, pix_fmt))
+
+
+def clip(tmp_path: Path, kind: str) -> Path:
+    options = {"crf": "20", "g": "10"}
+    if kind == "mkv":
+        times = [33 * i for i in range(FRAMES)]
+        return make_clip(tmp_path / "in.mkv", times, Fraction(1, 1000), planes=noisy, options=options)
+    times = [512 * i for i in range(FRAMES)]
+    muxer = {"movflags": "faststart"} if kind == "faststart" else {}
+    seconds = 0.0 if kind == "faststart" else 1.0
+    return make_clip(tmp_path / "in.mp4", times, planes=noisy, options=options, muxer=muxer, audio_seconds=seconds)
+
+
+def read_and_write(path: Path, out: Path) -> tuple[list[int], list[str]]:
+    reader = VideoReader(path)
+    with VideoWriter(out, reader.info, OutputSettings(preset="ultrafast", overwrite=True)) as writer:
+        for frame in reader:
+            writer.write(frame.rgb, frame.pts)
+    return list(reader.pts), reader.warnings
+
+
+def attempt(call: Callable[[], T]) -> T | SelfHVDError:
+    """The result, or the error, which then has the form that users are shown."""
+    try:
+        return call()
+    except SelfHVDError as error:
+        caught = error
+    assert caught.hint
+    assert "\n" not in caught.message + caught.hint
+    return caught
+
+
+def scan(path: Path) -> tuple[VideoReader, list[int]]:
+    reader = VideoReader(path)
+    return reader, [frame.pts for frame in reader.luma()]
+
+
+@pytest.mark.parametrize("kind", ["mp4", "faststart", "mkv"])
+def test_mutations(tmp_path: Path, kind: str) -> None:
+    source = clip(tmp_path, kind)
+    data, truth = source.read_bytes(), [t for t, _ in decode_planes(source)]
+    outcomes = {"refused": 0, "whole": 0, "short and said": 0, "short and silent": 0, "other": 0}
+    for seed in range(MUTATIONS):
+        path = tmp_path / f"damaged{source.suffix}"
+        path.write_bytes(mutate(data, seed))
+        result = attempt(lambda path=path: scan(path))
+        if isinstance(result, SelfHVDError):
+            outcomes["refused"] += 1
+            continue
+        reader, pts = result
+        assert pts
+        assert all(a < b for a, b in pairwise(pts))
+        assert [f.pts for f in reader.read(range(0, len(pts), 4))] == pts[::4]
+        if pts == truth:
+            outcomes["whole"] += 1
+        elif len(pts) < FRAMES:
+            outcomes["short and said" if reader.warnings else "short and silent"] += 1
+        else:
+            outcomes["other"] += 1
+        if seed % 4 == 0:
+            written, _ = read_and_write(path, tmp_path / "out.mp4")
+            assert len(decode_planes(tmp_path / "out.mp4")) == len(written) == len(pts)
+    assert outcomes["whole"] > 0
+    assert outcomes["short and said"] > 0
+    # Damage to an index that stays consistent in itself cannot be told from a shorter video.
+    assert outcomes["short and silent"] <= max(1, 0.03 * MUTATIONS), outcomes
+
+
+def test_cut_off_in_the_middle(tmp_path: Path) -> None:
+    """An MP4 with its index in front that was copied half: the half is used, and the rest is missed aloud."""
+    source = clip(tmp_path, "faststart")
+    data = source.read_bytes()
+    (tmp_path / "half.mp4").write_bytes(data[: len(data) * 2 // 3])
+    pts, warnings = read_and_write(tmp_path / "half.mp4", tmp_path / "out.mp4")
+    assert 5 < len(pts) < 25
+    assert pts == [512 * i for i in range(len(pts))]
+    assert [t for t, _ in decode_planes(tmp_path / "out.mp4")] == pts
+    assert any("0:00 although its file says 0:01" in line or "missing" in line for line in warnings)
+
+
+def test_a_hole_in_the_middle(tmp_path: Path) -> None:
+    """A lost group of pictures: the frames behind it keep their times, so the sound stays in step."""
+    source = clip(tmp_path, "mp4")
+    data = bytearray(source.read_bytes())
+    with_key = [p for p in _packets(source) if p[1]]
+    start, size = with_key[1][2], 1200
+    data[start : start + size] = bytes(size)
+    (tmp_path / "hole.mp4").write_bytes(data)
+    pts, warnings = read_and_write(tmp_path / "hole.mp4", tmp_path / "out.mp4")
+    whole = [512 * i for i in range(FRAMES)]
+    assert set(pts) <= set(whole)
+    assert pts[-10:] == whole[-10:]
+    assert [t for t, _ in decode_planes(tmp_path / "out.mp4")] == pts
+    assert warnings
+
+
+def _packets(path: Path) -> list[tuple[int, bool, int]]:
+    with av.open(str(path)) as container:
+        return [(p.pts, p.is_keyframe, p.pos) for p in container.demux(video=0) if p.size]
+
+
+def test_wrong_bytes_in_tags(tmp_path: Path) -> None:
+    """Tags that are not UTF-8 neither stop the work nor change."""
+    source = make_clip(tmp_path / "in.mp4", prepare=lambda c, _: c.metadata.update({"title": "Caf\u00e9"}))
+    data = source.read_bytes()
+    assert "Caf\u00e9".encode() in data
+    source.write_bytes(data.replace("Caf\u00e9".encode(), b"Caf\xe9\xff"))
+    read_and_write(source, tmp_path / "out.mp4")
+    assert b"Caf\xe9\xff" in (tmp_path / "out.mp4").read_bytes()
+
+
+def test_a_file_that_changes_between_passes(tmp_path: Path) -> None:
+    source = clip(tmp_path, "mkv")
+    reader = VideoReader(source)
+    assert len(reader.pts) == FRAMES
+    source.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
+    with pytest.raises(InputError, match="and to"):
+        list(reader)
+    with pytest.raises(InputError, match="as it did before"):
+        list(reader.read([FRAMES - 1]))
+
+
+def test_streams_cut_together(tmp_path: Path) -> None:
+    """Two transport streams in a row: the times start again in the middle, for picture and sound."""
+    part = make_clip(tmp_path / "part.ts", [3000 * i for i in range(60)], Fraction(1, 90000), audio_seconds=2)
+    (tmp_path / "in.ts").write_bytes(part.read_bytes() * 2)
+    pts, warnings = read_and_write(tmp_path / "in.ts", tmp_path / "out.mp4")
+    assert len(pts) == 120
+    assert {b - a for a, b in pairwise(pts)} == {3000}
+    assert any("jump back 1 time" in line for line in warnings)
+    assert [t for t, _ in decode_planes(tmp_path / "out.mp4")] == pts
+    (sound,) = packets(tmp_path / "out.mp4", "audio")
+    assert len(sound) == len(packets(tmp_path / "in.ts", "audio")[0])
+    assert all(a[1] < b[1] for a, b in pairwise(sound))
+    assert abs(sound[-1][0] / 48000 - pts[-1] / 90000) < 0.1

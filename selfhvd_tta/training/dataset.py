@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from selfhvd_tta.training.photos import read_photo
-from selfhvd_tta.training.simulate import ShakeSettings, SimulatedClip, simulate_clip
+from selfhvd_tta.training.shake import ShakeSettings
+from selfhvd_tta.training.simulate import SimulatedClip, simulate_clip
 
 Pair = NDArray[np.uint8]  # (2, T, H, W, 3): blurry, sharp
 

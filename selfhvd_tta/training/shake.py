@@ -1,0 +1,78 @@
+"""Kinds of handheld shake: every number that a simulated clip depends on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+Preset = Literal["camera", "texture", "object"]
+
+
+@dataclass(frozen=True)
+class ShakeSettings:
+    """One kind of clip. Lengths are output pixels, times are frames; pairs are ranges that each clip draws from.
+
+    Attributes:
+        width: of the clip.
+        height: of the clip.
+        frames: number of frames.
+        speed: root mean square shift per frame outside calm moments.
+        band: lowest and highest frequency of the tremor, cycles per frame.
+        roll: shift at the frame's edge that roll adds, as a share of the speed.
+        zoom: the same for moving back and forth.
+        gap: distance between two calm moments.
+        calm: half-width of a calm moment.
+        duty: exposure as a share of the frame interval.
+        readout: rolling shutter: time from the first to the last row, as a share of the frame interval.
+        photo_scale: photograph pixels per output pixel (less where the photograph is too small).
+        objects: number of independently moving objects in front.
+        object_speed: their speed, pixels per frame.
+        parallax: shift of a near depth layer against the background, as a share of the speed; 0: no such layer.
+        highlights: how many times brighter than white the brightest parts are before the sensor clips them; 1: off.
+        exposure: gain on linear light, below 1 for night.
+        shot_noise: variance per unit of linear light.
+        read_noise: standard deviation in linear light.
+        crf: of an H.264 round trip of the blurry frames; None: none.
+        subframes: least and most sub-frames per exposure.
+    """
+
+    width: int = 384
+    height: int = 256
+    frames: int = 48
+    speed: tuple[float, float] = (5.0, 9.0)
+    band: tuple[float, float] = (0.03, 0.3)
+    roll: float = 0.35
+    zoom: float = 0.1
+    gap: tuple[float, float] = (6.0, 16.0)
+    calm: tuple[float, float] = (1.0, 3.0)
+    duty: tuple[float, float] = (0.5, 0.95)
+    readout: float = 0.0
+    photo_scale: tuple[float, float] = (1.0, 2.5)
+    objects: int = 0
+    object_speed: tuple[float, float] = (1.0, 4.0)
+    parallax: float = 0.0
+    highlights: float = 1.0
+    exposure: tuple[float, float] = (1.0, 1.0)
+    shot_noise: float = 1e-4
+    read_noise: float = 5e-4
+    crf: int | None = None
+    subframes: tuple[int, int] = (9, 33)
+
+
+def preset(name: Preset) -> ShakeSettings:
+    """The three kinds of clip that this project measures with, all 384x256, 48 frames, H.264 at CRF 10.
+
+    (At this size coarser quantisation alone would cap the sharp frames at 33-34 dB.)
+
+    ``camera``: shake alone; ``texture``: more of it, meant for a photograph of dense texture; ``object``: shake and an
+    independently moving object in front. :mod:`selfhvd_tta.training.photos` names a photograph for each.
+
+    Raises:
+        KeyError: no preset of that name.
+    """
+    base = ShakeSettings(crf=10)
+    return {
+        "camera": base,
+        "texture": replace(base, speed=(7.0, 11.0)),
+        "object": replace(base, objects=1),
+    }[name]

@@ -1,0 +1,123 @@
+"""``batch.json``: what an output folder holds and what it was made from."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from selfhvd_tta.batch.events import Outcome
+from selfhvd_tta.config import to_table
+from selfhvd_tta.errors import DiskError, UsageError
+from selfhvd_tta.settings import Settings
+
+LEDGER = "batch.json"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """Size and time of modification of a file: the same as long as nobody writes to it."""
+
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> Stamp | None:
+        """Of a file; None if there is none."""
+        try:
+            stat = path.stat()
+        except OSError:
+            return None
+        return cls(stat.st_size, stat.st_mtime_ns)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known about one output.
+
+    Attributes:
+        source: stamp of the input when work on it began.
+        settings: :func:`digest` of the settings.
+        output: stamp of the finished output; None if it failed.
+        outcome: what the user was told.
+    """
+
+    source: Stamp
+    settings: str
+    output: Stamp | None
+    outcome: Outcome
+
+
+def digest(settings: Settings) -> str:
+    """Equal for settings that give the same result."""
+    table = to_table(settings)
+    del table["output"]["overwrite"]
+    return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class Ledger:
+    """The entries of one output folder, by the output's path in it.
+
+    Args:
+        folder: the output folder; it need not exist before :meth:`write`.
+
+    Raises:
+        UsageError: there is a ``batch.json`` that is none of ours.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / LEDGER
+        self.entries: dict[str, Entry] = {}
+        try:
+            text = self.path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{self.path}: cannot be read: {error}", "Move it away, or repair it.") from error
+        try:
+            body = json.loads(text)
+            if body["version"] != VERSION:
+                raise UsageError(f"{self.path}: was written by another version", "Choose another output folder.")
+            self.entries = {key: _entry(value) for key, value in body["videos"].items()}
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise UsageError(
+                f"{self.path}: is not the record of a batch", "Move it away; finished videos then need --overwrite."
+            ) from error
+
+    def write(self) -> None:
+        """Replace the file in one step.
+
+        Raises:
+            DiskError: it cannot be written.
+        """
+        body = {"version": VERSION, "videos": {k: dataclasses.asdict(e) for k, e in sorted(self.entries.items())}}
+        temporary = ""
+        try:
+            with tempfile.NamedTemporaryFile(
+                "w", encoding="utf-8", dir=self.path.parent, prefix=".batch-", suffix=".tmp", delete=False
+            ) as file:
+                temporary = file.name
+                json.dump(body, file, indent=1)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self.path)
+        except OSError as error:
+            if temporary:
+                Path(temporary).unlink(missing_ok=True)
+            raise DiskError(f"{self.path}: cannot be written: {error.strerror}", "Free some space there.") from error
+
+
+def _entry(value: dict[str, Any]) -> Entry:
+    output = value["output"]
+    return Entry(
+        source=Stamp(**value["source"]),
+        settings=value["settings"],
+        output=None if output is None else Stamp(**output),
+        outcome=Outcome(**value["outcome"]),
+    )

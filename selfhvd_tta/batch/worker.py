@@ -1,0 +1,69 @@
+"""One video in a process of its own: ``python -m selfhvd_tta.batch.worker``.
+
+The request is one line of JSON on standard input: ``video``, ``output``, ``settings``. Events and an error leave as the
+lines of ``selfhvd-tta deblur --json``, the exit status is the same too. Closing standard input interrupts the work, so
+it ends with its batch however that ends.
+"""
+
+from __future__ import annotations
+
+import _thread
+import json
+import os
+import signal
+import sys
+import threading
+
+from selfhvd_tta.config import from_table
+from selfhvd_tta.console import Display, show_error
+from selfhvd_tta.errors import Interrupted, SelfHVDError
+
+
+def main() -> int:
+    """Do what standard input asks for.
+
+    Returns:
+        The exit status. What is not a :class:`SelfHVDError` leaves as a traceback, which the batch collects.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    error: SelfHVDError
+    try:
+        request = json.loads(_read_line())
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+        settings = from_table(request["settings"])
+        from selfhvd_tta.pipeline import deblur
+
+        with Display("json") as display:
+            deblur(request["video"], request["output"], settings, display)
+        return 0
+    except KeyboardInterrupt:
+        error = Interrupted("interrupted; the output was not written")
+    except SelfHVDError as known:
+        error = known
+    show_error(error, json_lines=True)
+    return int(error.exit_code)
+
+
+def _read_line() -> bytes:
+    """From the file descriptor: a buffered reader would stay locked by the waiting thread when Python ends."""
+    line = b""
+    while not line.endswith(b"\n"):
+        block = os.read(0, 65536)
+        if not block:
+            raise KeyboardInterrupt
+        line += block
+    return line
+
+
+def _end_with_parent() -> None:
+    while os.read(0, 1):
+        pass
+    _thread.interrupt_main(signal.SIGTERM)
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -25,13 +25,19 @@ __all__ = ["FLOW", "GlobalMotion", "GlobalMotionFirst", "estimate_homography"]
 # Scale in working pixels over which two explanations of the same place are compared.
 EVIDENCE_SCALE = 5.0
 # The residual flow has to lower the squared difference by this factor before it is believed ...
-LEAST_GAIN = 1.0
+LEAST_GAIN = 1.05
 # ... and belief rises around that factor as a logistic in the logarithm of the ratio with this slope.
 DECISION = 8.0
 # Share of the local contrast that may stay unexplained before certainty falls; it is 0 at twice that share.
-UNEXPLAINED = 0.5
+UNEXPLAINED = 0.6
 # Differences of grey values (in [0, 1]) below this are noise in any video.
 NOISE_FLOOR = 0.008
+# What the global motion leaves counts as noise up to this.
+LARGEST_NOISE = 0.03
+# Local contrast (standard deviation of grey values) at which a place counts as half textured.
+FLAT = 0.02
+# Scale in working pixels over which flat places take over the flow of textured ones.
+FILL_SCALE = 12.0
 # Certainty is at most this where no global motion was found.
 UNRELIABLE = 0.4
 
@@ -75,8 +81,8 @@ class GlobalMotionFirst(FlowEstimator):
         blurry, sharp = reversed(small) if swapped else small
         observed, predicted = _blur_matched(blurry, sharp, motion)
         there, back = self._residuals(observed.to(source.device), predicted.to(source.device))
-        there, sure_there = _believed(observed, predicted, there)
-        back, sure_back = _believed(predicted, observed, back)
+        there, sure_there = _believed(observed, predicted, there, motion.residual)
+        back, sure_back = _believed(predicted, observed, back, motion.residual)
         if not motion.refined:
             sure_there, sure_back = sure_there.clamp(max=UNRELIABLE), sure_back.clamp(max=UNRELIABLE)
 
@@ -123,34 +129,41 @@ def _blur_matched(blurry: Tensor, sharp: Tensor, motion: GlobalMotion) -> tuple[
     return observed.clamp(0, 1), (motion.gain * predicted + motion.offset).clamp(0, 1)
 
 
-def _believed(from_: Tensor, to: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+def _believed(from_: Tensor, to: Tensor, residual: Tensor, noise: float) -> tuple[Tensor, Tensor]:
     """Keep the residual flow where the evidence asks for it, and say how much of the pair is explained.
 
     Args:
         from_, to: (1, 3, h, w) blur-matched frames.
         residual: (1, 2, h, w) from ``from_`` to ``to``.
+        noise: robust standard deviation of grey values that the global motion leaves.
 
     Returns:
         (1, 2, h, w) residual flow, 0 where it is not believed, and (1, 1, h, w) certainty.
     """
     a, b = luma(from_)[0].numpy(), luma(to)[0].numpy()
     flow = residual[0].permute(1, 2, 0).numpy()
-    without = _difference(a, b)
+    mean = _local_mean(a)
+    contrast = np.maximum(_local_mean(a * a) - mean * mean, 0)
+    left = _difference(a, b)
     if flow.any():
-        gain = np.log((without + NOISE_FLOOR**2) / (_difference(a, _moved(b, flow)) + NOISE_FLOOR**2))
+        flow = _filled(flow, contrast / (contrast + FLAT**2))
+        gain = np.log((left + NOISE_FLOOR**2) / (_difference(a, _moved(b, flow)) + NOISE_FLOOR**2))
         belief = 1 / (1 + np.exp(np.clip(-DECISION * (gain - np.log(LEAST_GAIN)), -30, 30)))
         flow = flow * belief[..., None].astype(np.float32)
         left = _difference(a, _moved(b, flow))
-    else:
-        left = without
-    mean = _local_mean(a)
-    contrast = np.maximum(_local_mean(a * a) - mean * mean, 0)
-    unexplained = left / (contrast + NOISE_FLOOR**2)
-    certainty = np.clip(2 - unexplained / UNEXPLAINED, 0, 1)
+    floor = np.clip(noise, NOISE_FLOOR, LARGEST_NOISE) ** 2
+    certainty = np.clip(2 - left / (contrast + floor) / UNEXPLAINED, 0, 1)
     return (
         torch.from_numpy(np.ascontiguousarray(flow.transpose(2, 0, 1), np.float32))[None],
         torch.from_numpy(certainty.astype(np.float32))[None, None],
     )
+
+
+def _filled(flow: np.ndarray, texture: np.ndarray) -> np.ndarray:
+    """Flow with flat places filled in from textured ones around them; without such, it fades to no residual."""
+    weighted = cv2.GaussianBlur(flow * texture[..., None], (0, 0), FILL_SCALE)
+    total = cv2.GaussianBlur(texture, (0, 0), FILL_SCALE)[..., None]
+    return texture[..., None] * flow + (1 - texture[..., None]) * weighted / (total + 0.1)
 
 
 def _local_mean(image: np.ndarray) -> np.ndarray:

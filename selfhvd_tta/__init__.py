@@ -1,13 +1,29 @@
 """Test-time adaptation that makes a shaky, blurry handheld video sharp (after SelfHVD, CVPR 2026).
 
-Importing this package is cheap: torch is imported when :func:`deblur` runs.
+Importing this package is cheap: torch is imported when :func:`deblur` or :func:`inspect` is first asked for.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from selfhvd_tta.errors import SelfHVDError
 from selfhvd_tta.settings import Settings
 
+if TYPE_CHECKING:
+    from selfhvd_tta.inspection import Inspection, inspect
+    from selfhvd_tta.pipeline import Result, deblur
+
 __version__ = "0.1.0"
 
-__all__ = ["SelfHVDError", "Settings", "__version__"]
+__all__ = ["Inspection", "Result", "SelfHVDError", "Settings", "__version__", "deblur", "inspect"]
+
+_HOME = {"deblur": "pipeline", "Result": "pipeline", "inspect": "inspection", "Inspection": "inspection"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

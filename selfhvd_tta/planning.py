@@ -117,6 +117,9 @@ def _time_flow(seen: Inspection, flow: LoadedFlow, device: torch.device) -> floa
     noise = torch.rand(1, 3, seen.info.height // 8 + 1, seen.info.width // 8 + 1, generator=generator)
     size = (seen.info.height, seen.info.width)
     picture = torch.nn.functional.interpolate(noise, size=size, mode="bicubic").clamp(0, 1).to(device)
-    start = _clock(device)
-    flow.estimator.both(picture, picture.roll((2, 3), (-2, -1)))
-    return _clock(device) - start
+    best = float("inf")
+    for _ in range(2):  # the first call may compile or allocate
+        start = _clock(device)
+        flow.estimator.both(picture, picture.roll((2, 3), (-2, -1)))
+        best = min(best, _clock(device) - start)
+    return best

@@ -84,6 +84,7 @@ def test_mutations(tmp_path: Path, kind: str) -> None:
         assert pts
         assert all(a < b for a, b in pairwise(pts))
         assert [f.pts for f in reader.read(range(0, len(pts), 4))] == pts[::4]
+        assert [f.pts for f in reader] == pts
         if pts == truth:
             outcomes["whole"] += 1
         elif len(pts) < FRAMES:

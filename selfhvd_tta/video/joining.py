@@ -97,7 +97,7 @@ def _write(
         if source is not None:
             copies = add_streams(source, output, info.stream_index, container, left_out, notes)
             _copy_chapters(source, output, shift)
-            others = copied_packets(source, copies, shift)
+            others = copied_packets(source, copies, shift, notes)
         last = max(1, round(_last_duration(source, store, info) / unit))
         for packet in interleave(_video_packets(store, stream, times, unit, last), others):
             output.mux_one(packet)

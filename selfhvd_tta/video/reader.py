@@ -165,6 +165,7 @@ class VideoReader:
                 table.check.append(checksum(frame))
                 table.end = pts + (frame.duration or step)
                 yield index, pts, frame
+            table.damaged = bool(log.refused or log.concealed or log.corrupt or log.late)
             table.reorder_depth = getattr(stream.codec_context, "reorder_depth", None)
         if not table.pts:
             raise InputError(f"{self.info.path}: not one frame can be decoded", "The file is damaged; copy it again.")

@@ -26,6 +26,8 @@ class FrameIndex:
         key: decoding can start here.
         check: :func:`checksum` of its pixels.
         dropped: times of decoded frames that were left out.
+        damaged: something could not be decoded as it should; what the decoder then makes up may differ from pass to
+            pass, so frames are known by their times alone where a second look from the start gives other pixels.
         end: when the last frame ends.
         reorder_depth: how many frames the decoder had to hold back; None if PyAV does not tell.
     """
@@ -35,6 +37,7 @@ class FrameIndex:
     key: list[bool] = field(default_factory=list)
     check: list[int] = field(default_factory=list)
     dropped: set[int | None] = field(default_factory=set)
+    damaged: bool = False
     end: int = 0
     reorder_depth: int | None = None
 
@@ -76,7 +79,7 @@ class Cursor:
         frame = self._advance(index)
         if frame is None:
             self._open()
-            frame = self._advance(index)
+            frame = self._advance(index, by_time_alone=self.table.damaged)
         if frame is None:
             raise InputError(
                 f"{self.info.path}: frame {index} does not decode as it did before",
@@ -114,7 +117,7 @@ class Cursor:
                 return self.position <= key
         return False
 
-    def _advance(self, index: int) -> Any:
+    def _advance(self, index: int, by_time_alone: bool = False) -> Any:
         """The frame at ``index``, which must not lie behind; None if it is not what the first pass saw."""
         while self.position <= index:
             frame = next(self.frames, None)
@@ -126,7 +129,7 @@ class Cursor:
                 return None
             here, self.position = self.position, self.position + 1
             if here == index:
-                return frame if checksum(frame) == self.table.check[index] else None
+                return frame if by_time_alone or checksum(frame) == self.table.check[index] else None
         return None
 
 

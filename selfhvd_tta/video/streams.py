@@ -13,7 +13,7 @@ import av
 
 from selfhvd_tta.video.compat import disposition_bits, time_base_of
 from selfhvd_tta.video.conversion import Convert, codec_name, convert_stream
-from selfhvd_tta.video.decoding import Timeline
+from selfhvd_tta.video.decoding import Timeline, plural
 from selfhvd_tta.video.probe import DECODE_ERRORS, is_picture
 
 # Tags about the old file that would be wrong, or that the muxer writes itself.
@@ -39,11 +39,13 @@ class Copied:
         source: PyAV stream of the input container.
         output: PyAV stream of the output container.
         convert: changes a packet of the source into packets of the output (None: what is left); None copies.
+        lost: packets that could not be converted.
     """
 
     source: Any
     output: Any
     convert: Convert | None = None
+    lost: int = 0
 
 
 def clean_tags(tags: dict[str, str], container: str) -> dict[str, str]:
@@ -166,35 +168,62 @@ def earliest_packet(source: Any, streams: list[Any]) -> Fraction:
     return min(times, default=Fraction(0))
 
 
-def copied_packets(source: Any, streams: list[Copied], shift: Fraction) -> Iterator[tuple[Fraction, Any]]:
-    """Packets of the copied streams with their time in seconds, in the file's order, moved by ``shift`` seconds."""
+def copied_packets(
+    source: Any, streams: list[Copied], shift: Fraction, notes: list[str]
+) -> Iterator[tuple[Fraction, Any]]:
+    """Packets of the copied streams with their time in seconds, in the file's order, moved by ``shift`` seconds.
+
+    Damage ends up in ``notes``: what cannot be read or converted is left out.
+    """
     by_index = {item.source.index: item for item in streams}
     timelines = {item.source.index: Timeline(1, round(1 / time_base_of(item.source))) for item in streams}
     reached = Fraction(0)
-    for packet in source.demux([item.source for item in streams]) if streams else ():
-        if not packet.size:
-            continue
-        if packet.dts is None:
-            packet.dts = packet.pts
-        if packet.dts is None:
-            if not is_picture(packet.stream):
-                continue
-            packet.pts = packet.dts = 0
+    for packet in _demux(source, [item.source for item in streams], notes):
+        item = by_index[packet.stream.index]
         unit = time_base_of(packet)
-        ticks = round(shift / unit)
         late = (packet.pts - packet.dts) if packet.pts is not None else None
-        packet.dts = (timelines[packet.stream.index].place(packet.dts) or 0) + ticks
+        packet.dts = (timelines[packet.stream.index].place(packet.dts) or 0) + round(shift / unit)
         if late is not None:
             packet.pts = packet.dts + late
         reached = packet.dts * unit
-        item = by_index[packet.stream.index]
-        for made in [packet] if item.convert is None else item.convert(packet):
+        for made in [packet] if item.convert is None else _converted(item, packet):
             made.stream = item.output
             yield reached, made
     for item in streams:
-        for made in item.convert(None) if item.convert is not None else ():
+        for made in _converted(item, None) if item.convert is not None else ():
             made.stream = item.output
             yield reached, made
+        if item.lost:
+            notes.append(f"{describe(item.source)} has {plural(item.lost, 'packet')} that cannot be decoded, left out")
+
+
+def _demux(source: Any, streams: list[Any], notes: list[str]) -> Iterator[Any]:
+    """Packets with a time, up to the end of the file or of what can be read."""
+    packets = source.demux(streams) if streams else iter(())
+    while True:
+        try:
+            packet = next(packets, None)
+        except DECODE_ERRORS as error:
+            reason = getattr(error, "strerror", None) or error
+            notes.append(f"the other streams end early, where the file cannot be read any more ({reason})")
+            return
+        if packet is None:
+            return
+        if packet.size and packet.dts is None:
+            packet.dts = packet.pts
+            if packet.dts is None and is_picture(packet.stream):
+                packet.pts = packet.dts = 0
+        if packet.size and packet.dts is not None:
+            yield packet
+
+
+def _converted(item: Copied, packet: Any) -> list[Any]:
+    assert item.convert is not None
+    try:
+        return item.convert(packet)
+    except DECODE_ERRORS:
+        item.lost += 1
+        return []
 
 
 def interleave(video: Iterator[tuple[Fraction, Any]], others: Iterator[tuple[Fraction, Any]]) -> Iterator[Any]:

@@ -174,9 +174,11 @@ def match(blurry: Frames, sharp: Frames) -> None:
     """
     if not (isinstance(blurry, PictureFrames) and isinstance(sharp, PictureFrames)):
         return
+    ours: Sequence[int | None]
+    theirs: Sequence[int | None]
     ours, theirs = ([number(p) for p in frames.paths] for frames in (blurry, sharp))
     if None in ours or None in theirs:
-        ours, theirs = ([i for i, _ in enumerate(frames.paths)] for frames in (blurry, sharp))
+        ours, theirs = (list(range(len(frames.paths))) for frames in (blurry, sharp))
     if ours != theirs:
         odd = sorted({*ours} ^ {*theirs}, key=str)[:3]
         raise InputError(

@@ -1,0 +1,237 @@
+"""``bench``: test-time adaptation over a data set, scored against its ground truth.
+
+For every video: scan, restore with the pretrained backbone, adapt from the pretrained weights, restore again with the
+weights of the *last* step. A video's ground truth is opened for scoring only, when its outputs are being made by
+weights that no longer change; no step, no checkpoint and no setting is chosen by it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from selfhvd_tta import __version__
+from selfhvd_tta.errors import DiskError, InputError, SelfHVDError, UsageError
+from selfhvd_tta.evaluation import table, trial
+from selfhvd_tta.evaluation.frames import Frames, PictureFrames
+from selfhvd_tta.evaluation.method import Subject
+from selfhvd_tta.evaluation.niqe import NIQE
+from selfhvd_tta.evaluation.protocols import Pair, Protocol, discover
+from selfhvd_tta.evaluation.scoring import NoReference
+from selfhvd_tta.events import Listener, Note, Progress, ignore
+from selfhvd_tta.settings import Settings
+
+RESULTS, TABLE, VIDEOS, FRAMES, JOINT = "results.json", "results.md", "videos", "frames", "joint.safetensors"
+# What can go wrong with one video and leaves the others alone.
+VIDEO_ERRORS = (SelfHVDError, ValueError, RuntimeError, OSError, cv2.error)
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class BenchSettings:
+    """How a benchmark is run.
+
+    Attributes:
+        protocol: id of a protocol plug-in.
+        joint: adapt one model to all videos together, as DADeblur does; else each video gets its own.
+        skip: frames left out of the score at both ends; None: as the protocol's published figures do.
+        temporal: measure warping error, flicker and shift as well.
+        niqe: parameter file of NIQE (``.npz``); None leaves NIQE out.
+        videos: only videos whose name contains one of these; all if empty.
+        save_frames: write the outputs as PNG.
+    """
+
+    protocol: str
+    joint: bool = False
+    skip: tuple[int, int] | None = None
+    temporal: bool = True
+    niqe: Path | None = None
+    videos: tuple[str, ...] = ()
+    save_frames: bool = False
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """What came out.
+
+    Attributes:
+        folder: where ``results.json`` and ``results.md`` are.
+        videos: one row per finished video, in order.
+        mean: mean over videos, by method and measure.
+        failed: name and reason of each video that could not be run.
+        markdown: the table.
+    """
+
+    folder: Path
+    videos: list[Row]
+    mean: dict[str, dict[str, float]]
+    failed: dict[str, str]
+    markdown: str
+
+
+def find_pairs(root: Path, bench: BenchSettings, listen: Listener) -> tuple[Protocol, list[Pair]]:
+    """The videos of a data set.
+
+    Raises:
+        UsageError: no such protocol.
+        InputError: no video was found, or none of the names that were asked for.
+    """
+    known = discover()
+    if bench.protocol not in known:
+        raise UsageError(f"unknown protocol '{bench.protocol}'", f"Known are: {', '.join(known)}.")
+    protocol = known[bench.protocol]
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder", "Give the folder that holds the data set.")
+    pairs = protocol.find(root, lambda text: listen(Note(text, "warning")))
+    layouts = "; ".join(protocol.layout)
+    if not pairs:
+        raise InputError(f"{root}: no videos in the layout of '{protocol.id}'", f"It knows: {layouts}")
+    if bench.videos:
+        pairs = [p for p in pairs if any(part in p.name for part in bench.videos)]
+        if not pairs:
+            raise InputError(f"{root}: no video is named {' or '.join(bench.videos)}", "Check --video.")
+    return protocol, pairs
+
+
+def run_bench(
+    root: Path,
+    out: Path,
+    bench: BenchSettings,
+    settings: Settings | None = None,
+    listen: Listener = ignore,
+    no_reference: dict[str, NoReference] | None = None,
+) -> BenchResult:
+    """Run the method over a data set and save the table.
+
+    Videos that were finished under the same settings before are not run again. A video that fails is reported and the
+    others go on.
+
+    Args:
+        root: the data set.
+        out: results go to ``results.json`` and ``results.md`` in it, and one JSON per video.
+        bench: protocol and what to measure.
+        settings: of the method; None for the defaults.
+        listen: gets progress and notes.
+        no_reference: measures of single frames without ground truth, by name.
+
+    Raises:
+        InputError, UsageError: as :func:`find_pairs`.
+        DeviceError, WeightsError: the method cannot start at all.
+        DiskError: results cannot be written.
+    """
+    settings = settings or Settings()
+    protocol, pairs = find_pairs(root, bench, listen)
+    if bench.joint and settings.method == "transfer":
+        raise UsageError("--joint adapts a network, and --method transfer has none", "Leave one of them out.")
+    measures = dict(no_reference or {})
+    if bench.niqe is not None:
+        measures["niqe"] = NIQE.load(bench.niqe)
+    subject = Subject(settings, listen)
+    skip = protocol.skip if bench.skip is None else bench.skip
+    head: Row = {
+        "protocol": protocol.id,
+        "root": root.name,
+        "joint": bench.joint,
+        "skipped_ends": list(skip),
+        "temporal": bench.temporal,
+        "measures": sorted(measures),
+        "version": __version__,
+        "subject": subject.names,
+        "settings": {k: v for k, v in asdict(settings).items() if k != "output"},
+    }
+    trial_settings = trial.TrialSettings(settings, skip, bench.temporal, measures)
+    return _Run(out, bench, trial_settings, subject, head, listen).all(pairs)
+
+
+@dataclass
+class _Run:
+    out: Path
+    bench: BenchSettings
+    settings: trial.TrialSettings
+    subject: Subject
+    head: Row
+    listen: Listener
+
+    def all(self, pairs: list[Pair]) -> BenchResult:
+        failed = {p.name: p.problem for p in pairs if p.problem}
+        sound = [p for p in pairs if not p.problem]
+        prints = {p.name: self._fingerprint([p]) for p in sound}
+        done = {p.name: row for p in sound if (row := self._finished(p.name, prints[p.name])) is not None}
+        if done:
+            self.listen(Note(f"{len(done)} of {len(pairs)} videos were finished before"))
+        joint = None
+        if self.bench.joint and len(done) < len(sound):
+            joint = trial.adapt_jointly(
+                self.subject, sound, self.settings, self.out / JOINT, self._fingerprint(sound), self.listen
+            )
+        for position, pair in enumerate(pairs):
+            if pair.name not in done and pair.name not in failed:
+                try:
+                    row = trial.run_video(self.subject, pair, self.settings, joint, self._frames(pair), self.listen)
+                except VIDEO_ERRORS as error:
+                    failed[pair.name] = str(error) or type(error).__name__
+                else:
+                    done[pair.name] = row
+                    self._write(self._row_path(pair.name), {"fingerprint": prints[pair.name], "row": row})
+            if pair.name in failed:
+                self.listen(Note(f"{pair.name}: {failed[pair.name]}", "warning"))
+            self.listen(Progress("bench", position + 1, len(pairs), "videos"))
+        return self._save([done[p.name] for p in pairs if p.name in done], failed)
+
+    def _frames(self, pair: Pair) -> Path | None:
+        return self.out / FRAMES / _safe(pair.name) if self.bench.save_frames else None
+
+    def _row_path(self, name: str) -> Path:
+        return self.out / VIDEOS / f"{_safe(name)}.json"
+
+    def _fingerprint(self, pairs: list[Pair]) -> str:
+        """Of everything that decides a video's row."""
+        files = [
+            (pair.name, [_identity(frames) for frames in (pair.blurry, pair.sharp) if frames is not None])
+            for pair in pairs
+        ]
+        return hashlib.sha256(json.dumps([self.head, files], sort_keys=True).encode()).hexdigest()
+
+    def _finished(self, name: str, fingerprint: str) -> Row | None:
+        path = self._row_path(name)
+        if not path.exists():
+            return None
+        try:
+            saved = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            self.listen(Note(f"{path} is damaged: the video is run again", "warning"))
+            return None
+        return saved["row"] if saved.get("fingerprint") == fingerprint else None
+
+    def _write(self, path: Path, content: Row | str) -> None:
+        text = content if isinstance(content, str) else json.dumps(content, indent=1, allow_nan=False) + "\n"
+        temporary = path.with_name(f".{path.name}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(text, encoding="utf-8")
+            temporary.replace(path)
+        except OSError as error:
+            raise DiskError(f"{path}: {error.strerror or error}", "Choose another --output.") from error
+
+    def _save(self, rows: list[Row], failed: dict[str, str]) -> BenchResult:
+        mean = table.mean_of(rows)
+        markdown = table.markdown(self.head, rows, mean, failed)
+        self._write(self.out / RESULTS, {**self.head, "videos": rows, "mean": mean, "failed": failed})
+        self._write(self.out / TABLE, markdown)
+        return BenchResult(self.out, rows, mean, failed, markdown)
+
+
+def _identity(frames: Frames) -> list[tuple[str, int, int]]:
+    paths = frames.paths if isinstance(frames, PictureFrames) else [Path(frames.name)]
+    return [(p.name, (stat := p.stat()).st_size, stat.st_mtime_ns) for p in paths]
+
+
+def _safe(name: str) -> str:
+    """A file name for a video's name; different names stay different."""
+    plain = "".join(c if c.isalnum() or c in "-._" else "_" for c in name)
+    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"

@@ -1,0 +1,99 @@
+"""How well the sharp frames of simulated clips are found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from selfhvd_tta.method.clues import Clues, laplacian_variance, select_clues
+from selfhvd_tta.settings import ClueSettings
+from selfhvd_tta.training.simulate import SimulatedClip
+from selfhvd_tta.video.shots import ShotDetector
+
+
+@dataclass(frozen=True)
+class ClueAccuracy:
+    """Agreement of the selected frames with the simulator's labels, over all frames of all clips.
+
+    Attributes:
+        frames: how many.
+        accuracy: share of the frames whose selection agrees with the label.
+        precision: share of the selected frames that are labelled sharp.
+        recall: share of the frames labelled sharp that are selected.
+        ranking: probability that of a sharp and a blurry frame of one clip the sharp one has the larger v_l (the area
+            under the ROC curve), whatever the threshold; mean over the clips that have both.
+        base_rate: share of the frames labelled sharp.
+        extent_selected: median blur of the selected frames, pixels.
+        extent_rejected: median blur of the others, pixels.
+    """
+
+    frames: int
+    accuracy: float
+    precision: float
+    recall: float
+    ranking: float
+    base_rate: float
+    extent_selected: float
+    extent_rejected: float
+
+
+def find_clues(frames: Iterable[NDArray[np.uint8]], settings: ClueSettings) -> Clues:
+    """Clues of (H, W, 3) uint8 RGB frames, with shots detected."""
+    detector = ShotDetector()
+    values = []
+    for frame in frames:
+        y = np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8)
+        detector.add(y)
+        values.append(laplacian_variance(y))
+    return select_clues(np.asarray(values), detector.shots(), settings)
+
+
+def ranking(sharpness: NDArray[np.float64], label: NDArray[np.bool_]) -> float:
+    """Area under the ROC curve; NaN where one of the classes is empty. Equal values count half."""
+    sharp, blurry = sharpness[label], sharpness[~label]
+    if not sharp.size or not blurry.size:
+        return float("nan")
+    gap = sharp[:, None] - blurry[None, :]
+    return float(((gap > 0) + 0.5 * (gap == 0)).mean())
+
+
+def clue_accuracy(
+    clips: Iterable[SimulatedClip], settings: ClueSettings | None = None, limit: float = 1.0
+) -> ClueAccuracy:
+    """Select clues in simulated clips and compare them with what is known.
+
+    Args:
+        clips: one after the other.
+        settings: how clues are selected; None for the defaults.
+        limit: blur in pixels below which a frame is labelled sharp.
+
+    Raises:
+        ValueError: there is no clip.
+    """
+    selected, labels, extents, ranks = [], [], [], []
+    for clip in clips:
+        clues = find_clues(clip.blurry, settings or ClueSettings())
+        label = clip.extent < limit
+        selected.append(clues.sharp)
+        labels.append(label)
+        extents.append(clip.extent)
+        ranks.append(ranking(clues.sharpness, label))
+    if not selected:
+        raise ValueError("no clip to measure on")
+    chosen, truth, extent = np.concatenate(selected), np.concatenate(labels), np.concatenate(extents)
+    hits = int((chosen & truth).sum())
+    known = [r for r in ranks if not np.isnan(r)]
+    return ClueAccuracy(
+        frames=len(chosen),
+        accuracy=float((chosen == truth).mean()),
+        precision=hits / int(chosen.sum()),
+        recall=hits / int(truth.sum()) if truth.any() else float("nan"),
+        ranking=float(np.mean(known)) if known else float("nan"),
+        base_rate=float(truth.mean()),
+        extent_selected=float(np.median(extent[chosen])),
+        extent_rejected=float(np.median(extent[~chosen])) if (~chosen).any() else float("nan"),
+    )

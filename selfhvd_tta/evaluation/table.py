@@ -1,0 +1,104 @@
+"""The table of a benchmark: means over videos, and Markdown."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+Row = dict[str, Any]
+METHODS = ("input", "backbone", "transfer", "adapted", "adapted+detail")
+# Measure, heading, digits.
+COLUMNS = (
+    ("psnr", "PSNR", 2),
+    ("ssim", "SSIM", 4),
+    ("psnr_blurry", "PSNR of blurry frames", 2),
+    ("dadeblur_psnr", "PSNR (DADeblur's)", 2),
+    ("dadeblur_ssim", "SSIM (DADeblur's)", 4),
+    ("warping_error", "warping error", 2),
+    ("flicker", "flicker", 3),
+    ("shift_median", "shift, median px", 2),
+    ("shift_p95", "shift, 95 % px", 2),
+    ("niqe", "NIQE", 2),
+    ("seconds", "restoring, s", 1),
+)
+
+
+def mean_of(rows: list[Row]) -> dict[str, dict[str, float]]:
+    """Mean over videos, every video counting once, by method and measure.
+
+    A measure that some video lacks is averaged over the others.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for method in METHODS:
+        measured = [row["methods"][method] for row in rows if method in row["methods"]]
+        names = list(dict.fromkeys(n for one in measured for n in one))
+        if measured:
+            found[method] = {
+                name: math.fsum(values := [one[name] for one in measured if name in one]) / len(values)
+                for name in names
+            }
+    return found
+
+
+def _columns(methods: dict[str, dict[str, float]]) -> list[tuple[str, str, int]]:
+    known = {name for name, _, _ in COLUMNS}
+    present = {name for one in methods.values() for name in one}
+    extra = sorted(present - known - {"ssim_blurry"})
+    return [c for c in COLUMNS if c[0] in present] + [(name, name, 3) for name in extra]
+
+
+def _grid(head: list[str], body: list[list[str]]) -> list[str]:
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    return ["| " + " | ".join(line) + " |" for line in (head, rule, *body)]
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def markdown(head: Row, rows: list[Row], mean: dict[str, dict[str, float]], failed: dict[str, str]) -> str:
+    """The table as Markdown: means by method, then every video."""
+    subject = ", ".join(f"{k} {v}" for k, v in head["subject"].items())
+    first, last = head["skipped_ends"]
+    plan = head["settings"]["adaptation"]
+    how = "one model for the whole set" if head["joint"] else "each video by itself"
+    lines = [
+        f"# {head['protocol']}: {head['root']}",
+        "",
+        f"selfhvd-tta {head['version']}; {subject}. {plan['iters']} steps, {how}; seed "
+        f"{head['settings']['runtime']['seed']}. Mean over {len(rows)} videos; frames left out at the ends: {first} + "
+        f"{last}. The weights of the last step are scored; no ground truth is read before adaptation has ended.",
+        "",
+    ]
+    if mean:
+        columns = _columns(mean)
+        body = [[m, *(_number(mean[m].get(n), d) for n, _, d in columns)] for m in mean]
+        lines += _grid(["mean over videos", *(title for _, title, _ in columns)], body)
+        lines += [
+            "",
+            "Columns marked DADeblur's follow that code's own definitions: compare them with its figures only.",
+            "",
+        ]
+        lines += _videos(rows, list(mean))
+    if failed:
+        lines += ["", "## Failed", "", *(f"- {name}: {reason}" for name, reason in failed.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _videos(rows: list[Row], methods: list[str]) -> list[str]:
+    with_truth = any("psnr" in one for row in rows for one in row["methods"].values())
+    head = ["video", "frames", "sharp"]
+    head += [f"{m}, PSNR / SSIM" for m in methods] if with_truth else []
+    head += ["adapting, s", "peak memory, GB"]
+    body = []
+    for row in rows:
+        note = "" if row["action"] != "passed through" else " (passed through)"
+        line = [row["video"] + note, str(row["scored"]), str(row["sharp_frames"])]
+        if with_truth:
+            for m in methods:
+                one = row["methods"].get(m, {})
+                line.append(f"{_number(one.get('psnr'), 2)} / {_number(one.get('ssim'), 4)}")
+        size = row["peak_memory"]
+        line += [_number(row.get("seconds_adaptation"), 1), _number(size and size / 1e9, 2)]
+        body.append(line)
+    return ["## Videos", "", *_grid(head, body)]

@@ -1,0 +1,111 @@
+"""Clue selection against the simulator's labels, and videos that are not of the usual kind."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+
+from selfhvd_tta.evaluation.clue_accuracy import clue_accuracy, find_clues, ranking
+from selfhvd_tta.inspection import judge
+from selfhvd_tta.settings import ClueSettings
+from selfhvd_tta.training.photos import bundled_photo
+from selfhvd_tta.training.simulate import ShakeSettings, SimulatedClip, simulate_clip
+
+SHAKE = ShakeSettings(width=128, height=96, frames=32, subframes=(5, 13))
+SETTINGS = ClueSettings()
+
+
+def clip(name: str = "coffee.png", seed: int = 1, **changes: object) -> SimulatedClip:
+    return simulate_clip(bundled_photo(name), replace(SHAKE, **changes), seed)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def shaken() -> SimulatedClip:
+    return clip()
+
+
+def test_selection_agrees_with_the_labels() -> None:
+    clips = [clip(name, seed) for seed, name in enumerate(("coffee.png", "astronaut.png", "chelsea.png", "grass.png"))]
+    found = clue_accuracy(clips, limit=3.0)
+    assert found.frames == 4 * 32
+    assert found.accuracy > 0.8
+    assert found.ranking > 0.93
+    assert found.extent_selected < 0.4 * found.extent_rejected
+    assert clue_accuracy(clips).recall > 0.9
+
+
+def test_ranking_counts_pairs() -> None:
+    values = np.array([1.0, 2.0, 3.0, 3.0])
+    assert ranking(values, np.array([False, False, True, True])) == 1
+    assert ranking(values, np.array([False, False, False, True])) == pytest.approx(2.5 / 3)
+    assert np.isnan(ranking(values, np.ones(4, bool)))
+
+
+def test_no_clips_no_figure() -> None:
+    with pytest.raises(ValueError, match="no clip"):
+        clue_accuracy([])
+
+
+def helpful(frames: np.ndarray) -> bool:
+    return judge(find_clues(frames, SETTINGS), SETTINGS)[0]
+
+
+def test_a_shaken_clip_can_be_helped(shaken: SimulatedClip) -> None:
+    assert helpful(shaken.blurry)
+
+
+def test_all_sharp_is_left_alone(shaken: SimulatedClip) -> None:
+    assert not helpful(shaken.sharp)
+
+
+def test_all_blurry_is_left_alone(shaken: SimulatedClip) -> None:
+    """Out of focus throughout: no frame can teach another one."""
+    assert not helpful(np.stack([cv2.GaussianBlur(f, (0, 0), 4) for f in shaken.sharp]))
+
+
+def test_noise_alone_is_left_alone(shaken: SimulatedClip) -> None:
+    rng = np.random.default_rng(0)
+    noisy = shaken.sharp + rng.normal(0, 8, shaken.sharp.shape)
+    assert not helpful(np.clip(noisy, 0, 255).astype(np.uint8))
+
+
+def test_clues_survive_noise(shaken: SimulatedClip) -> None:
+    clean = find_clues(shaken.blurry, SETTINGS)
+    rng = np.random.default_rng(0)
+    noisy = np.clip(shaken.blurry + rng.normal(0, 4, shaken.blurry.shape), 0, 255).astype(np.uint8)
+    assert np.corrcoef(clean.sharpness, find_clues(noisy, SETTINGS).sharpness)[0, 1] > 0.98
+    assert (find_clues(noisy, SETTINGS).sharp == clean.sharp).mean() > 0.85
+
+
+def test_a_slow_change_of_exposure_is_left_alone(shaken: SimulatedClip) -> None:
+    """v_l goes with the square of the brightness, but neighbours change together."""
+    gain = np.linspace(1.0, 0.6, len(shaken.sharp))
+    assert not helpful(np.stack([(f * g).astype(np.uint8) for f, g in zip(shaken.sharp, gain, strict=True)]))
+
+
+def test_clues_survive_a_change_of_exposure(shaken: SimulatedClip) -> None:
+    gain = np.linspace(1.0, 0.6, len(shaken.blurry))
+    dimmed = np.stack([(f * g).astype(np.uint8) for f, g in zip(shaken.blurry, gain, strict=True)])
+    assert helpful(dimmed)
+    clues = find_clues(dimmed, SETTINGS)
+    for start in range(0, len(dimmed), SETTINGS.segment):
+        assert clues.sharp[start : start + SETTINGS.segment].any()
+
+
+def test_a_fade_is_one_shot_and_its_dark_frames_are_no_clues(shaken: SimulatedClip) -> None:
+    gain = np.concatenate([np.ones(20), np.linspace(1, 0, 12)])
+    faded = np.stack([(f * g).astype(np.uint8) for f, g in zip(shaken.blurry, gain, strict=True)])
+    clues = find_clues(faded, SETTINGS)
+    assert len(clues.shots) == 1
+    assert not clues.sharp[-4:].any()
+
+
+def test_nothing_crosses_a_cut() -> None:
+    first, second = clip("coffee.png", 1), clip("astronaut.png", 2)
+    clues = find_clues(np.concatenate([first.blurry, second.blurry]), SETTINGS)
+    assert clues.shots == (range(32), range(32, 64))
+    assert (clues.nearest[:32] < 32).all()
+    assert (clues.nearest[32:] >= 32).all()

@@ -176,13 +176,14 @@ def test_learning_rate_warms_up_and_anneals(config: PretrainConfig) -> None:
     assert learning_rate(settings, 99, 1.0) == pytest.approx(0.1)
 
 
-def test_loss_is_zero_at_the_target_and_weighs_detail() -> None:
+def test_loss_is_zero_at_the_target_quadratic_near_it_and_linear_far_away() -> None:
     target = torch.rand(1, 2, 3, 16, 16)
-    assert float(restoration_loss(target, target, 0.02)) < 2e-3
-    ripple = 0.1 * (-1.0) ** torch.arange(16).expand(1, 2, 3, 16, 16)
-    plain, weighted = (float(restoration_loss(target + ripple, target, w)) for w in (0.0, 0.02))
-    assert plain == pytest.approx(0.1, rel=1e-3)
-    assert weighted > plain
+    zero, near, twice_near, far, twice_far = (
+        float(restoration_loss(target + offset, target, 0.05)) for offset in (0.0, 0.005, 0.01, 2.0, 4.0)
+    )
+    assert zero == pytest.approx(0, abs=1e-8)
+    assert twice_near / near == pytest.approx(4, rel=0.05)
+    assert twice_far / far == pytest.approx(2, rel=0.05)
 
 
 def test_pool_renews_one_clip_at_a_time(config: PretrainConfig, tmp_path: Path) -> None:

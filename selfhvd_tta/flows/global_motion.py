@@ -22,6 +22,8 @@ from selfhvd_tta.flows.homography_fit import linear, rescaled, tone, warp
 
 __all__ = ["FLOW", "GlobalMotion", "GlobalMotionFirst", "estimate_homography"]
 
+# Forward-backward error in working pixels up to which the directions of the inner flow are averaged; not at twice that.
+NEARLY = 0.5
 # Scale in working pixels over which two explanations of the same place are compared.
 EVIDENCE_SCALE = 5.0
 # The residual flow has to lower the squared difference by this factor before it is believed ...
@@ -105,7 +107,7 @@ class GlobalMotionFirst(FlowEstimator):
             nothing = torch.zeros_like(observed[:, :2], device="cpu")
             return nothing, nothing
         there, back = self.inner.both(observed, predicted)
-        return there.flow.cpu(), back.flow.cpu()
+        return _reconciled(there.flow.cpu(), back.flow.cpu())
 
 
 def _resized(frame: Tensor, side: int) -> Tensor:
@@ -127,6 +129,21 @@ def _blur_matched(blurry: Tensor, sharp: Tensor, motion: GlobalMotion) -> tuple[
     moved = (warp(linear(plane), motion.matrix, cv2.INTER_CUBIC) for plane in sharp[0].numpy())
     predicted = developed([motion.path.blur(plane) for plane in moved])
     return observed.clamp(0, 1), (motion.gain * predicted + motion.offset).clamp(0, 1)
+
+
+def _reconciled(there: Tensor, back: Tensor) -> tuple[Tensor, Tensor]:
+    """Two measurements of the same motion: where they nearly agree, their mean, in both directions.
+
+    Where they do not (occlusions, mistakes) they stay as they are, for the forward-backward check to see.
+    """
+
+    def towards(flow: Tensor, other: Tensor) -> Tensor:
+        a, b = (each[0].permute(1, 2, 0).numpy() for each in (flow, other))
+        gap = a + _moved(b, a)
+        share = np.clip(2 - np.linalg.norm(gap, axis=-1) / NEARLY, 0, 1)[..., None]
+        return torch.from_numpy(a - 0.5 * share * gap).float().permute(2, 0, 1)[None]
+
+    return towards(there, back), towards(back, there)
 
 
 def _believed(from_: Tensor, to: Tensor, residual: Tensor, noise: float) -> tuple[Tensor, Tensor]:
@@ -176,7 +193,7 @@ def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _moved(image: np.ndarray, flow: np.ndarray) -> np.ndarray:
-    height, width = image.shape
+    height, width = image.shape[:2]
     xs, ys = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     return cv2.remap(image, xs + flow[..., 0], ys + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 

@@ -72,7 +72,7 @@ class AlignmentSettings:
     occlusion_scale: float = 0.5
     uncertainty: bool = True
     occlusion: bool = True
-    teachers: int = 5
+    teachers: int = 7
     teacher_reach: int = 20
     teacher_advantage: float = 1.5
     photometric: bool = True

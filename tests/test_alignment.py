@@ -33,12 +33,14 @@ def test_inside_marks_what_leaves_the_frame() -> None:
 
 @pytest.mark.parametrize(("error", "expected"), [(0.0, 1.0), (1.0, 0.5), (1.5, 0.25), (2.0, 0.0), (7.0, 0.0)])
 def test_occlusion_mask_falls_with_forward_backward_error(error: float, expected: float) -> None:
-    mask = occlusion_mask(constant_flow(2, 1), constant_flow(-2 + error, -1), scale=0.5)
+    there = warp(constant_flow(-2 + error, -1), constant_flow(2, 1))
+    mask = occlusion_mask(constant_flow(2, 1), there, scale=0.5)
     assert mask[0, 0, 5, 5] == pytest.approx(expected, abs=1e-5)
 
 
 def test_pixels_from_outside_the_frame_have_no_mask() -> None:
-    mask = occlusion_mask(constant_flow(4, 0), constant_flow(-4, 0), scale=0.5)
+    there = warp(constant_flow(-4, 0), constant_flow(4, 0))
+    mask = occlusion_mask(constant_flow(4, 0), there, scale=0.5)
     assert mask[0, 0, 6, 12:].abs().max() == 0
     assert mask[0, 0, 6, 4:11].min() == pytest.approx(1)
 

@@ -62,19 +62,18 @@ def inside(flow: Tensor) -> Tensor:
     return ((x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)).to(flow.dtype)
 
 
-def occlusion_mask(forward: Tensor, backward: Tensor, scale: float) -> Tensor:
+def occlusion_mask(forward: Tensor, backward_there: Tensor, scale: float) -> Tensor:
     """M_occ (Eq. 5, turned so that 1 = visible): 1 - min(s * |W(W(G; F_ji); F_ij) - G|, 1).
 
     Args:
         forward: F_{i->j}, (B, 2, H, W), pixels, on the grid of frame i.
-        backward: F_{j->i}, (B, 2, H, W), on the grid of frame j.
+        backward_there: W(F_{j->i}; F_{i->j}), the flow back, where the forward flow leads: (B, 2, H, W).
         scale: s, per pixel of forward-backward error.
 
     Returns:
         (B, 1, H, W) in [0, 1]; 0 where frame i leaves frame j.
     """
-    round_trip = forward + warp(backward, forward)
-    error = round_trip.norm(dim=1, keepdim=True)
+    error = (forward + backward_there).norm(dim=1, keepdim=True)
     return (1 - (scale * error).clamp(max=1)) * inside(forward)
 
 
@@ -87,12 +86,14 @@ def align_by_flow(sharp: Tensor, forward: FlowField, backward: FlowField, settin
         backward: from the sharp frame to the frame to be labelled (F_{j->i}).
         settings: which of the masks are used, and Eq. 5's scale.
     """
-    image = warp(sharp, forward.flow)
-    visible = occlusion_mask(forward.flow, backward.flow, settings.occlusion_scale)
+    # One pass of the sampler for all that follows the same flow.
+    there = warp(torch.cat((sharp, backward.flow, backward.certainty), dim=1), forward.flow)
+    image, backward_there, certainty_there = there.split((3, 2, 1), dim=1)
+    visible = occlusion_mask(forward.flow, backward_there, settings.occlusion_scale)
     mask = visible if settings.occlusion else inside(forward.flow)
     if settings.uncertainty:
         # Eq. 4: the certainty found on the sharp frame's grid is warped along; a pixel is trusted if both are.
-        mask = mask * forward.certainty * warp(backward.certainty, forward.flow)
+        mask = mask * forward.certainty * certainty_there
     return Aligned(image=image, mask=mask, occlusion=visible)
 
 

@@ -19,6 +19,8 @@ from selfhvd_tta.method.alignment import Aligned, align
 from selfhvd_tta.method.clues import Clues
 from selfhvd_tta.settings import AlignmentSettings
 
+FINEST_SIGMA = 1.5  # pixels: below it a Gaussian is no longer one
+
 
 def low_pass(frames: Tensor, sigma: float) -> Tensor:
     """Gaussian blur of (B, C, H, W) frames by ``sigma`` pixels, borders replicated."""
@@ -47,13 +49,20 @@ def photometric_agreement(aligned: Tensor, observed: Tensor, sigma: float, toler
     Returns:
         (B, 1, H, W) in [0, 1], 1 = explains it.
     """
-    a, b = low_pass(aligned, sigma), low_pass(observed, sigma)
+    # What is going to be smooth can be looked at from further away: many times less work on large frames.
+    factor = max(1, int(sigma / FINEST_SIGMA))
+    small = [F.avg_pool2d(x, factor, ceil_mode=True, count_include_pad=False) for x in (aligned, observed)]
+    a, b = (low_pass(x, sigma / factor) for x in small)
     difference = (a - b).abs().mean(dim=1, keepdim=True)
     grey = b.mean(dim=1, keepdim=True)
     dx = F.pad(grey[..., :, 1:] - grey[..., :, :-1], (0, 1, 0, 0), mode="replicate")
     dy = F.pad(grey[..., 1:, :] - grey[..., :-1, :], (0, 0, 0, 1), mode="replicate")
-    allowed = tolerance + shift * (dx.square() + dy.square()).sqrt()
-    return torch.exp(-((difference / allowed) ** 2))
+    # A gradient per pixel of the small frame: a shift by so many of its pixels.
+    allowed = tolerance + shift / factor * (dx.square() + dy.square()).sqrt()
+    agreement = torch.exp(-((difference / allowed) ** 2))
+    if factor == 1:
+        return agreement
+    return F.interpolate(agreement, size=observed.shape[-2:], mode="bilinear", align_corners=False)
 
 
 @dataclass(frozen=True)

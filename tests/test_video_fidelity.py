@@ -207,7 +207,7 @@ ODD = [
     # size, output codec, output format
     ((63, 49), "h264", "yuv444p"),
     ((64, 49), "h264", "yuv444p"),
-    ((63, 48), "hevc", "yuv444p"),
+    ((73, 48), "hevc", "yuv444p"),
     ((63, 49), "av1", "yuv420p"),
     ((1, 1), "h264", "yuv444p"),
     ((2, 2), "h264", "yuv420p"),
@@ -229,7 +229,10 @@ def test_odd_sizes_stay(tmp_path: Path, size: tuple[int, int], codec: str, expec
 
 def test_too_small_for_the_encoder(tmp_path: Path) -> None:
     source = make_clip(tmp_path / "in.mkv", [0, 40], Fraction(1, 1000), codec="ffv1", size=(8, 8))
-    with pytest.raises(UsageError, match="HEVC cannot encode 8x8"):
+    with pytest.raises(UsageError, match="HEVC needs a width of 64"):
+        identity(source, tmp_path / "out.mp4", codec="hevc")
+    source = make_clip(tmp_path / "in.mkv", [0, 40], Fraction(1, 1000), codec="ffv1", size=(64, 8))
+    with pytest.raises(UsageError, match="HEVC cannot encode 64x8"):
         identity(source, tmp_path / "out.mp4", codec="hevc")
     assert [p.name for p in tmp_path.iterdir()] == ["in.mkv"]
 

@@ -35,6 +35,8 @@ AV1_PRESETS = {
     "placebo": 1,
 }
 _CPU_AVX_512F = 13  # OpenCV's number, which its Python module does not name
+# x265 writes past its own memory in pictures up to 48 pixels wide, and crashes sooner or later.
+NARROWEST_HEVC = 64
 SUBSAMPLING = {(1, 1): "420", (1, 0): "422", (0, 0): "444"}
 
 
@@ -107,7 +109,11 @@ def choose_encoding(info: VideoInfo, settings: OutputSettings) -> Encoding:
         UsageError: the encoder is not in this build of PyAV, or the quality is out of its range.
     """
     layout = info.layout
-    codec = settings.codec or ("hevc" if layout.bits > 8 else "h264")
+    codec = settings.codec or ("hevc" if layout.bits > 8 and info.width >= NARROWEST_HEVC else "h264")
+    if codec == "hevc" and info.width < NARROWEST_HEVC:
+        raise UsageError(
+            f"HEVC needs a width of {NARROWEST_HEVC} pixels or more, not {info.width}", "Choose H.264 or FFV1."
+        )
     notes: list[str] = []
     pix_fmt = _pixel_format(info, codec, settings.chroma == "420", notes)
     out = PixelLayout.of(pix_fmt)

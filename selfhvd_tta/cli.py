@@ -12,9 +12,10 @@ import click
 import typer
 
 from selfhvd_tta import __version__
+from selfhvd_tta.cli_lab import lab
+from selfhvd_tta.cli_weights import weights_app
 from selfhvd_tta.console import Display, Style, show_error, show_lines, show_table
 from selfhvd_tta.errors import ExitCode, Interrupted, SelfHVDError
-from selfhvd_tta.events import Note, Progress
 from selfhvd_tta.settings import (
     AdaptationSettings,
     AlignmentSettings,
@@ -36,8 +37,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-weights_app = typer.Typer(help="Convert and publish network weights.", no_args_is_help=True)
 app.add_typer(weights_app, name="weights")
+app.add_typer(lab)
 
 
 A, P, R, W, D = AdaptationSettings(), AlignmentSettings(), RuntimeSettings(), OutputSettings(), Settings()
@@ -283,96 +284,6 @@ def models(
     show_table("\nFlows (--flow)", ("id", "variants", "code licence", "what"), rows)
     table = [(r.name, r.kind, r.state, r.size, r.licence, r.note) for r in models_overview()]
     show_table("\nWeights", ("name", "kind", "state", "size", "licence", "note"), table)
-
-
-@app.command()
-def pretrain(
-    photos: Annotated[list[Path], typer.Argument(help="Folders of sharp photographs.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run; an existing run is continued.")],
-    backbone: Annotated[str, typer.Option(help="id or id:variant.")] = "estrnn:lite",
-    steps: Annotated[int, typer.Option(help="Optimiser steps at most.", min=1)] = 200_000,
-    budget: Annotated[float | None, typer.Option(help="Minutes of training at most, over all parts of a run.")] = None,
-    crop: Annotated[int, typer.Option(help="Side of the training crops in pixels.")] = 96,
-    batch: Annotated[int, typer.Option(help="Clips per step.")] = 1,
-    precision: Annotated[Precision, typer.Option(help="Of the forward pass; auto: bf16 on a GPU.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    seed: Annotated[int, typer.Option(help="Of weights and data.")] = 0,
-    export: Annotated[Path | None, typer.Option(help="Write the result as .safetensors at the end.")] = None,
-    licence: Annotated[str, typer.Option(help="Stated in the exported file.")] = "",
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
-) -> None:
-    """Train a backbone on simulated handheld shake over your photographs."""
-    with Display() as display:
-        from selfhvd_tta.models import choose_device
-        from selfhvd_tta.training.pretrain import PretrainConfig, PretrainProgress, export_weights
-        from selfhvd_tta.training.pretrain import pretrain as run
-
-        where = choose_device(device, display)
-        half = precision == "bf16" or (precision == "auto" and where.type == "cuda")
-        network, _, variant = backbone.partition(":")
-        config = PretrainConfig(
-            photos=tuple(photos),
-            output=output,
-            backbone=network,
-            variant=variant or None,
-            steps=steps,
-            budget=None if budget is None else 60 * budget,
-            crop=crop,
-            batch=batch,
-            precision="bf16" if half else "fp32",
-            device=str(where),
-            seed=seed,
-        )
-
-        def tell(report: PretrainProgress) -> None:
-            values = [("loss", report.loss)]
-            if report.validation is not None:
-                values += [("gain_dB", report.validation.blurry), ("on_sharp_dB", report.validation.sharp)]
-            display(Progress("pretrain", report.step, steps, "steps", tuple(values)))
-
-        last = run(config, tell)
-        if export is not None:
-            export_weights(config, export, {"licence": licence} if licence else {})
-            display(Note(f"weights of step {last.step} written to {export}"))
-
-
-@weights_app.command("convert")
-def weights_convert(
-    checkpoint: Annotated[Path, typer.Argument(help="The authors' checkpoint (.pth, .tar).")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The .safetensors file to write.")],
-    backbone: Annotated[
-        str | None,
-        typer.Option(help="id or id:variant whose names and shapes the checkpoint must have. Default: not checked."),
-    ] = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
-) -> None:
-    """Turn an official checkpoint into a safetensors file; no code in it is run."""
-    from selfhvd_tta.models import find_backbone
-    from selfhvd_tta.weights import convert_checkpoint
-
-    expected, config = None, None
-    if backbone is not None:
-        descriptor, variant = find_backbone(backbone)
-        state = descriptor.build(**variant.config).state_dict()
-        expected = {name: tuple(tensor.shape) for name, tensor in state.items()}
-        config = {"backbone": descriptor.id, "variant": variant.name}
-    show_lines([str(convert_checkpoint(checkpoint, output, expected, config))])
-
-
-@weights_app.command("publish")
-def weights_publish(
-    file: Annotated[Path, typer.Argument(help="A file that --save-adapted or 'weights convert' wrote.")],
-    repository: Annotated[str, typer.Argument(help="owner/name on the Hub; created if it does not exist.")],
-    licence: Annotated[str, typer.Option(help="SPDX id, unless the file states one.")] = "",
-    about: Annotated[str, typer.Option(help="One paragraph for the model card.")] = "",
-    private: Annotated[bool, typer.Option("--private", help="Create a private repository.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
-) -> None:
-    """Push weights with a model card to your own account on the Hub."""
-    from selfhvd_tta.weights import publish
-
-    done = publish(file, repository, licence=licence, about=about, private=private)
-    show_lines([f"published: {done.url}", f"use it with: {done.use}"])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,0 +1,138 @@
+"""Commands for those who train and measure: pretrain, simulate, bench."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from selfhvd_tta.console import Display, show_lines
+from selfhvd_tta.errors import ExitCode
+from selfhvd_tta.events import Note, Progress
+from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, Method, Precision, RuntimeSettings, Settings
+
+lab = typer.Typer()
+A = AdaptationSettings()
+
+
+@lab.command()
+def pretrain(
+    photos: Annotated[list[Path], typer.Argument(help="Folders of sharp photographs.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run; an existing run is continued.")],
+    backbone: Annotated[str, typer.Option(help="id or id:variant.")] = "estrnn:lite",
+    steps: Annotated[int, typer.Option(help="Optimiser steps at most.", min=1)] = 200_000,
+    budget: Annotated[float | None, typer.Option(help="Minutes of training at most, over all parts of a run.")] = None,
+    crop: Annotated[int, typer.Option(help="Side of the training crops in pixels.")] = 96,
+    batch: Annotated[int, typer.Option(help="Clips per step.")] = 1,
+    precision: Annotated[Precision, typer.Option(help="Of the forward pass; auto: bf16 on a GPU.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Of weights and data.")] = 0,
+    export: Annotated[Path | None, typer.Option(help="Write the result as .safetensors at the end.")] = None,
+    licence: Annotated[str, typer.Option(help="Stated in the exported file.")] = "",
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Train a backbone on simulated handheld shake over your photographs."""
+    with Display() as display:
+        from selfhvd_tta.models import choose_device
+        from selfhvd_tta.training.pretrain import PretrainConfig, PretrainProgress, export_weights
+        from selfhvd_tta.training.pretrain import pretrain as run
+
+        where = choose_device(device, display)
+        half = precision == "bf16" or (precision == "auto" and where.type == "cuda")
+        network, _, variant = backbone.partition(":")
+        config = PretrainConfig(
+            photos=tuple(photos),
+            output=output,
+            backbone=network,
+            variant=variant or None,
+            steps=steps,
+            budget=None if budget is None else 60 * budget,
+            crop=crop,
+            batch=batch,
+            precision="bf16" if half else "fp32",
+            device=str(where),
+            seed=seed,
+        )
+
+        def tell(report: PretrainProgress) -> None:
+            values = [("loss", report.loss)]
+            if report.validation is not None:
+                values += [("gain_dB", report.validation.blurry), ("on_sharp_dB", report.validation.sharp)]
+            display(Progress("pretrain", report.step, steps, "steps", tuple(values)))
+
+        last = run(config, tell)
+        if export is not None:
+            export_weights(config, export, {"licence": licence} if licence else {})
+            display(Note(f"weights of step {last.step} written to {export}"))
+
+
+@lab.command()
+def simulate(
+    photos: Annotated[Path, typer.Argument(help="A folder of sharp photographs.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Where the data set goes, in BSD layout.")],
+    kind: Annotated[
+        Literal["camera", "texture", "object"],
+        typer.Option(help="camera: shake. texture: stronger shake. object: shake and a moving object."),
+    ] = "camera",
+    clips: Annotated[int | None, typer.Option(help="How many; default: one per photograph.", min=1)] = None,
+    seed: Annotated[int, typer.Option(help="Of the first clip.")] = 0,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Write shaky clips with ground truth and labels of the sharp frames."""
+    with Display() as display:
+        from selfhvd_tta.evaluation.dataset import write_dataset
+        from selfhvd_tta.training.simulate import preset
+
+        made = write_dataset(photos, output, preset(kind), clips, seed, display)
+    show_lines([f"{len(made)} clips in {output}; measure on them: selfhvd-tta bench {output} -o results"])
+
+
+@lab.command()
+def bench(
+    root: Annotated[Path, typer.Argument(help="Folder of the data set.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for results.json and results.md.")],
+    protocol: Annotated[str, typer.Option(help="bsd, realblur, rbvd or folder (pairs of blurry and sharp).")] = "bsd",
+    method: Annotated[Method, typer.Option(help="As for deblur.")] = "adapt",
+    backbone: Annotated[str, typer.Option(help="As for deblur.")] = "auto",
+    iters: Annotated[int, typer.Option(help="Steps per video; with --joint, altogether.")] = A.iters,
+    crop: Annotated[int, typer.Option(help="Side of the training crops in pixels.")] = A.crop,
+    clip_length: Annotated[int, typer.Option(help="Frames of a training clip.")] = A.clip_length,
+    flow: Annotated[str, typer.Option(help="As for deblur.")] = "auto",
+    detail: Annotated[bool, typer.Option(help="As for deblur.")] = True,
+    joint: Annotated[bool, typer.Option("--joint", help="Adapt one model to all videos, as DADeblur does.")] = False,
+    skip: Annotated[
+        int | None, typer.Option(help="Frames left out of the score at both ends; default: as published.")
+    ] = None,
+    video: Annotated[list[str] | None, typer.Option(help="Only videos whose name contains this.")] = None,
+    niqe: Annotated[Path | None, typer.Option(help="Parameter file (.npz) of NIQE, to report it.")] = None,
+    save_frames: Annotated[bool, typer.Option("--save-frames", help="Write the outputs as PNG.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Of every random draw.")] = 0,
+    offline: Annotated[bool, typer.Option("--offline", help="Use only weights that are on this machine.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Adapt to every video of a data set and score the results; no ground truth is read before that."""
+    with Display() as display:
+        from selfhvd_tta.evaluation.bench import BenchSettings, run_bench
+
+        settings = Settings(
+            method=method,
+            backbone=backbone,
+            detail=detail,
+            alignment=AlignmentSettings(flow=flow),
+            adaptation=AdaptationSettings(iters=iters, crop=crop, clip_length=clip_length),
+            runtime=RuntimeSettings(device=device, seed=seed, offline=offline),
+        )
+        plan = BenchSettings(
+            protocol=protocol,
+            joint=joint,
+            skip=None if skip is None else (skip, skip),
+            niqe=niqe,
+            videos=tuple(video or ()),
+            save_frames=save_frames,
+        )
+        result = run_bench(root, output, plan, settings, display)
+    show_lines([result.markdown, *(f"failed: {name}: {why}" for name, why in result.failed.items())])
+    if result.failed:
+        raise typer.Exit(ExitCode.BATCH_PARTLY_FAILED)

@@ -1,20 +1,20 @@
-"""The final file: segments joined, given their times, and muxed with everything else that the source holds."""
+"""The final file: the coded video, given its times, and muxed with everything else that the source holds."""
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import av
 import av.error
 
 from selfhvd_tta.video.compat import KEEP_BYTES, as_fraction, disposition_bits
 from selfhvd_tta.video.probe import VideoInfo, open_input
-from selfhvd_tta.video.segments import SegmentStore
+from selfhvd_tta.video.segments import CodedPacket
 from selfhvd_tta.video.streams import add_streams, clean_tags, copied_packets, interleave
 from selfhvd_tta.video.target import disk_errors
 from selfhvd_tta.video.timing import needed_shift, output_time_base, output_times
@@ -31,13 +31,33 @@ DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES,
 EXPENDABLE = ("data", "attachment", "subtitle", "picture")
 
 
-def join(
-    store: SegmentStore, info: VideoInfo, container: str, out: Path, faststart: bool, notes: list[str]
-) -> Fraction:
+class CodedVideo(Protocol):
+    """A video stream that is encoded already.
+
+    Attributes:
+        pts: presentation times of its frames in the source's time base, in order.
+        rate: nominal frames per second.
+        codec: ``h264``, ``hevc`` and so on.
+    """
+
+    @property
+    def pts(self) -> list[int]: ...
+    @property
+    def rate(self) -> Fraction: ...
+    @property
+    def codec(self) -> str: ...
+    def template(self) -> AbstractContextManager[Any]:
+        """A PyAV stream with its parameters."""
+
+    def packets(self) -> Iterator[CodedPacket]:
+        """Its packets in decoding order, as often as asked for."""
+
+
+def join(video: CodedVideo, info: VideoInfo, container: str, out: Path, faststart: bool, notes: list[str]) -> Fraction:
     """Write the final file.
 
     Args:
-        store: finished segments.
+        video: the coded video.
         info: of the source, whose other streams, chapters and metadata are taken along.
         container: muxer name.
         out: path to write, replaced if it exists.
@@ -51,14 +71,14 @@ def join(
         DiskError: it cannot be written.
         InputError: the source cannot be read any more.
     """
-    shift = needed_shift(store.pts[0], info, container)
+    shift = needed_shift(video.pts[0], info, container)
     expendable = [kind for kind in EXPENDABLE if any(other.kind == kind for other in info.others)]
     left_out: frozenset[int] = frozenset()
     while True:
         said: list[str] = []
         try:
             with disk_errors(out) if not expendable else ExitStack():
-                _write(store, info, container, out, faststart, shift, left_out, said)
+                _write(video, info, container, out, faststart, shift, left_out, said)
         except av.error.FFmpegError as error:
             if error.errno in DISK_ERRNOS:
                 with disk_errors(out):
@@ -74,7 +94,7 @@ def join(
 
 
 def _write(
-    store: SegmentStore,
+    video: CodedVideo,
     info: VideoInfo,
     container: str,
     out: Path,
@@ -84,22 +104,22 @@ def _write(
     notes: list[str],
 ) -> None:
     unit = output_time_base(info, container)
-    times = output_times(store.pts, info, container, shift)
+    times = output_times(video.pts, info, container, shift)
     with ExitStack() as stack:
-        first = stack.enter_context(store.open_first())
+        template = stack.enter_context(video.template())
         source = stack.enter_context(open_input(info.path)) if info.path.is_file() else None
         tags = clean_tags(dict(source.metadata), container) if source else {}
         options = _muxer_options(info, container, faststart, times[0], tags, notes)
         output = stack.enter_context(av.open(str(out), "w", format=container, container_options=options, **KEEP_BYTES))
         output.metadata.update(tags)
-        stream = _add_video(output, first.streams.video[0], store, info, container, source)
+        stream = _add_video(output, template, video, info, container, source)
         others: Iterator[tuple[Fraction, Any]] = iter(())
         if source is not None:
             copies = add_streams(source, output, info.stream_index, container, left_out, notes)
             _copy_chapters(source, output, shift)
             others = copied_packets(source, copies, shift, notes)
-        last = max(1, round(_last_duration(source, store, info) / unit))
-        for packet in interleave(_video_packets(store, stream, times, unit, last), others):
+        last = max(1, round(_last_duration(source, video, info) / unit))
+        for packet in interleave(_video_packets(video, stream, times, unit, last), others):
             output.mux_one(packet)
 
 
@@ -125,11 +145,11 @@ def _muxer_options(
     return options
 
 
-def _add_video(output: Any, template: Any, store: SegmentStore, info: VideoInfo, container: str, source: Any) -> Any:
+def _add_video(output: Any, template: Any, video: CodedVideo, info: VideoInfo, container: str, source: Any) -> Any:
     stream = output.add_stream_from_template(template, opaque=True)
     stream.time_base = output_time_base(info, container)
-    stream.codec_context.framerate = store.encoding.rate
-    if store.encoding.codec == "hevc" and container != "matroska":
+    stream.codec_context.framerate = video.rate
+    if video.codec == "hevc" and container != "matroska":
         stream.codec_context.codec_tag = "hvc1"  # the tag that Apple's players want
     if info.sar is not None:
         stream.codec_context.sample_aspect_ratio = info.sar
@@ -153,28 +173,28 @@ def _copy_chapters(source: Any, output: Any, shift: Fraction) -> None:
         output.set_chapters(chapters)
 
 
-def _last_duration(source: Any, store: SegmentStore, info: VideoInfo) -> Fraction:
+def _last_duration(source: Any, video: CodedVideo, info: VideoInfo) -> Fraction:
     """Seconds that the last frame is shown: what the source's stream says, if that is plausible, else one frame."""
-    step = 1 / store.encoding.rate
+    step = 1 / video.rate
     original = source.streams[info.stream_index] if source is not None else None
     if original is None or not original.duration:
         return step
     end = ((original.start_time or 0) + original.duration) * info.time_base
-    rest = end - store.pts[-1] * info.time_base
+    rest = end - video.pts[-1] * info.time_base
     return rest if 0 < rest < 60 * step else step
 
 
 def _video_packets(
-    store: SegmentStore, stream: Any, times: list[int], unit: Fraction, last: int
+    video: CodedVideo, stream: Any, times: list[int], unit: Fraction, last: int
 ) -> Iterator[tuple[Fraction, Any]]:
     """The joined stream's packets with their decoding time in seconds.
 
     Decoding times are the presentation times, delayed by as many frames as the deepest reordering needs. That keeps
     them increasing across segment borders and below the presentation times, for any spacing of the frames.
     """
-    delay = max((order - coded.frame for order, coded in enumerate(store.packets())), default=0)
-    step = max(1, round(1 / (store.encoding.rate * unit)))
-    for order, coded in enumerate(store.packets()):
+    delay = max((order - coded.frame for order, coded in enumerate(video.packets())), default=0)
+    step = max(1, round(1 / (video.rate * unit)))
+    for order, coded in enumerate(video.packets()):
         packet, frame = coded.packet, coded.frame
         packet.time_base = unit
         packet.pts = times[frame]

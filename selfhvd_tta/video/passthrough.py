@@ -4,23 +4,34 @@ from __future__ import annotations
 
 import filecmp
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
-from selfhvd_tta.errors import DiskError
+import av.error
+
+from selfhvd_tta.errors import DiskError, InputError
 from selfhvd_tta.settings import OutputSettings
+from selfhvd_tta.video.encoding import nominal_rate
+from selfhvd_tta.video.opening import Reader, open_writer
+from selfhvd_tta.video.probe import VideoInfo, open_input
 from selfhvd_tta.video.reader import VideoReader
-from selfhvd_tta.video.target import CONTAINERS, disk_errors, make_workplace, publish
-from selfhvd_tta.video.writer import VideoWriter, check_output
+from selfhvd_tta.video.segments import CodedPacket
+from selfhvd_tta.video.target import CONTAINERS, Target, disk_errors, make_workplace, publish
+from selfhvd_tta.video.writer import check_output, complete
 
 
-def pass_through(reader: VideoReader, out: Path, settings: OutputSettings) -> list[str]:
+def pass_through(reader: Reader, out: Path, settings: OutputSettings) -> list[str]:
     """Put the unchanged video at ``out``.
 
-    A file for a container of the same kind is copied byte by byte; otherwise its frames are encoded as they are.
+    Into the same kind of container the file is copied byte by byte, and so are images into a folder; into another kind
+    the coded frames are moved without decoding them. Only where that is impossible are they encoded again.
 
     Args:
         reader: of the input.
-        out: as for :class:`VideoWriter`.
+        out: as for :class:`VideoWriter`, or a folder.
         settings: as for :class:`VideoWriter`.
 
     Returns:
@@ -31,19 +42,69 @@ def pass_through(reader: VideoReader, out: Path, settings: OutputSettings) -> li
     """
     info = reader.info
     target = check_output(out, info, settings)
-    if target.container is not None and CONTAINERS.get(info.path.suffix.lower()) == target.container:
-        workplace = make_workplace(target)
-        try:
-            copy = workplace / out.name
-            with disk_errors(out):
-                shutil.copyfile(info.path, copy)
-                if not filecmp.cmp(info.path, copy, shallow=False):
-                    raise DiskError(f"{out}: the copy differs from its source", "Check the disk.")
-            publish(copy, target)
-        finally:
-            shutil.rmtree(workplace, ignore_errors=True)
-        return []
-    with VideoWriter(out, info, settings) as writer:
+    workplace = make_workplace(target)
+    try:
+        if isinstance(reader, VideoReader):
+            if target.container is not None and CONTAINERS.get(info.path.suffix.lower()) == target.container:
+                _copy([info.path], workplace / "finished", target)
+                return []
+            if target.container is not None:
+                notes = _move_frames(reader, target, workplace, settings.faststart)
+                if notes is not None:
+                    return notes
+        elif target.is_folder:
+            _copy(reader.files, workplace / "finished", target)
+            return []
+    finally:
+        shutil.rmtree(workplace, ignore_errors=True)
+    with open_writer(out, reader, settings) as writer:
         for frame in reader:
             writer.write(frame.rgb, frame.pts)
-    return writer.notes
+    return [*writer.notes, "the frames were encoded again, because this kind of output cannot take them as they are"]
+
+
+def _copy(files: list[Path], finished: Path, target: Target) -> None:
+    with disk_errors(target.path):
+        if target.is_folder:
+            finished.mkdir()
+        for file in files:
+            copy = finished / file.name if target.is_folder else finished
+            shutil.copyfile(file, copy)
+            if not filecmp.cmp(file, copy, shallow=False):
+                raise DiskError(f"{target.path}: the copy differs from its source", "Check the disk.")
+    publish(finished, target)
+
+
+def _move_frames(reader: VideoReader, target: Target, workplace: Path, faststart: bool) -> list[str] | None:
+    """Mux the coded frames into another container; None if that does not work out."""
+    notes: list[str] = []
+    try:
+        complete(_SourceStream(reader.info, list(reader.pts)), reader.info, target, workplace, faststart, notes)
+    except (av.error.FFmpegError, ValueError, InputError, DiskError):
+        # The container refuses the codec, or what it holds does not show the same frames: verified either way.
+        return None
+    return notes
+
+
+class _SourceStream:
+    """The source's own video stream as a coded video."""
+
+    def __init__(self, info: VideoInfo, pts: list[int]) -> None:
+        self.info = info
+        self.pts = pts
+        self.rate: Fraction = nominal_rate(info)
+        self.codec = info.codec
+
+    @contextmanager
+    def template(self) -> Iterator[Any]:
+        with open_input(self.info.path) as container:
+            yield container.streams[self.info.stream_index]
+
+    def packets(self) -> Iterator[CodedPacket]:
+        numbers = {pts: i for i, pts in enumerate(self.pts)}
+        with open_input(self.info.path) as container:
+            for packet in container.demux(container.streams[self.info.stream_index]):
+                if packet.size:
+                    if packet.pts not in numbers:
+                        raise ValueError("a packet shows no frame of its own")
+                    yield CodedPacket(packet, numbers[packet.pts])

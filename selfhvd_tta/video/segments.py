@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -79,6 +80,16 @@ class SegmentStore:
         return sum(len(segment.pts) for segment in self.segments)
 
     @property
+    def rate(self) -> Fraction:
+        """Nominal frames per second."""
+        return self.encoding.rate
+
+    @property
+    def codec(self) -> str:
+        """Codec of the stream."""
+        return self.encoding.codec
+
+    @property
     def pts(self) -> list[int]:
         """Presentation times of the frames in finished segments."""
         return [pts for segment in self.segments for pts in segment.pts]
@@ -126,9 +137,11 @@ class SegmentStore:
                     yield CodedPacket(packet, first + within)
             first += len(segment.pts)
 
-    def open_first(self) -> Any:
-        """The first segment, whose stream is the template of the joined one."""
-        return av.open(str(self.folder / self.segments[0].name))
+    @contextmanager
+    def template(self) -> Iterator[Any]:
+        """The first segment's stream, which has the parameters of all."""
+        with av.open(str(self.folder / self.segments[0].name)) as container:
+            yield container.streams.video[0]
 
     def _close_segment(self) -> None:
         assert self._open is not None

@@ -13,7 +13,7 @@ from selfhvd_tta.errors import InputError, UsageError
 from selfhvd_tta.settings import OutputSettings
 from selfhvd_tta.video.color import Array, PixelLayout, rgb_to_yuv
 from selfhvd_tta.video.encoding import choose_encoding
-from selfhvd_tta.video.joining import join
+from selfhvd_tta.video.joining import CodedVideo, join
 from selfhvd_tta.video.probe import VideoInfo
 from selfhvd_tta.video.segments import SegmentStore
 from selfhvd_tta.video.target import Target, check_target, make_workplace, publish
@@ -40,6 +40,38 @@ def check_output(out: str | Path, info: VideoInfo, settings: OutputSettings) -> 
         if codec == "ffv1" and target.container != "matroska":
             raise UsageError(f"{out}: FFV1 needs Matroska", "Use a name that ends in .mkv, or another codec.")
     return target
+
+
+def complete(
+    video: CodedVideo, info: VideoInfo, target: Target, workplace: Path, faststart: bool, notes: list[str]
+) -> None:
+    """Mux a coded video with everything else of its source, verify the file and put it in place.
+
+    Args:
+        video: the coded video.
+        info: of the source.
+        target: a video file.
+        workplace: folder on the target's file system.
+        faststart: index of an MP4 in front.
+        notes: gets one line for each thing that had to be converted or left out.
+
+    Raises:
+        UsageError: something appeared at the target meanwhile.
+        DiskError: it cannot be written, or does not check out.
+        InputError: the source cannot be read any more.
+    """
+    container = target.container
+    assert container is not None
+    part = workplace / f"finished{target.path.suffix}"
+    shift = join(video, info, container, part, faststart, notes)
+    seconds = [p * info.time_base + shift for p in video.pts]
+    unit = output_time_base(info, container)
+    tolerance = Fraction(0)
+    if any((s / unit).denominator != 1 for s in seconds):
+        tolerance = unit / 2
+        notes.append(f"frame times are rounded to {float(unit) * 1000:g} ms, which is all that this container states")
+    verify_video(part, seconds, tolerance, info.width, info.height)
+    publish(part, target)
 
 
 class VideoWriter:
@@ -79,7 +111,6 @@ class VideoWriter:
         self.target = check_output(out, info, settings)
         if self.target.container is None:
             raise UsageError(f"{out}: has no video suffix", "Use .mp4, .mov or .mkv.")
-        self.container: str = self.target.container
         self.encoding = choose_encoding(info, settings)
         self.notes: list[str] = list(self.encoding.notes)
         self._layout = PixelLayout.of(self.encoding.pix_fmt)
@@ -142,18 +173,7 @@ class VideoWriter:
         self._store.finish()
         if not self._store.frames:
             raise InputError(f"{self.info.path}: gave no frame", "The file may be damaged; check that it plays.")
-        part = self._workplace / f"finished{self.target.path.suffix}"
-        shift = join(self._store, self.info, self.container, part, self.settings.faststart, self.notes)
-        seconds = [p * self.info.time_base + shift for p in self._store.pts]
-        tolerance = Fraction(0)
-        unit = output_time_base(self.info, self.container)
-        if any((s / unit).denominator != 1 for s in seconds):
-            tolerance = unit / 2
-            self.notes.append(
-                f"frame times are rounded to {float(unit) * 1000:g} ms, which is all that this container states"
-            )
-        verify_video(part, seconds, tolerance, self.info.width, self.info.height)
-        publish(part, self.target)
+        complete(self._store, self.info, self.target, self._workplace, self.settings.faststart, self.notes)
 
     def _clean_up(self) -> None:
         shutil.rmtree(self._workplace, ignore_errors=True)

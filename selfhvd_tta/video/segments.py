@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -20,7 +19,6 @@ from typing import Any
 import av
 import av.error
 
-from selfhvd_tta.errors import DiskError
 from selfhvd_tta.video.color import Array, PixelLayout
 from selfhvd_tta.video.compat import time_base_of
 from selfhvd_tta.video.encoding import Encoding
@@ -228,18 +226,3 @@ def sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def require_space(folder: Path, needed: int) -> None:
-    """Fail early where the disk plainly cannot hold ``needed`` bytes.
-
-    Raises:
-        DiskError: there is less free space.
-    """
-    usage = os.statvfs(folder)
-    free = usage.f_bavail * usage.f_frsize
-    if free < needed:
-        raise DiskError(
-            f"{folder}: has {free / 1e6:.0f} MB free, about {needed / 1e6:.0f} MB are needed",
-            "Free some space, or choose a folder on another disk.",
-        )

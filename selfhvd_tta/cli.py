@@ -12,6 +12,7 @@ import click
 import typer
 
 from selfhvd_tta import __version__
+from selfhvd_tta.cli_batch import ConfigFile, add_commands, settings_of
 from selfhvd_tta.cli_lab import lab
 from selfhvd_tta.cli_weights import weights_app
 from selfhvd_tta.console import Display, Style, show_error, show_lines, show_table
@@ -62,6 +63,7 @@ def _options(
 
 @app.command()
 def deblur(
+    ctx: typer.Context,
     video: Annotated[Path, typer.Argument(help="The shaky video. It is only read.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Where the sharp video goes (.mp4, .mov, .mkv).")],
     method: Annotated[
@@ -206,6 +208,7 @@ def deblur(
     offline: Annotated[
         bool, typer.Option("--offline", help="Use only weights that are on this machine.", rich_help_panel=RUN)
     ] = False,
+    config: ConfigFile = None,
     json_lines: Annotated[
         bool, typer.Option("--json", help="Print events as JSON lines.", rich_help_panel=RUN)
     ] = False,
@@ -213,42 +216,7 @@ def deblur(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.", rich_help_panel=RUN)] = False,
 ) -> None:
     """Make a video sharp: selfhvd-tta deblur shaky.mp4 -o sharp.mp4"""
-    settings = Settings(
-        method=method,
-        backbone=backbone,
-        weights=weights,
-        adapted=adapted,
-        save_adapted=save_adapted,
-        accept_non_commercial=accept_non_commercial,
-        detail=detail,
-        force=force,
-        strict=strict,
-        clues=ClueSettings(segment=segment),
-        alignment=AlignmentSettings(
-            flow=flow, global_motion=global_motion, teachers=teachers, uncertainty=uncertainty, occlusion=occlusion
-        ),
-        adaptation=AdaptationSettings(
-            iters=iters,
-            stage1=stage1,
-            crop=crop,
-            clip_length=clip_length,
-            batch=batch,
-            learning_rate=learning_rate,
-            final_learning_rate=min(A.final_learning_rate, learning_rate),
-            perceptual_weight=perceptual_weight,
-            consistency_weight=consistency_weight,
-            rscr=rscr,
-            sis=sis,
-            scscm=scscm,
-            history_updates=history_updates,
-            label_refresh=label_refresh,
-            teacher=teacher,
-            vgg_layer=vgg_layer,
-            working_set=working_set,
-        ),
-        runtime=RuntimeSettings(device=device, precision=precision, seed=seed, offline=offline, window=window),
-        output=OutputSettings(codec=codec, crf=crf, preset=preset, overwrite=overwrite),
-    )
+    settings = settings_of(ctx, config)
     style: Style = "json" if json_lines else "quiet" if quiet else "auto"
     with Display(style) as display:
         from selfhvd_tta.pipeline import deblur as run
@@ -284,6 +252,9 @@ def models(
     show_table("\nFlows (--flow)", ("id", "variants", "code licence", "what"), rows)
     table = [(r.name, r.kind, r.state, r.size, r.licence, r.note) for r in models_overview()]
     show_table("\nWeights", ("name", "kind", "state", "size", "licence", "note"), table)
+
+
+add_commands(app, deblur)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -210,11 +210,15 @@ def test_both_directions_invert_each_other() -> None:
 
 
 class Recorder(FlowEstimator):
-    """Finds no motion, and keeps what it was asked about."""
+    """Finds ``motion`` everywhere, with ``certainty``, and keeps what it was asked about."""
+
+    def __init__(self, motion: float = 0.0, certainty: float = 1.0) -> None:
+        super().__init__()
+        self.motion, self.certainty = motion, certainty
 
     def forward(self, source: Tensor, target: Tensor) -> FlowField:
         self.seen = source, target
-        return FlowField(torch.zeros_like(source[:, :2]), torch.ones_like(source[:, :1]))
+        return FlowField(torch.full_like(source[:, :2], self.motion), torch.full_like(source[:, :1], self.certainty))
 
 
 @pytest.mark.parametrize("exchanged", [False, True])
@@ -226,3 +230,23 @@ def test_inner_flow_sees_a_pair_that_is_aligned_and_equally_blurry(exchanged: bo
     first, second = spy.seen
     before = inner(pair[0] - pair[1], 16).abs().mean()
     assert inner(first - second, 16).abs().mean() < 0.1 * before
+
+
+def test_inner_flow_is_believed_only_where_it_explains_more() -> None:
+    light = scene()
+    source, target = tensor(photograph(light, SHAKE, PATH)), tensor(photograph(light, np.eye(3)))
+    field = GlobalMotionFirst(Recorder(motion=3.0))(source, target)
+    assert np.percentile(end_point_error(field, flow_of(SHAKE)), 95) < 0.4
+
+
+def test_inner_flow_that_is_not_certain_is_not_believed(moving_disc: tuple[Tensor, Tensor, np.ndarray]) -> None:
+    source, target, distance = moving_disc
+
+    class Doubting(DIS):
+        def forward(self, source: Tensor, target: Tensor) -> FlowField:
+            field = super().forward(source, target)
+            return FlowField(field.flow, torch.zeros_like(field.certainty))
+
+    doubted = GlobalMotionFirst(Doubting())(source, target)
+    assert torch.equal(doubted.flow, GlobalMotionFirst(None)(source, target).flow)
+    assert doubted.certainty[0, 0].numpy()[distance < 20].mean() < 0.3

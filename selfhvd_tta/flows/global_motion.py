@@ -82,9 +82,10 @@ class GlobalMotionFirst(FlowEstimator):
             motion = motion.inverse()
         blurry, sharp = reversed(small) if swapped else small
         observed, predicted = _blur_matched(blurry, sharp, motion)
-        there, back = self._residuals(observed.to(source.device), predicted.to(source.device))
-        there, sure_there = _believed(observed, predicted, there, motion.residual)
-        back, sure_back = _believed(predicted, observed, back, motion.residual)
+        covered = _covered(motion, (blurry.shape[-2], blurry.shape[-1]))
+        seen_there, seen_back = self._residuals(observed.to(source.device), predicted.to(source.device))
+        there, sure_there = _believed(observed, predicted, seen_there, covered, motion.residual)
+        back, sure_back = _believed(predicted, observed, seen_back, covered, motion.residual)
         if not motion.refined:
             sure_there, sure_back = sure_there.clamp(max=UNRELIABLE), sure_back.clamp(max=UNRELIABLE)
 
@@ -102,12 +103,15 @@ class GlobalMotionFirst(FlowEstimator):
         backward = FlowField(_projected(torch.linalg.inv(matrix), grid) + back - grid, sure_back)
         return (backward, forward) if swapped else (forward, backward)
 
-    def _residuals(self, observed: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
+    def _residuals(self, observed: Tensor, predicted: Tensor) -> tuple[FlowField, FlowField]:
+        """What ``inner`` sees between the blur-matched frames, on the CPU."""
         if self.inner is None:
             nothing = torch.zeros_like(observed[:, :2], device="cpu")
-            return nothing, nothing
+            still = FlowField(nothing, torch.ones_like(nothing[:, :1]))
+            return still, still
         there, back = self.inner.both(observed, predicted)
-        return _reconciled(there.flow.cpu(), back.flow.cpu())
+        flows = _reconciled(there.flow.cpu(), back.flow.cpu())
+        return FlowField(flows[0], there.certainty.cpu()), FlowField(flows[1], back.certainty.cpu())
 
 
 def _resized(frame: Tensor, side: int) -> Tensor:
@@ -131,6 +135,15 @@ def _blur_matched(blurry: Tensor, sharp: Tensor, motion: GlobalMotion) -> tuple[
     return observed.clamp(0, 1), (motion.gain * predicted + motion.offset).clamp(0, 1)
 
 
+def _covered(motion: GlobalMotion, size: tuple[int, int]) -> np.ndarray:
+    """Where the sharper frame, warped and blurred, is seen in full: (h, w) bool. Elsewhere its border is repeated."""
+    height, width = size
+    ones = np.ones((height, width), np.float32)
+    seen = cv2.warpPerspective(ones, motion.matrix, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    kernel = motion.path.moment(0)
+    return cv2.filter2D(seen, cv2.CV_32F, kernel, borderType=cv2.BORDER_REPLICATE) > 0.95
+
+
 def _reconciled(there: Tensor, back: Tensor) -> tuple[Tensor, Tensor]:
     """Two measurements of the same motion: where they nearly agree, their mean, in both directions.
 
@@ -146,27 +159,31 @@ def _reconciled(there: Tensor, back: Tensor) -> tuple[Tensor, Tensor]:
     return towards(there, back), towards(back, there)
 
 
-def _believed(from_: Tensor, to: Tensor, residual: Tensor, noise: float) -> tuple[Tensor, Tensor]:
+def _believed(
+    from_: Tensor, to: Tensor, residual: FlowField, covered: np.ndarray, noise: float
+) -> tuple[Tensor, Tensor]:
     """Keep the residual flow where the evidence asks for it, and say how much of the pair is explained.
 
     Args:
         from_, to: (1, 3, h, w) blur-matched frames.
-        residual: (1, 2, h, w) from ``from_`` to ``to``.
+        residual: what the inner flow sees from ``from_`` to ``to``; less is believed where it is not certain itself.
+        covered: (h, w) bool, where the predicted frame is not made up.
         noise: robust standard deviation of grey values that the global motion leaves.
 
     Returns:
         (1, 2, h, w) residual flow, 0 where it is not believed, and (1, 1, h, w) certainty.
     """
     a, b = luma(from_)[0].numpy(), luma(to)[0].numpy()
-    flow = residual[0].permute(1, 2, 0).numpy()
+    flow = residual.flow[0].permute(1, 2, 0).numpy()
     mean = _local_mean(a)
     contrast = np.maximum(_local_mean(a * a) - mean * mean, 0)
     left = _difference(a, b)
     if flow.any():
-        flow = _filled(flow, contrast / (contrast + FLAT**2))
+        flow = _filled(flow, covered * contrast / (contrast + FLAT**2))
         gain = np.log((left + NOISE_FLOOR**2) / (_difference(a, _moved(b, flow)) + NOISE_FLOOR**2))
         belief = 1 / (1 + np.exp(np.clip(-DECISION * (gain - np.log(LEAST_GAIN)), -30, 30)))
-        flow = flow * belief[..., None].astype(np.float32)
+        belief = _filled((belief * residual.certainty[0, 0].numpy())[..., None], covered)
+        flow = (flow * belief).astype(np.float32)
         left = _difference(a, _moved(b, flow))
     floor = np.clip(noise, NOISE_FLOOR, LARGEST_NOISE) ** 2
     certainty = np.clip(2 - left / (contrast + floor) / UNEXPLAINED, 0, 1)
@@ -176,11 +193,12 @@ def _believed(from_: Tensor, to: Tensor, residual: Tensor, noise: float) -> tupl
     )
 
 
-def _filled(flow: np.ndarray, texture: np.ndarray) -> np.ndarray:
-    """Flow with flat places filled in from textured ones around them; without such, it fades to no residual."""
-    weighted = cv2.GaussianBlur(flow * texture[..., None], (0, 0), FILL_SCALE)
-    total = cv2.GaussianBlur(texture, (0, 0), FILL_SCALE)[..., None]
-    return texture[..., None] * flow + (1 - texture[..., None]) * weighted / (total + 0.1)
+def _filled(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """(h, w, c) values with places of low weight (0..1) filled in from others around; without such, fading to 0."""
+    weight = weight[..., None].astype(np.float32)
+    around = cv2.GaussianBlur(values * weight, (0, 0), FILL_SCALE).reshape(values.shape)
+    total = cv2.GaussianBlur(weight, (0, 0), FILL_SCALE)[..., None]
+    return weight * values + (1 - weight) * around / (total + 0.1)
 
 
 def _local_mean(image: np.ndarray) -> np.ndarray:

@@ -86,7 +86,7 @@ class RAFT(FlowEstimator):
 
     @torch.no_grad()
     def forward(self, source: Tensor, target: Tensor) -> FlowField:
-        full = source.shape[-2:]
+        source, target, full = source.float(), target.float(), source.shape[-2:]
         scale = min(1.0, (self.max_pixels / (full[0] * full[1])) ** 0.5)
         if scale < 1:
             size = [max(1, round(side * scale)) for side in full]
@@ -97,7 +97,7 @@ class RAFT(FlowEstimator):
         height, width = source.shape[-2:]
         (source, target), (top, left) = pad_replicate((source, target), SIZE_MULTIPLE, MIN_SIDE)
         flow = self.network(source * 2 - 1, target * 2 - 1, num_flow_updates=self.iterations)[-1]
-        flow = flow[..., top : top + height, left : left + width].contiguous()
+        flow = flow[..., top : top + height, left : left + width].float().contiguous()
         if scale < 1:
             # Displacements are in pixels of the grid that they live on, and the two axes were rounded separately.
             ratio = flow.new_tensor([full[1] / width, full[0] / height]).view(1, 2, 1, 1)

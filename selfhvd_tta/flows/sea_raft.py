@@ -140,11 +140,13 @@ class SEARAFT(FlowEstimator):
         """Flow and info at full size, estimated at half resolution. Frames as in ``forward``."""
         full = source.shape[-2:]
         half = [max(1, side // 2) for side in full]
-        small = [F.interpolate(255 * frame, half, mode="bilinear", align_corners=False) for frame in (source, target)]
+        small = [
+            F.interpolate(255 * frame.float(), half, mode="bilinear", align_corners=False) for frame in (source, target)
+        ]
         last = self.network(*small)[-1]
-        ratio = last.flow.new_tensor([full[1] / half[1], full[0] / half[0]]).view(1, 2, 1, 1)
-        flow = F.interpolate(last.flow, full, mode="bilinear", align_corners=False) * ratio
-        return Prediction(flow, F.interpolate(last.info, full, mode="area"))
+        ratio = source.new_tensor([full[1] / half[1], full[0] / half[0]]).view(1, 2, 1, 1).float()
+        flow = F.interpolate(last.flow.float(), full, mode="bilinear", align_corners=False) * ratio
+        return Prediction(flow, F.interpolate(last.info.float(), full, mode="area"))
 
     @torch.no_grad()
     def forward(self, source: Tensor, target: Tensor) -> FlowField:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
+import types
 from dataclasses import replace
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from selfhvd_tta.errors import InputError, UsageError
 from selfhvd_tta.evaluation import frames as frames_module
@@ -17,6 +21,7 @@ from selfhvd_tta.evaluation.bench import BenchSettings, run_bench
 from selfhvd_tta.evaluation.dataset import read_labels, write_dataset, write_regression_set
 from selfhvd_tta.evaluation.metrics import psnr
 from selfhvd_tta.evaluation.niqe import NIQE, asymmetric_gaussian
+from selfhvd_tta.evaluation.no_reference import load_measures
 from selfhvd_tta.evaluation.protocols import discover
 from selfhvd_tta.events import Event, Note
 from selfhvd_tta.method.adaptation import Adaptation
@@ -68,7 +73,7 @@ def test_a_table_with_every_method(tmp_path: Path) -> None:
         np.mean([min(100, psnr(clip[i], clip[1])) for i in range(2, 6)])
     )
     assert {"ssim", "dadeblur_psnr", "warping_error", "flicker", "shift_p95", "seconds"} <= set(
-        row["methods"]["adapted"]
+        row["methods"]["adapted+detail"]
     )
     assert row["methods"]["input"]["shift_p95"] == 0
     for text in ("adapted+detail", "PSNR (DADeblur's)", "| 001 |", "2 steps"):
@@ -218,6 +223,35 @@ def test_what_cannot_be_run_at_all(tmp_path: Path) -> None:
     make_set(tmp_path / "data", videos=1)
     with pytest.raises(InputError, match="no video is named"):
         run_bench(tmp_path / "data", tmp_path / "out", BenchSettings("bsd", videos=("9",)), QUICK)
+
+
+class FakeMetric(torch.nn.Module):
+    metric_mode = "NR"
+
+    def forward(self, picture: torch.Tensor) -> torch.Tensor:
+        assert picture.shape[:2] == (1, 3)
+        assert picture.max() <= 1
+        return picture.mean()
+
+
+def test_measures_of_pyiqa(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("pyiqa")
+    module.__spec__ = ModuleSpec("pyiqa", None)
+    module.create_metric = lambda name, device: FakeMetric()  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pyiqa", module)
+    root = make_set(tmp_path / "data", videos=1)
+    none = replace(QUICK, adaptation=replace(QUICK.adaptation, iters=0))
+    result = run_bench(root, tmp_path / "out", replace(ONLY_FIDELITY, metrics=("brightness",)), none)
+    clip = blurry_clip(8)
+    assert result.mean["input"]["brightness"] == pytest.approx(clip[2:6].mean() / 255, abs=1e-3)
+    assert "brightness" in result.markdown
+
+
+def test_measures_of_a_package_that_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="pyiqa"):
+        load_measures(("musiq",))
+    assert load_measures(()) == {}
 
 
 SHAKE = ShakeSettings(width=64, height=48, frames=6, subframes=(5, 9))

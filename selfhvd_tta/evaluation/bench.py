@@ -21,6 +21,7 @@ from selfhvd_tta.evaluation import table, trial
 from selfhvd_tta.evaluation.frames import Frames, PictureFrames
 from selfhvd_tta.evaluation.method import Subject
 from selfhvd_tta.evaluation.niqe import NIQE
+from selfhvd_tta.evaluation.no_reference import load_measures
 from selfhvd_tta.evaluation.protocols import Pair, Protocol, discover
 from selfhvd_tta.evaluation.scoring import NoReference
 from selfhvd_tta.events import Listener, Note, Progress, ignore
@@ -42,6 +43,7 @@ class BenchSettings:
         skip: frames left out of the score at both ends; None: as the protocol's published figures do.
         temporal: measure warping error, flicker and shift as well.
         niqe: parameter file of NIQE (``.npz``); None leaves NIQE out.
+        metrics: measures of single frames without ground truth by pyiqa, which has to be installed (``musiq``, ...).
         videos: only videos whose name contains one of these; all if empty.
         save_frames: write the outputs as PNG.
     """
@@ -51,6 +53,7 @@ class BenchSettings:
     skip: tuple[int, int] | None = None
     temporal: bool = True
     niqe: Path | None = None
+    metrics: tuple[str, ...] = ()
     videos: tuple[str, ...] = ()
     save_frames: bool = False
 
@@ -128,7 +131,7 @@ def run_bench(
     protocol, pairs = find_pairs(root, bench, listen)
     if bench.joint and settings.method == "transfer":
         raise UsageError("--joint adapts a network, and --method transfer has none", "Leave one of them out.")
-    measures = dict(no_reference or {})
+    measures = dict(no_reference or {}) | load_measures(bench.metrics)
     if bench.niqe is not None:
         measures["niqe"] = NIQE.load(bench.niqe)
     subject = Subject(settings, listen)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -11,8 +11,11 @@ from numpy.typing import NDArray
 
 from selfhvd_tta.method.clues import Clues, laplacian_variance, select_clues
 from selfhvd_tta.settings import ClueSettings
-from selfhvd_tta.training.simulate import SimulatedClip
+from selfhvd_tta.training.photos import bundled_photo
+from selfhvd_tta.training.simulate import SimulatedClip, preset, simulate_clip
 from selfhvd_tta.video.shots import ShotDetector
+
+PHOTOS = ("coffee.png", "astronaut.png", "chelsea.png", "rocket.jpg", "grass.png", "gravel.png")
 
 
 @dataclass(frozen=True)
@@ -97,3 +100,15 @@ def clue_accuracy(
         extent_selected=float(np.median(extent[chosen])),
         extent_rejected=float(np.median(extent[~chosen])) if (~chosen).any() else float("nan"),
     )
+
+
+def standard_clips(count: int = 24) -> Iterator[SimulatedClip]:
+    """The clips that docs/quality.md gives a figure for: 256x176, 40 frames, H.264 at CRF 18, from six free photographs
+    of scikit-image in turn; every third clip has a moving object in front. Made one at a time.
+
+    Raises:
+        ModuleNotFoundError: scikit-image is not installed.
+    """
+    kind = replace(preset("camera"), width=256, height=176, frames=40)
+    for i in range(count):
+        yield simulate_clip(bundled_photo(PHOTOS[i % len(PHOTOS)]), replace(kind, objects=int(i % 3 == 2)), 100 + i)

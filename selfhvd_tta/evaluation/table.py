@@ -87,7 +87,7 @@ def markdown(head: Row, rows: list[Row], mean: dict[str, dict[str, float]], fail
 
 def _videos(rows: list[Row], methods: list[str]) -> list[str]:
     with_truth = any("psnr" in one for row in rows for one in row["methods"].values())
-    head = ["video", "frames", "sharp"]
+    head = ["video", "frames scored", "sharp frames"]
     head += [f"{m}, PSNR / SSIM" for m in methods] if with_truth else []
     head += ["adapting, s", "peak memory, GB"]
     body = []

@@ -117,7 +117,7 @@ def run_video(
         methods |= score.run(("backbone",), ((out,) for out in subject.network_outputs(seen)))
     methods |= score.inputs()
     if not helpful:
-        methods |= {name: methods["input"] | {"seconds": 0.0} for name in names}
+        methods |= {name: dict(methods["input"]) for name in names}
     memory = peak.read()
     row["methods"] = {m: methods[m] for m in table.METHODS if m in methods}
     return row | {"peak_memory": memory.size, "peak_memory_of": memory.of}
@@ -219,7 +219,10 @@ class _Scoring:
                 scorer.add(index, array, observed, truth)
                 if self.save is not None:
                     self.save(name, index, array)
-        return {n: s.result() | {"seconds": clock.seconds} for n, s in zip(names, scorers, strict=True)}
+        results = {n: s.result() for n, s in zip(names, scorers, strict=True)}
+        # The pass makes them all at once: its duration is that of the last one, which needs the others.
+        results[names[-1]]["seconds"] = clock.seconds
+        return results
 
     def inputs(self) -> dict[str, dict[str, float]]:
         """Scores of the blurry input itself."""

@@ -18,7 +18,7 @@ SHARP = ("Sharp/RGB", "Sharp", "sharp", "GT", "gt", "target")
 
 def find(root: Path, tell: Tell) -> list[Pair]:
     """Videos below ``test`` (or ``valid``, or the folder itself)."""
-    if any(root.glob("**/data.mdb")):
+    if any(next(root.glob(f"{depth}data.mdb"), None) for depth in ("", "*/", "*/*/")):
         raise InputError(
             f"{root}: holds LMDB files", "Unpack them to ROOT/test/VIDEO/{Blur,Sharp}/RGB/%08d.png; LMDB is not read."
         )

@@ -29,6 +29,7 @@ from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, RuntimeS
 from selfhvd_tta.training.photos import read_photo
 from selfhvd_tta.training.simulate import ShakeSettings
 from tests.conftest import shared_path
+from tests.media import make_clip
 from tests.tiny import blurry_clip
 
 QUICK = Settings(
@@ -211,6 +212,20 @@ def test_frames_of_different_sizes(tmp_path: Path) -> None:
     result = run_bench(tmp_path / "data", tmp_path / "out", BenchSettings("realblur"), settings)
     assert result.failed == {}
     assert result.videos[0]["methods"]["input"]["psnr"] == 100
+
+
+def test_video_files(tmp_path: Path) -> None:
+    for side in ("blur", "sharp"):
+        (tmp_path / "data" / side).mkdir(parents=True)
+        make_clip(tmp_path / "data" / side / "x.mp4")
+    make_clip(tmp_path / "data" / "blur" / "y.mp4")
+    make_clip(tmp_path / "data" / "sharp" / "y.mp4", [0, 512, 1024])
+    result = run_bench(tmp_path / "data", tmp_path / "out", BenchSettings("folder"), replace(QUICK, force=True))
+    assert [row["video"] for row in result.videos] == ["x.mp4"]
+    assert result.videos[0]["methods"]["input"]["psnr"] == 100
+    methods = result.videos[0]["methods"]
+    assert methods["adapted"]["dadeblur_psnr"] < methods["input"]["dadeblur_psnr"]
+    assert "8 blurry frames, 3 sharp ones" in result.failed["y.mp4"]
 
 
 def test_what_cannot_be_run_at_all(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from selfhvd_tta.events import Listener, Note, Progress, ignore
 from selfhvd_tta.settings import Settings
 
 RESULTS, TABLE, VIDEOS, FRAMES, JOINT = "results.json", "results.md", "videos", "frames", "joint.safetensors"
+NOT_OF_THE_METHOD = ("output", "save_adapted")
 # What can go wrong with one video and leaves the others alone.
 VIDEO_ERRORS = (SelfHVDError, ValueError, RuntimeError, OSError, cv2.error)
 Row = dict[str, Any]
@@ -145,7 +146,7 @@ def run_bench(
         "measures": sorted(measures),
         "version": __version__,
         "subject": subject.names,
-        "settings": {k: v for k, v in asdict(settings).items() if k != "output"},
+        "settings": {k: v for k, v in asdict(settings).items() if k not in NOT_OF_THE_METHOD},
     }
     trial_settings = trial.TrialSettings(settings, skip, bench.temporal, measures)
     return _Run(out, bench, trial_settings, subject, head, listen).all(pairs)

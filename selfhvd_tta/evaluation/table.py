@@ -62,10 +62,11 @@ def markdown(head: Row, rows: list[Row], mean: dict[str, dict[str, float]], fail
     first, last = head["skipped_ends"]
     plan = head["settings"]["adaptation"]
     how = "one model for the whole set" if head["joint"] else "each video by itself"
+    how = f"{plan['iters']} steps, {how}" if head["subject"]["method"] == "adapt" else "no network"
     lines = [
         f"# {head['protocol']}: {head['root']}",
         "",
-        f"selfhvd-tta {head['version']}; {subject}. {plan['iters']} steps, {how}; seed "
+        f"selfhvd-tta {head['version']}; {subject}. {how}; seed "
         f"{head['settings']['runtime']['seed']}. Mean over {len(rows)} videos; frames left out at the ends: {first} + "
         f"{last}. The weights of the last step are scored; no ground truth is read before adaptation has ended.",
         "",

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from selfhvd_tta.errors import InputError, UsageError
+from selfhvd_tta.errors import InputError, Interrupted, UsageError
 from selfhvd_tta.evaluation import frames as frames_module
 from selfhvd_tta.evaluation import method
 from selfhvd_tta.evaluation.bench import BenchSettings, run_bench
@@ -144,6 +144,27 @@ def test_goes_on_after_a_bad_video_and_does_not_repeat_good_ones(tmp_path: Path)
     assert again.videos[0] == result.videos[0]
     assert (tmp_path / "out" / "videos" / "000.json").stat().st_mtime_ns == before
     assert any(isinstance(e, Note) and "1 of 3 videos were finished before" in e.text for e in told)
+
+
+@pytest.mark.parametrize("reason", [KeyboardInterrupt, Interrupted("stop")])
+def test_an_interrupted_run_leaves_its_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: BaseException
+) -> None:
+    root = make_set(tmp_path / "data")
+    run = Adaptation.run
+    adapted: list[int] = []
+
+    def interrupted(self: Adaptation) -> object:
+        if adapted:
+            raise reason
+        adapted.append(1)
+        return run(self)
+
+    monkeypatch.setattr(method.Adaptation, "run", interrupted)
+    with pytest.raises((KeyboardInterrupt, Interrupted)):
+        run_bench(root, tmp_path / "out", ONLY_FIDELITY, QUICK)
+    saved = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [row["video"] for row in saved["videos"]] == ["000"]
 
 
 def test_other_settings_are_another_run(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import cv2
 
 from selfhvd_tta import __version__
-from selfhvd_tta.errors import DiskError, InputError, SelfHVDError, UsageError
+from selfhvd_tta.errors import DiskError, InputError, Interrupted, SelfHVDError, UsageError
 from selfhvd_tta.evaluation import table, trial
 from selfhvd_tta.evaluation.frames import Frames, PictureFrames
 from selfhvd_tta.evaluation.method import Subject
@@ -177,6 +177,8 @@ class _Run:
             if pair.name not in done and pair.name not in failed:
                 try:
                     row = trial.run_video(self.subject, pair, self.settings, joint, self._frames(pair), self.listen)
+                except Interrupted:
+                    raise
                 except VIDEO_ERRORS as error:
                     failed[pair.name] = str(error) or type(error).__name__
                 else:
@@ -184,8 +186,10 @@ class _Run:
                     self._write(self._row_path(pair.name), {"fingerprint": prints[pair.name], "row": row})
             if pair.name in failed:
                 self.listen(Note(f"{pair.name}: {failed[pair.name]}", "warning"))
+            # After every video: an interrupted run leaves the table of what it has finished.
+            result = self._save([done[p.name] for p in pairs if p.name in done], failed)
             self.listen(Progress("bench", position + 1, len(pairs), "videos"))
-        return self._save([done[p.name] for p in pairs if p.name in done], failed)
+        return result
 
     def _frames(self, pair: Pair) -> Path | None:
         return self.out / FRAMES / _safe(pair.name) if self.bench.save_frames else None

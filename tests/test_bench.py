@@ -6,6 +6,7 @@ import json
 import sys
 import types
 from dataclasses import replace
+from fractions import Fraction
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
@@ -25,9 +26,12 @@ from selfhvd_tta.evaluation.no_reference import load_measures
 from selfhvd_tta.evaluation.protocols import discover
 from selfhvd_tta.events import Event, Note
 from selfhvd_tta.method.adaptation import Adaptation
-from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, RuntimeSettings, Settings
+from selfhvd_tta.pipeline import deblur
+from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, OutputSettings, RuntimeSettings, Settings
 from selfhvd_tta.training.photos import read_photo
 from selfhvd_tta.training.simulate import ShakeSettings
+from selfhvd_tta.video.color import BT709, YuvCoding, rgb_to_yuv
+from selfhvd_tta.video.reader import VideoReader
 from tests.conftest import shared_path
 from tests.media import make_clip
 from tests.tiny import blurry_clip
@@ -353,3 +357,32 @@ def test_niqe_prefers_the_photograph(tmp_path: Path) -> None:
     (tmp_path / "x.npz").write_bytes(b"nothing")
     with pytest.raises(InputError, match="NIQE"):
         NIQE.load(tmp_path / "x.npz")
+
+
+def test_the_benchmark_runs_what_deblur_runs(tmp_path: Path) -> None:
+    """Without chroma subsampling and loss, the product writes what the benchmark scores, but for rounding to YUV."""
+    clip = blurry_clip(8)
+    coding = YuvCoding(matrix=BT709, full_range=False, bits=8, sub_x=0, sub_y=0)
+    source = tmp_path / "data" / "blur" / "x.mkv"
+    source.parent.mkdir(parents=True)
+    make_clip(
+        source,
+        [33 * i for i in range(8)],
+        Fraction(1, 1000),
+        codec="ffv1",
+        pix_fmt="yuv444p",
+        size=(56, 48),
+        color=(1, 1, 1, 1),
+        planes=lambda index, width, height, pix_fmt: tuple(rgb_to_yuv(clip[index], coding)),
+    )
+    settings = replace(QUICK, output=OutputSettings(codec="ffv1"))
+    deblur(source, tmp_path / "out.mkv", settings)
+    result = run_bench(tmp_path / "data", tmp_path / "b", BenchSettings("folder", save_frames=True), settings)
+    assert result.videos[0]["action"] == "adapt"
+    folder = tmp_path / "b" / "frames" / "x.mkv" / "adapted+detail"
+    written = list(VideoReader(tmp_path / "out.mkv"))
+    assert len(written) == 8
+    for frame in written:
+        gap = np.abs(read_photo(folder / f"{frame.index:08d}.png").astype(int) - frame.rgb)
+        assert gap.max() <= 3
+        assert gap.mean() < 0.7

@@ -126,11 +126,12 @@ def _restore(
             models.save_adapted(loaded, settings.save_adapted, str(reader.info.path), len(record.steps))
             tell(Note(f"adapted weights saved as {settings.save_adapted}"))
     restorer = Restorer(loaded.network, loaded.backbone, compute, window, lambda text: tell(Note(text, "warning")))
-    blend = _blender(reader, seen.clues, flow, settings, device) if settings.detail and record else None
+    adapted = record is not None or settings.adapted is not None
+    blend = _blender(reader, seen.clues, flow, settings, device) if settings.detail and adapted else None
     with VideoWriter(output, reader.info, settings.output) as writer:
         _write(reader, seen, writer, device, restorer.restore, blend, "restore", tell)
     _tell_notes(writer, tell)
-    return ("adapted" if record else "restored"), record
+    return ("adapted" if adapted else "restored"), record
 
 
 def _write(

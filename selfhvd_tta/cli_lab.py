@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from selfhvd_tta.console import Display, show_lines
-from selfhvd_tta.errors import ExitCode
+from selfhvd_tta.errors import ExitCode, UsageError
 from selfhvd_tta.events import Note, Progress
 from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, Method, Precision, RuntimeSettings, Settings
 
@@ -69,8 +69,11 @@ def pretrain(
 
 @lab.command()
 def simulate(
-    photos: Annotated[Path, typer.Argument(help="A folder of sharp photographs.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Where the data set goes, in BSD layout.")],
+    photos: Annotated[Path | None, typer.Argument(help="A folder of sharp photographs.")] = None,
+    regression: Annotated[
+        bool, typer.Option("--regression", help="The project's own three clips instead (needs scikit-image).")
+    ] = False,
     kind: Annotated[
         Literal["camera", "texture", "object"],
         typer.Option(help="camera: shake. texture: stronger shake. object: shake and a moving object."),
@@ -80,11 +83,16 @@ def simulate(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Write shaky clips with ground truth and labels of the sharp frames."""
+    if regression == (photos is not None):
+        raise UsageError("simulate needs either a folder of photographs or --regression", "Give one of the two.")
     with Display() as display:
-        from selfhvd_tta.evaluation.dataset import write_dataset
+        from selfhvd_tta.evaluation.dataset import write_dataset, write_regression_set
         from selfhvd_tta.training.simulate import preset
 
-        made = write_dataset(photos, output, preset(kind), clips, seed, display)
+        if photos is None:
+            made = write_regression_set(output)
+        else:
+            made = write_dataset(photos, output, preset(kind), clips, seed, display)
     show_lines([f"{len(made)} clips in {output}; measure on them: selfhvd-tta bench {output} -o results"])
 
 
@@ -101,8 +109,14 @@ def bench(
     flow: Annotated[str, typer.Option(help="As for deblur.")] = "auto",
     detail: Annotated[bool, typer.Option(help="As for deblur.")] = True,
     joint: Annotated[bool, typer.Option("--joint", help="Adapt one model to all videos, as DADeblur does.")] = False,
-    skip: Annotated[
-        int | None, typer.Option(help="Frames left out of the score at both ends; default: as published.")
+    teachers: Annotated[int, typer.Option(help="As for deblur.")] = AlignmentSettings().teachers,
+    force: Annotated[bool, typer.Option("--force", help="As for deblur.")] = False,
+    skip_ends: Annotated[
+        tuple[int, int] | None,
+        typer.Option(help="Frames left out of the score at the beginning and the end; default: as published."),
+    ] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="A measure of pyiqa without reference, such as musiq; repeatable.")
     ] = None,
     video: Annotated[list[str] | None, typer.Option(help="Only videos whose name contains this.")] = None,
     niqe: Annotated[Path | None, typer.Option(help="Parameter file (.npz) of NIQE, to report it.")] = None,
@@ -120,14 +134,16 @@ def bench(
             method=method,
             backbone=backbone,
             detail=detail,
-            alignment=AlignmentSettings(flow=flow),
+            force=force,
+            alignment=AlignmentSettings(flow=flow, teachers=teachers),
             adaptation=AdaptationSettings(iters=iters, crop=crop, clip_length=clip_length),
             runtime=RuntimeSettings(device=device, seed=seed, offline=offline),
         )
         plan = BenchSettings(
             protocol=protocol,
             joint=joint,
-            skip=None if skip is None else (skip, skip),
+            skip=skip_ends,
+            metrics=tuple(metric or ()),
             niqe=niqe,
             videos=tuple(video or ()),
             save_frames=save_frames,

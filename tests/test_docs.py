@@ -1,0 +1,77 @@
+"""The guides name commands and flags that exist, and link to pages that exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from selfhvd_tta.cli import app
+
+ROOT = Path(__file__).parent.parent
+PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
+pages = pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+
+
+def flags_of(command: Any) -> set[str]:
+    return {o for p in command.params for o in (*p.opts, *p.secondary_opts)} | {"--help", "-h"}
+
+
+def commands_in(text: str) -> list[list[str]]:
+    """Every ``selfhvd-tta ...`` in a block of shell commands or in backticks, as words."""
+    blocks = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.S)).splitlines()
+    spans = re.findall(r"`(selfhvd-tta [^`]*)`", text)
+    parts = [part for line in blocks for part in re.split(r"&&|>", line)] + spans
+    found = [re.search(r"selfhvd-tta (?!\d)(.*)", part) for part in parts]
+    return [shlex.split(f[1], comments=True) for f in found if f]
+
+
+@pages
+def test_commands_and_flags_exist(page: Path) -> None:
+    program: Any = typer.main.get_command(app)
+    everything: set[str] = set()
+    for words in commands_in(page.read_text()):
+        command = program
+        while hasattr(command, "commands") and words and not words[0].startswith("-"):
+            assert words[0] in command.commands, f"selfhvd-tta {' '.join(words)}"
+            command = command.commands[words.pop(0)]
+        unknown = {w for w in words if w.startswith("-")} - flags_of(command)
+        assert not unknown, f"{unknown} in: {' '.join(words)}"
+    for command in program.commands.values():
+        everything |= flags_of(command)
+    prose = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
+    named = {flag for span in re.findall(r"`([^`]+)`", prose) for flag in re.findall(r"(?<!\S)--[a-z][a-z0-9-]+", span)}
+    assert named <= everything | {"--gpus"}, named - everything
+
+
+@pages
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+def test_the_example_of_a_backbone_works() -> None:
+    import torch
+
+    from selfhvd_tta.backbones.wrapper import Network
+
+    text = (ROOT / "docs" / "adding-a-backbone.md").read_text()
+    code = re.search(r"```python\n(.*?)```", text, re.S)
+    assert code is not None
+    names: dict[str, Any] = {}
+    exec(code[1], names)
+    backbone = names["BACKBONE"]
+    variant = backbone.variant()
+    network = Network(backbone.build(**variant.config), backbone, variant)
+    assert network(torch.rand(1, 2, 3, 9, 12)).shape == (1, 2, 3, 9, 12)
+
+
+def test_every_guide_can_be_found() -> None:
+    linked = set(re.findall(r"\]\(([a-z-]+\.md)", "".join(p.read_text() for p in PAGES)))
+    guides = {p.name for p in PAGES} - {"README.md", "first-video.md"}
+    assert guides <= linked

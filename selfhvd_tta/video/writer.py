@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 
-from selfhvd_tta.errors import InputError, UsageError
+from selfhvd_tta.errors import InputError, SelfHVDError, UsageError
 from selfhvd_tta.settings import OutputSettings
+from selfhvd_tta.video.background import Background
 from selfhvd_tta.video.color import Array, PixelLayout, rgb_to_yuv
 from selfhvd_tta.video.encoding import choose_encoding
 from selfhvd_tta.video.joining import CodedVideo, join
@@ -124,6 +126,7 @@ class VideoWriter:
         except BaseException:
             self._clean_up()
             raise
+        self._encoder = Background()
         self._last_pts: int | None = self._store.pts[-1] if self._store.frames else None
         self.frames_done = self._store.frames
 
@@ -131,10 +134,10 @@ class VideoWriter:
         return self
 
     def write(self, rgb: Array, pts: int) -> None:
-        """Add the next frame.
+        """Add the next frame. It is encoded in the background, so an error may come up with a later call.
 
         Args:
-            rgb: (H, W, 3) uint8, uint16 with white at 65535, or floating point in [0, 1].
+            rgb: (H, W, 3) uint8, uint16 with white at 65535, or floating point in [0, 1]; not to be changed afterwards.
             pts: its presentation time in units of ``info.time_base``; larger than the previous one's.
 
         Raises:
@@ -146,7 +149,7 @@ class VideoWriter:
             raise ValueError(f"a frame of shape {rgb.shape} was given, {expected} is needed")
         if self._last_pts is not None and pts <= self._last_pts:
             raise ValueError(f"frame times must increase: {pts} after {self._last_pts}")
-        self._store.write(self._planes(rgb), pts)
+        self._encoder.run(lambda: self._store.write(self._planes(rgb), pts))
         self._last_pts = pts
 
     def __exit__(
@@ -154,10 +157,15 @@ class VideoWriter:
     ) -> None:
         try:
             if kind is None:
+                self._encoder.finish()
                 self._finish()
             else:
-                self._store.abandon()
+                # What was handed over still counts for a resumed run; its own trouble is not the news here.
+                with suppress(SelfHVDError):
+                    self._encoder.finish()
         finally:
+            self._encoder.abandon()
+            self._store.abandon()
             self._clean_up()
 
     def _planes(self, rgb: Array) -> tuple[Array, ...]:

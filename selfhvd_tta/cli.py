@@ -6,9 +6,8 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import click
 import typer
 
 from selfhvd_tta import __version__
@@ -40,6 +39,8 @@ app = typer.Typer(
 )
 app.add_typer(weights_app, name="weights")
 app.add_typer(lab)
+# Newer releases of typer carry their own copy of click: its errors are not those of the package of that name.
+CLICK_ERROR: type[Any] = sys.modules[typer.BadParameter.__module__].ClickException
 
 
 A, P, R, W, D = AdaptationSettings(), AlignmentSettings(), RuntimeSettings(), OutputSettings(), Settings()
@@ -264,12 +265,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = app(args=list(arguments), standalone_mode=False, prog_name="selfhvd-tta")
+        if code == ExitCode.INTERRUPTED:
+            raise KeyboardInterrupt  # newer releases of typer swallow it
         sys.exit(code if isinstance(code, int) else ExitCode.OK)
-    except click.exceptions.Abort:
+    except (typer.Abort, KeyboardInterrupt):
         error: SelfHVDError = Interrupted("interrupted; the output was not written", "")
-    except KeyboardInterrupt:
-        error = Interrupted("interrupted; the output was not written", "")
-    except click.ClickException as usage:
+    except CLICK_ERROR as usage:
         usage.show()
         sys.exit(ExitCode.USAGE)
     except SelfHVDError as known:

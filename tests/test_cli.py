@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -201,8 +202,16 @@ def test_interruption_leaves_nothing_behind(kind: signal.Signals, shaky: Path, t
     out = tmp_path / "sharp.mp4"
     command = [sys.executable, "-m", "selfhvd_tta", "deblur", shaky, "-o", out, *QUICK, "--iters", "100000", "--json"]
     child = subprocess.Popen(
-        [str(c) for c in command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [str(c) for c in command],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A test run in the background of a shell ignores SIGINT, and would hand that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
+    stop = threading.Timer(120, child.kill)
+    stop.start()
     assert child.stdout is not None
     lines = iter(child.stdout.readline, "")
     for line in lines:
@@ -213,6 +222,7 @@ def test_interruption_leaves_nothing_behind(kind: signal.Signals, shaky: Path, t
     started = time.monotonic()
     last = list(lines)[-1]
     assert child.wait(timeout=60) == 130
+    stop.cancel()
     assert time.monotonic() - started < 30
     assert "interrupted" in last
     assert child.stderr is not None
@@ -303,3 +313,11 @@ def test_an_official_checkpoint_is_converted_checked_and_used(shaky: Path, tmp_p
     wrong = run("weights", "convert", official, "-o", tmp_path / "x.safetensors", "--backbone", "estrnn")
     assert wrong.returncode == 4
     assert not (tmp_path / "x.safetensors").exists()
+
+
+@pytest.mark.parametrize("flags", [["--nonsense"], ["--iters", "many"], ["--method", "magic"], []])
+def test_wrong_flags_are_usage_errors(flags: list[str]) -> None:
+    done = run("deblur", "a.mp4", *flags)
+    assert done.returncode == 2
+    assert "Usage" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -110,7 +110,9 @@ def bench(
     detail: Annotated[bool, typer.Option(help="As for deblur.")] = True,
     joint: Annotated[bool, typer.Option("--joint", help="Adapt one model to all videos, as DADeblur does.")] = False,
     teachers: Annotated[int, typer.Option(help="As for deblur.")] = AlignmentSettings().teachers,
+    label_refresh: Annotated[int | None, typer.Option(help="As for deblur.")] = None,
     force: Annotated[bool, typer.Option("--force", help="As for deblur.")] = False,
+    temporal: Annotated[bool, typer.Option(help="Measure warping error, flicker and shift as well.")] = True,
     skip_ends: Annotated[
         tuple[int, int] | None,
         typer.Option(help="Frames left out of the score at the beginning and the end; default: as published."),
@@ -136,13 +138,14 @@ def bench(
             detail=detail,
             force=force,
             alignment=AlignmentSettings(flow=flow, teachers=teachers),
-            adaptation=AdaptationSettings(iters=iters, crop=crop, clip_length=clip_length),
+            adaptation=AdaptationSettings(iters=iters, crop=crop, clip_length=clip_length, label_refresh=label_refresh),
             runtime=RuntimeSettings(device=device, seed=seed, offline=offline),
         )
         plan = BenchSettings(
             protocol=protocol,
             joint=joint,
             skip=skip_ends,
+            temporal=temporal,
             metrics=tuple(metric or ()),
             niqe=niqe,
             videos=tuple(video or ()),

@@ -89,7 +89,7 @@ def choose_compute(settings: Settings, device: torch.device, backbone: Backbone 
     verified = backbone is not None and "bfloat16" in backbone.autocast
     if wanted == "bf16" and backbone is not None and not verified:
         raise UsageError(f"--precision bf16: {backbone.id} is not verified in bfloat16", "Use --precision fp32.")
-    native = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     use = verified and (wanted == "bf16" or (wanted == "auto" and native))
     return Compute(device=device, autocast=torch.bfloat16 if use else None)
 

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from selfhvd_tta import feeds, models, planning, resources
-from selfhvd_tta.errors import PreconditionError
+from selfhvd_tta.errors import DeviceError, PreconditionError
 from selfhvd_tta.events import Event, Finished, Listener, Note, Progress, ignore
 from selfhvd_tta.inspection import Inspection, scan
 from selfhvd_tta.method import transfer
 from selfhvd_tta.method.adaptation import Adaptation, Record
 from selfhvd_tta.method.clues import Clues
-from selfhvd_tta.method.restoration import Compute, Restorer
+from selfhvd_tta.method.restoration import Compute, Restorer, is_out_of_memory
 from selfhvd_tta.method.working_set import WorkingSet, choose_frames, restrict
 from selfhvd_tta.settings import Settings
 from selfhvd_tta.video.passthrough import pass_through
@@ -120,7 +120,15 @@ def _restore(
         adaptation = Adaptation(
             loaded.network, loaded.backbone, working, flow.estimator, features, compute, settings, tell, window
         )
-        record = adaptation.run()
+        try:
+            record = adaptation.run()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise DeviceError(
+                f"not enough memory on {device} to adapt {loaded.name}",
+                "Lower --clip-length, --crop, --batch or --working-set, or take a smaller backbone.",
+            ) from error
         del adaptation, working
         if settings.save_adapted is not None:
             models.save_adapted(loaded, settings.save_adapted, str(reader.info.path), len(record.steps))

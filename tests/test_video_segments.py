@@ -160,11 +160,12 @@ def test_killed_at_any_time(source: Path, tmp_path: Path, job: Path, when: str) 
                 break
         time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
+    # On a busy machine the signal may come late; the promise is the same at any time.
     if out.exists():
-        assert when == "end"
         assert out.read_bytes() == whole.read_bytes()
     done, _ = run(source, out, job)
-    assert done == {"1": 8, "3": 24, "end": FRAMES}[when]
+    assert done >= {"1": 8, "3": 24, "end": FRAMES}[when]
+    assert done % LENGTH == 0 or done == FRAMES
     assert out.read_bytes() == whole.read_bytes()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4", "job", "out.mp4", "whole.mp4"]
 

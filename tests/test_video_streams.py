@@ -14,6 +14,7 @@ import pytest
 from selfhvd_tta.video.compat import disposition_bits, time_base_of
 from selfhvd_tta.video.conversion import subtitle_text
 from selfhvd_tta.video.probe import probe
+from selfhvd_tta.video.streams import Copied, missing_streams
 from tests.media import decode_planes, make_clip, packets, sine
 from tests.test_video_roundtrip import identity
 
@@ -259,3 +260,17 @@ def test_pcm_and_avi(tmp_path: Path) -> None:
         assert sound_in == sound_out
         assert probe(out).frames in (25, None)
         assert len(decode_planes(out)) == 25
+
+
+def test_what_a_muxer_drops_silently_is_said(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.mp4", audio_seconds=0.2)
+    with av.open(str(source)) as container:
+        sound = Copied(container.streams.audio[0], None, count=len(packets(source, "audio")[0]))
+        assert missing_streams(source, [sound]) == []
+        sound.count += 3
+        text = Copied(container.streams.audio[0], None, count=2)
+        text.kind = "subtitle"
+        assert missing_streams(source, [sound, text]) == [
+            f"audio: 3 packets of {sound.count} did not make it into the file",
+            "subtitle: 2 packets of 2 did not make it into the file",
+        ]

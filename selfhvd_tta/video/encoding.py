@@ -129,8 +129,7 @@ def choose_encoding(info: VideoInfo, settings: OutputSettings) -> Encoding:
         tags = (matrix, tag_range, color.primaries, color.transfer)
     if layout.alpha:
         notes.append("the alpha channel is left out")
-    if info.dynamic_hdr:
-        notes.append("per-frame HDR metadata (HDR10+, Dolby Vision) is left out; the HDR10/HLG base is kept")
+    notes += [f"left out: {words}" for words in info.untransferable]
     return Encoding(
         codec=codec,
         pix_fmt=pix_fmt,

@@ -15,7 +15,7 @@ import av.error
 from selfhvd_tta.video.compat import KEEP_BYTES, as_fraction, disposition_bits
 from selfhvd_tta.video.probe import VideoInfo, open_input
 from selfhvd_tta.video.segments import CodedPacket
-from selfhvd_tta.video.streams import add_streams, clean_tags, copied_packets, interleave
+from selfhvd_tta.video.streams import Copied, add_streams, clean_tags, copied_packets, interleave, missing_streams
 from selfhvd_tta.video.target import disk_errors
 from selfhvd_tta.video.timing import needed_shift, output_time_base, output_times
 
@@ -78,7 +78,8 @@ def join(video: CodedVideo, info: VideoInfo, container: str, out: Path, faststar
         said: list[str] = []
         try:
             with disk_errors(out) if not expendable else ExitStack():
-                _write(video, info, container, out, faststart, shift, left_out, said)
+                copies = _write(video, info, container, out, faststart, shift, left_out, said)
+                said += missing_streams(out, copies)
         except av.error.FFmpegError as error:
             if error.errno in DISK_ERRNOS:
                 with disk_errors(out):
@@ -102,7 +103,7 @@ def _write(
     shift: Fraction,
     left_out: frozenset[int],
     notes: list[str],
-) -> None:
+) -> list[Copied]:
     unit = output_time_base(info, container)
     times = output_times(video.pts, info, container, shift)
     with ExitStack() as stack:
@@ -114,6 +115,7 @@ def _write(
         output.metadata.update(tags)
         stream = _add_video(output, template, video, info, container, source)
         others: Iterator[tuple[Fraction, Any]] = iter(())
+        copies: list[Copied] = []
         if source is not None:
             copies = add_streams(source, output, info.stream_index, container, left_out, notes)
             _copy_chapters(source, output, shift)
@@ -121,6 +123,7 @@ def _write(
         last = max(1, round(_last_duration(source, video, info) / unit))
         for packet in interleave(_video_packets(video, stream, times, unit, last), others):
             output.mux_one(packet)
+    return copies
 
 
 def _muxer_options(

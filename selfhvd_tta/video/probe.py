@@ -21,6 +21,16 @@ from selfhvd_tta.video.compat import KEEP_BYTES, as_fraction, disposition_bits, 
 
 # What PyAV raises on damaged files: FFmpeg's errors, and a few that its own Python layer lets through.
 DECODE_ERRORS = (av.error.FFmpegError, UnicodeDecodeError, IndexError, ValueError, OSError)
+# Side data of frames that a new encoding loses; names of AVFrameSideDataType.
+UNTRANSFERABLE = {
+    "DYNAMIC_HDR_PLUS": "HDR10+ metadata (the HDR10 base is kept)",
+    "DOVI_RPU_BUFFER": "Dolby Vision metadata (the base layer is kept)",
+    "DOVI_METADATA": "Dolby Vision metadata (the base layer is kept)",
+    "A53_CC": "closed captions inside the video stream",
+    "SPHERICAL": "360-degree projection tags",
+    "STEREO3D": "stereoscopic tags",
+    "ICC_PROFILE": "the ICC colour profile",
+}
 
 
 @dataclass(frozen=True)
@@ -68,7 +78,7 @@ class VideoInfo:
         mastering_display: raw AVMasteringDisplayMetadata of HDR10, or None.
         content_light: MaxCLL and MaxFALL in cd/m2, or None.
         chroma_location: AVChromaLocation as given (0: unspecified; PyAV tells it from release 19 on).
-        dynamic_hdr: names of per-frame HDR metadata that the video carries (HDR10+, Dolby Vision).
+        untransferable: what the first frame carries and no encoder here can carry on, in words.
     """
 
     path: Path
@@ -93,7 +103,7 @@ class VideoInfo:
     mastering_display: bytes | None = None
     content_light: tuple[int, int] | None = None
     chroma_location: int = 0
-    dynamic_hdr: tuple[str, ...] = ()
+    untransferable: tuple[str, ...] = ()
     duration_is_video: bool = False
 
     @property
@@ -229,7 +239,7 @@ def _describe(path: Path, container: Any, stream: Any, frame: Any) -> VideoInfo:
         content_light=struct.unpack("<2I", light[:8]) if light and len(light) >= 8 else None,
         duration_is_video=own_duration is not None,
         chroma_location=int(getattr(frame, "chroma_location", 0)),
-        dynamic_hdr=tuple(name for name in ("DYNAMIC_HDR_PLUS", "DOVI_RPU_BUFFER", "DOVI_METADATA") if name in side),
+        untransferable=tuple(sorted({words for name, words in UNTRANSFERABLE.items() if name in side})),
     )
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import heapq
 import io
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import av
 
-from selfhvd_tta.video.compat import disposition_bits, time_base_of
+from selfhvd_tta.video.compat import KEEP_BYTES, disposition_bits, time_base_of
 from selfhvd_tta.video.conversion import Convert, codec_name, convert_stream
 from selfhvd_tta.video.decoding import Timeline, plural
 from selfhvd_tta.video.probe import DECODE_ERRORS, is_picture
@@ -40,12 +42,22 @@ class Copied:
         output: PyAV stream of the output container.
         convert: changes a packet of the source into packets of the output (None: what is left); None copies.
         lost: packets that could not be converted.
+        count: packets that were handed to the muxer.
+        kind: as :func:`stream_kind`; the streams themselves are gone when their containers are closed.
+        regroups: demuxers cut its samples into packets as they like.
     """
 
     source: Any
     output: Any
     convert: Convert | None = None
     lost: int = 0
+    count: int = 0
+    kind: str = ""
+    regroups: bool = False
+
+    def __post_init__(self) -> None:
+        self.kind = stream_kind(self.source)
+        self.regroups = self.convert is None and codec_name(self.source).startswith("pcm")
 
 
 def clean_tags(tags: dict[str, str], container: str) -> dict[str, str]:
@@ -112,9 +124,10 @@ def _attach_picture(source: Any, output: Any, stream: Any) -> None:
 def describe(stream: Any) -> str:
     """A stream as the user knows it: ``subtitle stream 3 (hdmv_pgs_subtitle, eng)``."""
     language = stream.metadata.get("language", "")
-    kind = "picture" if is_picture(stream) else stream.type
     codec = codec_name(stream) or "unknown codec"
-    return f"{kind} stream {stream.index} ({codec}{', ' + language if language not in ('', 'und') else ''})"
+    return (
+        f"{stream_kind(stream)} stream {stream.index} ({codec}{', ' + language if language not in ('', 'und') else ''})"
+    )
 
 
 def _fits(stream: Any, container: str) -> bool:
@@ -188,13 +201,41 @@ def copied_packets(
         reached = packet.dts * unit
         for made in [packet] if item.convert is None else _converted(item, packet):
             made.stream = item.output
+            item.count += 1
             yield reached, made
     for item in streams:
         for made in _converted(item, None) if item.convert is not None else ():
             made.stream = item.output
+            item.count += 1
             yield reached, made
         if item.lost:
             notes.append(f"{describe(item.source)} has {plural(item.lost, 'packet')} that cannot be decoded, left out")
+
+
+def missing_streams(path: Path, streams: list[Copied]) -> list[str]:
+    """One line for each kind of stream of which the written file holds less than the muxer was given.
+
+    Some muxers drop what they cannot hold without a word.
+    """
+    wanted: Counter[str] = Counter()
+    for item in streams:
+        wanted[item.kind] += min(item.count, 1) if item.regroups else item.count
+    found: Counter[str] = Counter()
+    with av.open(str(path), **KEEP_BYTES) as written:
+        others = [s for s in written.streams if stream_kind(s) != "video" and s.type != "attachment"]
+        for packet in written.demux(others) if others else ():
+            if packet.size:
+                found[stream_kind(packet.stream)] += 1
+    return [
+        f"{kind}: {plural(wanted[kind] - found[kind], 'packet')} of {wanted[kind]} did not make it into the file"
+        for kind in wanted
+        if kind != "video" and found[kind] < wanted[kind]
+    ]
+
+
+def stream_kind(stream: Any) -> str:
+    """``picture`` for cover art, else PyAV's type."""
+    return "picture" if is_picture(stream) else str(stream.type)
 
 
 def _demux(source: Any, streams: list[Any], notes: list[str]) -> Iterator[Any]:

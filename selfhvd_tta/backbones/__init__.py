@@ -63,6 +63,8 @@ class Backbone:
         min_size: smallest height and width of the raw network (the wrapper pads).
         even_frames: the raw network needs an even number of frames (the wrapper pads).
         autocast: names of the dtypes in which it was verified, out of ``bfloat16`` and ``float16``.
+        slow: prefixes of the raw network's parameter names that are fine-tuned at a quarter of the learning rate
+            (a pretrained flow network inside).
         deterministic: the same input gives the same bits twice in training and inference, on one device.
     """
 
@@ -79,6 +81,7 @@ class Backbone:
     min_size: int = 1
     even_frames: bool = False
     autocast: frozenset[str] = frozenset()
+    slow: tuple[str, ...] = ()
     deterministic: bool = True
 
     def variant(self, name: str | None = None) -> Variant:

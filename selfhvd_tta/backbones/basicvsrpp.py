@@ -216,6 +216,7 @@ BACKBONE = Backbone(
         Variant("dvd", weights=("basicvsrpp-dvd",)),
         Variant("selfhvd", weights=("selfhvd-basicvsrpp",)),
     ),
+    slow=("spynet.",),
     reach=10,  # an estimate, not measured with trained weights
     size_multiple=4,
     min_size=256,

@@ -225,6 +225,7 @@ BACKBONE = Backbone(
     paper="Liang et al., Recurrent Video Restoration Transformer with Guided Deformable Attention, NeurIPS 2022",
     build=RVRT,
     variants=(Variant("gopro", weights=("rvrt-gopro",)), Variant("dvd", weights=("rvrt-dvd",))),
+    slow=("spynet.",),
     reach=8,  # an estimate, not measured with trained weights
     size_multiple=8,
     min_size=136,

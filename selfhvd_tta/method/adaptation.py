@@ -25,6 +25,7 @@ from selfhvd_tta.settings import Settings
 
 HISTORY_FRAMES = 6
 LOST_STEPS = 3
+SLOW_SHARE = 0.25
 
 
 @dataclass
@@ -96,7 +97,16 @@ class Adaptation:
         self.stage1_steps = round(plan.iters * plan.stage1)
         self.refresh_every = plan.label_refresh or max(25, math.ceil(plan.iters / 6))
         self.trainable = [p for p in network.parameters() if p.requires_grad]
-        self.optimiser = torch.optim.Adam(self.trainable, lr=plan.learning_rate, betas=(0.9, 0.999))
+        self.optimiser = torch.optim.Adam(self._groups(), lr=plan.learning_rate, betas=(0.9, 0.999))
+
+    def _groups(self) -> list[dict[str, object]]:
+        """Parameters by their share of the learning rate."""
+        groups: dict[float, list[nn.Parameter]] = {1.0: [], SLOW_SHARE: []}
+        for name, parameter in self.network.named_parameters():
+            if parameter.requires_grad:
+                slow = name.removeprefix("raw.").startswith(self.backbone.slow) if self.backbone.slow else False
+                groups[SLOW_SHARE if slow else 1.0].append(parameter)
+        return [{"params": params, "share": share} for share, params in groups.items() if params]
 
     def run(self) -> Record:
         """Do all steps; the network holds the adapted weights afterwards, in eval mode."""
@@ -115,7 +125,8 @@ class Adaptation:
                 self._refresh(step, enters_stage2)
                 good = copy.deepcopy(self.network.state_dict())
             for group in self.optimiser.param_groups:
-                group["lr"] = cosine_rate(step, plan.iters, plan.learning_rate, plan.final_learning_rate)
+                rate = cosine_rate(step, plan.iters, plan.learning_rate, plan.final_learning_rate)
+                group["lr"] = group["share"] * rate
             values = self._step(stage2, live)
             if values is None:
                 self.record.skipped += 1

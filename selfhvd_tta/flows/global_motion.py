@@ -8,6 +8,8 @@ The result departs from the homography only where that brings the blur-matched f
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import torch
@@ -17,11 +19,13 @@ from torch.nn import functional as F
 from selfhvd_tta.flows import Flow, FlowEstimator, FlowField, FlowVariant, luma
 from selfhvd_tta.flows.blur_path import BlurPath
 from selfhvd_tta.flows.dis import DIS, Preset
-from selfhvd_tta.flows.homography import GlobalMotion, estimate_homography, working_size
-from selfhvd_tta.flows.homography_fit import linear, rescaled, tone, warp
+from selfhvd_tta.flows.homography import PIXELS, SMOOTHING, GlobalMotion, estimate_homography, working_size
+from selfhvd_tta.flows.homography_fit import TRANSLATION, Estimate, PhotometricFit, linear, rescaled, tone, warp
 
 __all__ = ["FLOW", "GlobalMotion", "GlobalMotionFirst", "estimate_homography"]
 
+# Below this support of the homography the blur is looked for behind the flow.
+DOUBTFUL = 0.7
 # Forward-backward error in working pixels up to which the directions of the inner flow are averaged; not at twice that.
 NEARLY = 0.5
 # Scale in working pixels over which two explanations of the same place are compared.
@@ -81,9 +85,13 @@ class GlobalMotionFirst(FlowEstimator):
         if swapped:
             motion = motion.inverse()
         blurry, sharp = reversed(small) if swapped else small
-        observed, predicted = _blur_matched(blurry, sharp, motion)
+        if self.inner is not None and motion.support < DOUBTFUL:
+            # The fit has mistaken for blur what does not move with the frame. Flow first, then the blur that it leaves.
+            motion = replace(motion, path=BlurPath(), gain=1.0, offset=0.0)
+            _, _, (seen, _) = self._matched(blurry, sharp, motion, source.device)
+            motion = _blur_after(blurry, sharp, motion, seen.flow)
+        observed, predicted, (seen_there, seen_back) = self._matched(blurry, sharp, motion, source.device)
         covered = _covered(motion, (blurry.shape[-2], blurry.shape[-1]))
-        seen_there, seen_back = self._residuals(observed.to(source.device), predicted.to(source.device))
         there, sure_there = _believed(observed, predicted, seen_there, covered, motion.residual)
         back, sure_back = _believed(predicted, observed, seen_back, covered, motion.residual)
         if not motion.refined:
@@ -103,15 +111,19 @@ class GlobalMotionFirst(FlowEstimator):
         backward = FlowField(_projected(torch.linalg.inv(matrix), grid) + back - grid, sure_back)
         return (backward, forward) if swapped else (forward, backward)
 
-    def _residuals(self, observed: Tensor, predicted: Tensor) -> tuple[FlowField, FlowField]:
-        """What ``inner`` sees between the blur-matched frames, on the CPU."""
+    def _matched(
+        self, blurry: Tensor, sharp: Tensor, motion: GlobalMotion, device: torch.device
+    ) -> tuple[Tensor, Tensor, tuple[FlowField, FlowField]]:
+        """The blur-matched frames and what ``inner`` sees between them in both directions, all on the CPU."""
+        observed, predicted = _blur_matched(blurry, sharp, motion)
         if self.inner is None:
-            nothing = torch.zeros_like(observed[:, :2], device="cpu")
+            nothing = torch.zeros_like(observed[:, :2])
             still = FlowField(nothing, torch.ones_like(nothing[:, :1]))
-            return still, still
-        there, back = self.inner.both(observed, predicted)
+            return observed, predicted, (still, still)
+        there, back = self.inner.both(observed.to(device), predicted.to(device))
         flows = _reconciled(there.flow.cpu(), back.flow.cpu())
-        return FlowField(flows[0], there.certainty.cpu()), FlowField(flows[1], back.certainty.cpu())
+        fields = FlowField(flows[0], there.certainty.cpu()), FlowField(flows[1], back.certainty.cpu())
+        return observed, predicted, fields
 
 
 def _resized(frame: Tensor, side: int) -> Tensor:
@@ -133,6 +145,17 @@ def _blur_matched(blurry: Tensor, sharp: Tensor, motion: GlobalMotion) -> tuple[
     moved = (warp(linear(plane), motion.matrix, cv2.INTER_CUBIC) for plane in sharp[0].numpy())
     predicted = developed([motion.path.blur(plane) for plane in moved])
     return observed.clamp(0, 1), (motion.gain * predicted + motion.offset).clamp(0, 1)
+
+
+def _blur_after(blurry: Tensor, sharp: Tensor, motion: GlobalMotion, residual: Tensor) -> GlobalMotion:
+    """``motion`` with the blur that is left once the residual flow (1, 2, h, w) has been taken out."""
+    light = [linear(luma(frame)[0].numpy()) for frame in (blurry, sharp)]
+    moved = _moved(warp(light[1], motion.matrix, cv2.INTER_CUBIC), residual[0].permute(1, 2, 0).numpy())
+    fit = PhotometricFit(light[0], moved, SMOOTHING, PIXELS)
+    start = Estimate(np.eye(3))
+    estimate = fit.fit(replace(start, path=fit.initial_path(start)[0]), 6, blur=True, only=TRANSLATION)
+    estimate = fit.fit(estimate, 6, blur=True, bend=True, only=TRANSLATION)
+    return replace(motion, path=estimate.path, gain=estimate.gain, offset=estimate.offset, residual=estimate.noise)
 
 
 def _covered(motion: GlobalMotion, size: tuple[int, int]) -> np.ndarray:

@@ -59,7 +59,13 @@ def test_batch_is_interrupted_cleanly(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "selfhvd_tta", "batch", tmp_path, "-o", out, *QUICK, *FEW]
     command += ["--iters", "100000", "--json"]
     child = subprocess.Popen(
-        [str(c) for c in command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [str(c) for c in command],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A test run in the background of a shell ignores SIGINT, and would hand that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert child.stdout is not None
     for line in child.stdout:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from selfhvd_tta.method.clues import Clues
-from selfhvd_tta.video.reader import Frame, VideoReader
+from selfhvd_tta.video.opening import Reader
+from selfhvd_tta.video.reader import Frame
 
 RgbArray = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
@@ -28,7 +29,7 @@ def to_array(frame: Tensor) -> npt.NDArray[np.float32]:
     return np.ascontiguousarray(frame.permute(1, 2, 0).float().cpu().numpy())
 
 
-def load_frames(reader: VideoReader, numbers: list[int]) -> Tensor:
+def load_frames(reader: Reader, numbers: list[int]) -> Tensor:
     """Frames of the working set: (N, 3, H, W) uint8."""
     stack: Tensor | None = None
     for row, frame in enumerate(reader.read(numbers)):

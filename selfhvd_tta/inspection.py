@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from selfhvd_tta.errors import InputError
-from selfhvd_tta.events import Listener, Progress, ignore
+from selfhvd_tta.events import Listener, Note, Progress, ignore
 from selfhvd_tta.method.clues import Clues, laplacian_variance, select_clues
 from selfhvd_tta.settings import ClueSettings
+from selfhvd_tta.video.opening import Reader, open_reader
 from selfhvd_tta.video.probe import VideoInfo
-from selfhvd_tta.video.reader import VideoReader
 from selfhvd_tta.video.shots import ShotDetector
 
 
@@ -35,7 +35,7 @@ class Inspection:
     helpful: bool
 
 
-def scan(reader: VideoReader, settings: ClueSettings, listen: Listener) -> Inspection:
+def scan(reader: Reader, settings: ClueSettings, listen: Listener) -> Inspection:
     """Decode the luma of the whole video once and select its clues.
 
     Raises:
@@ -53,6 +53,8 @@ def scan(reader: VideoReader, settings: ClueSettings, listen: Listener) -> Inspe
     if not values:
         raise InputError(f"{reader.info.path}: no frame could be decoded", "The file is damaged or empty.")
     listen(Progress("scan", len(values), len(values)))
+    for text in reader.warnings:
+        listen(Note(text, "warning"))
     clues = select_clues(np.asarray(values), detector.shots(), settings)
     helpful, verdict = judge(clues, settings)
     return Inspection(reader.info, clues, tuple(pts), verdict, helpful)
@@ -86,4 +88,4 @@ def inspect(path: str | Path, settings: ClueSettings | None = None, listen: List
     Raises:
         InputError: the file cannot be read as a video.
     """
-    return scan(VideoReader(path), settings or ClueSettings(), listen)
+    return scan(open_reader(path), settings or ClueSettings(), listen)

@@ -20,9 +20,9 @@ from selfhvd_tta.method.clues import Clues
 from selfhvd_tta.method.restoration import Compute, Restorer, is_out_of_memory
 from selfhvd_tta.method.working_set import WorkingSet, choose_frames, restrict
 from selfhvd_tta.settings import Settings
+from selfhvd_tta.video.opening import Reader, Writer, open_reader, open_writer
 from selfhvd_tta.video.passthrough import pass_through
-from selfhvd_tta.video.reader import VideoReader
-from selfhvd_tta.video.writer import VideoWriter, check_output
+from selfhvd_tta.video.writer import check_output
 
 Frames = Iterator[Tensor]
 Blend = Callable[[int, Tensor, Tensor], Tensor]
@@ -75,7 +75,7 @@ def deblur(path: str | Path, output: str | Path, settings: Settings | None = Non
             notes.append(event.text)
         listen(event)
 
-    reader = VideoReader(path)
+    reader = open_reader(path)
     check_output(output, reader.info, settings.output)
     seen = scan(reader, settings.clues, tell)
     if seen.helpful or settings.force or (settings.method == "adapt" and settings.adaptation.iters == 0):
@@ -93,14 +93,14 @@ def deblur(path: str | Path, output: str | Path, settings: Settings | None = Non
 
 
 def _restore(
-    reader: VideoReader, output: Path, seen: Inspection, settings: Settings, tell: Listener
+    reader: Reader, output: Path, seen: Inspection, settings: Settings, tell: Listener
 ) -> tuple[str, Record | None]:
     device = models.choose_device(settings.runtime.device, tell)
     flow = models.load_flow(settings, device, tell)
     if settings.method == "transfer":
         tell(planning.plan(seen, settings, flow, None, Compute(device), 0))
         blend: Blend | None = _blender(reader, seen.clues, flow, settings, device)
-        with VideoWriter(output, reader.info, settings.output) as writer:
+        with open_writer(output, reader, settings.output) as writer:
             _write(reader, seen, writer, device, lambda frames: frames, blend, "transfer", tell)
         _tell_notes(writer, tell)
         return "transferred", None
@@ -136,16 +136,16 @@ def _restore(
     restorer = Restorer(loaded.network, loaded.backbone, compute, window, lambda text: tell(Note(text, "warning")))
     adapted = record is not None or settings.adapted is not None
     blend = _blender(reader, seen.clues, flow, settings, device) if settings.detail and adapted else None
-    with VideoWriter(output, reader.info, settings.output) as writer:
+    with open_writer(output, reader, settings.output) as writer:
         _write(reader, seen, writer, device, restorer.restore, blend, "restore", tell)
     _tell_notes(writer, tell)
     return ("adapted" if adapted else "restored"), record
 
 
 def _write(
-    reader: VideoReader,
+    reader: Reader,
     seen: Inspection,
-    writer: VideoWriter,
+    writer: Writer,
     device: torch.device,
     network: Callable[[Frames], Frames],
     blend: Blend | None,
@@ -163,13 +163,11 @@ def _write(
             tell(Progress(phase, index + 1, len(seen.pts)))
 
 
-def _blender(
-    reader: VideoReader, clues: Clues, flow: models.LoadedFlow, settings: Settings, device: torch.device
-) -> Blend:
+def _blender(reader: Reader, clues: Clues, flow: models.LoadedFlow, settings: Settings, device: torch.device) -> Blend:
     """Sharp-detail transfer for one frame after the other: (index, input, current) -> blended, (1, 3, H, W)."""
     align = settings.alignment
     ahead = feeds.SharpFeed(
-        iter(VideoReader(reader.info.path)), clues, max(align.teacher_reach, 2 * settings.clues.segment)
+        iter(open_reader(reader.info.path)), clues, max(align.teacher_reach, 2 * settings.clues.segment)
     )
 
     def blend(index: int, observed: Tensor, current: Tensor) -> Tensor:
@@ -185,6 +183,6 @@ def _blender(
     return blend
 
 
-def _tell_notes(writer: VideoWriter, tell: Listener) -> None:
+def _tell_notes(writer: Writer, tell: Listener) -> None:
     for text in writer.notes:
         tell(Note(text))

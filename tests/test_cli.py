@@ -321,3 +321,17 @@ def test_wrong_flags_are_usage_errors(flags: list[str]) -> None:
     assert done.returncode == 2
     assert "Usage" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_folders_of_images_in_and_out(tmp_path: Path) -> None:
+    import cv2
+
+    (tmp_path / "in").mkdir()
+    for i, frame in enumerate(blurry_clip(6, 64, 80)):
+        cv2.imwrite(str(tmp_path / "in" / f"{i:04d}.png"), frame[..., ::-1])
+    done = run("deblur", tmp_path / "in", "-o", tmp_path / "out", *QUICK, "--method", "transfer")
+    assert done.returncode == 0, done.stderr
+    assert sorted(os.listdir(tmp_path / "out")) == sorted(os.listdir(tmp_path / "in"))
+    before, after = (cv2.imread(str(tmp_path / folder / "0000.png")) for folder in ("in", "out"))
+    assert after.shape == before.shape
+    assert cv2.Laplacian(after, cv2.CV_64F).var() > 1.5 * cv2.Laplacian(before, cv2.CV_64F).var()

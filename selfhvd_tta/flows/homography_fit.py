@@ -24,9 +24,11 @@ REJECT = 4.0
 # The noise is told from this quantile of the absolute residuals, which for a normal distribution is so many sigma.
 QUANTILE = 0.3
 QUANTILE_OF_NORMAL = 0.3853
-# Standard deviation of the bend relative to the velocity in the prior; measured on simulated shake.
+# Weight of (bend / velocity)^2 in the cost; on simulated shake both a third and three times of it align a little worse.
 BEND_PRIOR = 0.02
+# A fit needs that many of its pixels within the target.
 FEWEST_PIXELS = 200
+# A pixel counts as explained if its residual is below this share of the typical contrast.
 EXPLAINED = 0.5
 # A step that lowers the cost by a smaller share than this is the last one.
 CONVERGED = 1e-3

@@ -24,7 +24,7 @@ REJECT = 4.0
 # The noise is told from this quantile of the absolute residuals, which for a normal distribution is so many sigma.
 QUANTILE = 0.3
 QUANTILE_OF_NORMAL = 0.3853
-# Weight of (bend / velocity)^2 in the cost; on simulated shake both a third and three times of it align a little worse.
+# Weight of (bend / velocity)^2 in the cost; on simulated shake a quarter and three times of it align slightly worse.
 BEND_PRIOR = 0.02
 # A fit needs that many of its pixels within the target.
 FEWEST_PIXELS = 200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -37,12 +38,13 @@ def pixel_grid(height: int, width: int, device: torch.device) -> Tensor:
     return torch.stack((x, y))[None]
 
 
-def warp(image: Tensor, flow: Tensor) -> Tensor:
-    """Backward warp W, bilinear (Eq. 3): the value at p is ``image`` at p + flow(p); outside the frame it is 0.
+def warp(image: Tensor, flow: Tensor, mode: Literal["bilinear", "bicubic"] = "bilinear") -> Tensor:
+    """Backward warp W (Eq. 3): the value at p is ``image`` at p + flow(p); outside the frame it is 0.
 
     Args:
         image: (B, C, H, W).
         flow: (B, 2, H, W), pixels.
+        mode: interpolation; ``bicubic`` overshoots at edges.
 
     Returns:
         (B, C, H, W).
@@ -51,7 +53,7 @@ def warp(image: Tensor, flow: Tensor) -> Tensor:
     target = pixel_grid(height, width, flow.device) + flow
     scale = torch.tensor([max(width - 1, 1), max(height - 1, 1)], device=flow.device).view(1, 2, 1, 1)
     grid = (2 * target / scale - 1).permute(0, 2, 3, 1)
-    return F.grid_sample(image, grid.to(image.dtype), mode="bilinear", padding_mode="zeros", align_corners=True)
+    return F.grid_sample(image, grid.to(image.dtype), mode=mode, padding_mode="zeros", align_corners=True)
 
 
 def inside(flow: Tensor) -> Tensor:
@@ -86,9 +88,10 @@ def align_by_flow(sharp: Tensor, forward: FlowField, backward: FlowField, settin
         backward: from the sharp frame to the frame to be labelled (F_{j->i}).
         settings: which of the masks are used, and Eq. 5's scale.
     """
-    # One pass of the sampler for all that follows the same flow.
-    there = warp(torch.cat((sharp, backward.flow, backward.certainty), dim=1), forward.flow)
-    image, backward_there, certainty_there = there.split((3, 2, 1), dim=1)
+    # Bilinear interpolation would blur the label by up to half a pixel.
+    image = warp(sharp, forward.flow, "bicubic").clamp(0, 1)
+    there = warp(torch.cat((backward.flow, backward.certainty), dim=1), forward.flow)
+    backward_there, certainty_there = there.split((2, 1), dim=1)
     visible = occlusion_mask(forward.flow, backward_there, settings.occlusion_scale)
     mask = visible if settings.occlusion else inside(forward.flow)
     if settings.uncertainty:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 import torch
@@ -49,8 +48,3 @@ def window_for(height: int, width: int, device: torch.device, reach: int) -> int
     """
     pixels = 2.4e7 if device.type == "cuda" else 6e6
     return max(2 * (2 * reach + 4) if reach else 1, min(40, int(pixels / (height * width))))
-
-
-def enough_disk(folder: Path, needed: int) -> bool:
-    """Whether ``folder`` has room for ``needed`` bytes."""
-    return shutil.disk_usage(folder).free >= needed

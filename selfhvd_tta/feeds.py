@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -42,10 +42,24 @@ def load_frames(reader: Reader, numbers: list[int]) -> Tensor:
     return stack
 
 
+def opener(reader: Reader) -> Callable[[int], Iterator[Frame]]:
+    """Frames of a video from a given index on, by a reader of its own each time (readers are not shared by threads).
+
+    Args:
+        reader: of the video, which has counted its frames.
+    """
+    count = len(reader.pts)
+
+    def open_at(first: int) -> Iterator[Frame]:
+        return reader.read(range(first, count)) if first else iter(reader)
+
+    return open_at
+
+
 class Inflight:
     """Hands frames to a network and keeps them until their outputs come back."""
 
-    def __init__(self, frames: Iterator[Frame], device: torch.device) -> None:
+    def __init__(self, frames: Generator[Frame, None, None], device: torch.device) -> None:
         self.frames = frames
         self.device = device
         self.waiting: deque[Frame] = deque()
@@ -61,6 +75,10 @@ class Inflight:
         """The frame that the next output belongs to."""
         return self.waiting.popleft()
 
+    def close(self) -> None:
+        """End the reading."""
+        self.frames.close()
+
 
 class SharpFeed:
     """The sharp frames around the present one, from a pass over the video that runs ahead.
@@ -71,7 +89,7 @@ class SharpFeed:
         behind: how many frames back a sharp frame may still be asked for.
     """
 
-    def __init__(self, frames: Iterator[Frame], clues: Clues, behind: int) -> None:
+    def __init__(self, frames: Generator[Frame, None, None], clues: Clues, behind: int) -> None:
         self.frames = frames
         self.clues = clues
         self.behind = behind
@@ -88,3 +106,7 @@ class SharpFeed:
         for old in [i for i in self.held if i < present - self.behind]:
             del self.held[old]
         return to_tensor(self.held[index], device)[None]
+
+    def close(self) -> None:
+        """End the reading."""
+        self.frames.close()

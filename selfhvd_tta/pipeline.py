@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from selfhvd_tta import feeds, models, planning, resources
 from selfhvd_tta.errors import DeviceError, PreconditionError
 from selfhvd_tta.events import Event, Finished, Listener, Note, Progress, ignore
+from selfhvd_tta.frameloop import Details, run_frames
 from selfhvd_tta.inspection import Inspection, scan
-from selfhvd_tta.method import transfer
 from selfhvd_tta.method.adaptation import Adaptation, Record
 from selfhvd_tta.method.clues import Clues
 from selfhvd_tta.method.restoration import Compute, Restorer, is_out_of_memory
 from selfhvd_tta.method.working_set import WorkingSet, choose_frames, restrict
 from selfhvd_tta.settings import Settings
-from selfhvd_tta.video.opening import Reader, Writer, open_reader, open_writer
+from selfhvd_tta.video.opening import Reader, open_reader, open_writer
 from selfhvd_tta.video.passthrough import pass_through
 from selfhvd_tta.video.writer import check_output
-
-Frames = Iterator[Tensor]
-Blend = Callable[[int, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -97,92 +92,76 @@ def _restore(
 ) -> tuple[str, Record | None]:
     device = models.choose_device(settings.runtime.device, tell)
     flow = models.load_flow(settings, device, tell)
+    details: Details | None = Details.of(flow.estimator, settings)
     if settings.method == "transfer":
         tell(planning.plan(seen, settings, flow, None, Compute(device), 0))
-        blend: Blend | None = _blender(reader, seen.clues, flow, settings, device)
-        with open_writer(output, reader, settings.output) as writer:
-            _write(reader, seen, writer, device, lambda frames: frames, blend, "transfer", tell)
-        _tell_notes(writer, tell)
+        _write(reader, output, seen, settings, device, None, details, tell)
         return "transferred", None
     loaded = models.load_backbone(settings, device, tell)
     compute = models.choose_compute(settings, device, loaded.backbone)
     height, width = reader.info.height, reader.info.width
     window = settings.runtime.window or resources.window_for(height, width, device, loaded.backbone.reach)
-    record = None
     limit = resources.working_set_limit(height, width, settings.adaptation.working_set)
     numbers = choose_frames(seen.clues, limit, settings.clues.segment)
     tell(planning.plan(seen, settings, flow, loaded, compute, len(numbers)))
+    record = None
     if settings.adaptation.iters:
-        features = models.load_features(settings, device, tell)
-        clues, runs = restrict(seen.clues, numbers)
-        store = resources.bank_store(height, width, len(numbers), device)
-        working = WorkingSet(feeds.load_frames(reader, numbers).to(store), tuple(numbers), clues, runs)
-        adaptation = Adaptation(
-            loaded.network, loaded.backbone, working, flow.estimator, features, compute, settings, tell, window
-        )
-        try:
-            record = adaptation.run()
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            raise DeviceError(
-                f"not enough memory on {device} to adapt {loaded.name}",
-                "Lower --clip-length, --crop, --batch or --working-set, or take a smaller backbone.",
-            ) from error
-        del adaptation, working
-        if settings.save_adapted is not None:
-            models.save_adapted(loaded, settings.save_adapted, str(reader.info.path), len(record.steps))
-            tell(Note(f"adapted weights saved as {settings.save_adapted}"))
+        record = _adapt(reader, seen, numbers, loaded, flow, compute, window, settings, tell)
     restorer = Restorer(loaded.network, loaded.backbone, compute, window, lambda text: tell(Note(text, "warning")))
     adapted = record is not None or settings.adapted is not None
-    blend = _blender(reader, seen.clues, flow, settings, device) if settings.detail and adapted else None
-    with open_writer(output, reader, settings.output) as writer:
-        _write(reader, seen, writer, device, restorer.restore, blend, "restore", tell)
-    _tell_notes(writer, tell)
+    _write(reader, output, seen, settings, device, restorer, details if settings.detail and adapted else None, tell)
     return ("adapted" if adapted else "restored"), record
+
+
+def _adapt(
+    reader: Reader,
+    seen: Inspection,
+    numbers: list[int],
+    loaded: models.LoadedBackbone,
+    flow: models.LoadedFlow,
+    compute: Compute,
+    window: int,
+    settings: Settings,
+    tell: Listener,
+) -> Record:
+    """Fine-tune the network in place on the frames ``numbers`` of the video."""
+    features = models.load_features(settings, compute.device, tell)
+    clues, runs = restrict(seen.clues, numbers)
+    store = resources.bank_store(reader.info.height, reader.info.width, len(numbers), compute.device)
+    working = WorkingSet(feeds.load_frames(reader, numbers).to(store), tuple(numbers), clues, runs)
+    adaptation = Adaptation(
+        loaded.network, loaded.backbone, working, flow.estimator, features, compute, settings, tell, window
+    )
+    try:
+        record = adaptation.run()
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise DeviceError(
+            f"not enough memory on {compute.device} to adapt {loaded.name}",
+            "Lower --clip-length, --crop, --batch or --working-set, or take a smaller backbone.",
+        ) from error
+    if settings.save_adapted is not None:
+        models.save_adapted(loaded, settings.save_adapted, str(reader.info.path), len(record.steps))
+        tell(Note(f"adapted weights saved as {settings.save_adapted}"))
+    return record
 
 
 def _write(
     reader: Reader,
+    output: Path,
     seen: Inspection,
-    writer: Writer,
+    settings: Settings,
     device: torch.device,
-    network: Callable[[Frames], Frames],
-    blend: Blend | None,
-    phase: str,
+    restorer: Restorer | None,
+    details: Details | None,
     tell: Listener,
 ) -> None:
-    """Stream the video shot by shot through the network, blend sharp details in, write."""
-    inflight = feeds.Inflight(iter(reader), device)
-    for shot in seen.clues.shots:
-        for index, out in zip(shot, network(inflight.feed(len(shot))), strict=True):
-            frame = inflight.collect()
-            if blend is not None:
-                out = blend(index, feeds.to_tensor(frame.rgb, device)[None], out[None])[0]
-            writer.write(feeds.to_array(out), frame.pts)
-            tell(Progress(phase, index + 1, len(seen.pts)))
-
-
-def _blender(reader: Reader, clues: Clues, flow: models.LoadedFlow, settings: Settings, device: torch.device) -> Blend:
-    """Sharp-detail transfer for one frame after the other: (index, input, current) -> blended, (1, 3, H, W)."""
-    align = settings.alignment
-    ahead = feeds.SharpFeed(
-        iter(open_reader(reader.info.path)), clues, max(align.teacher_reach, 2 * settings.clues.segment)
-    )
-
-    def blend(index: int, observed: Tensor, current: Tensor) -> Tensor:
-        ranked = transfer.rank_teachers(index, clues, align)
-        if ranked == [index]:
-            return current
-        sharps = [ahead.get(j, index, device) for j in ranked]
-        out = current
-        for _ in range(align.rounds):
-            out = transfer.apply(transfer.compose(observed, out, sharps, flow.estimator, align), current)
-        return out
-
-    return blend
-
-
-def _tell_notes(writer: Writer, tell: Listener) -> None:
+    """Stream the video through the network, blend sharp details in, write."""
+    phase, total = "restore" if restorer else "transfer", len(seen.pts)
+    with open_writer(output, reader, settings.output) as writer:
+        for result in run_frames(feeds.opener(reader), seen.clues, device, restorer, details):
+            writer.write(feeds.to_array(result.blended), result.pts)
+            tell(Progress(phase, result.index + 1, total))
     for text in writer.notes:
         tell(Note(text))

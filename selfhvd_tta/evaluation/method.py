@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from selfhvd_tta import feeds, models, resources
+from selfhvd_tta import models, resources
 from selfhvd_tta.errors import InputError, UsageError
 from selfhvd_tta.evaluation.frames import Frames
 from selfhvd_tta.events import Listener, Note, Progress
+from selfhvd_tta.frameloop import Details, Result, run_frames
 from selfhvd_tta.inspection import judge
-from selfhvd_tta.method import transfer
 from selfhvd_tta.method.adaptation import Adaptation, Record
 from selfhvd_tta.method.clues import Clues, laplacian_variance, select_clues
 from selfhvd_tta.method.restoration import Compute, Restorer
@@ -159,45 +159,38 @@ class Subject:
 
     def network_outputs(self, video: Scanned) -> Iterator[Tensor]:
         """The network's output for every frame, with the weights that it has now: (3, H, W) on the canvas."""
+        for result in self._run(video, self._restorer(video), details=False):
+            yield result.network
+
+    def with_details(self, video: Scanned) -> Iterator[tuple[Tensor, Tensor]]:
+        """The network's output for every frame as it is, and with sharp details blended in."""
+        for result in self._run(video, self._restorer(video), details=True):
+            yield result.network, result.blended
+
+    def transferred(self, video: Scanned) -> Iterator[Tensor]:
+        """Sharp-detail transfer onto the input, without a network."""
+        for result in self._run(video, None, details=True):
+            yield result.blended
+
+    def _restorer(self, video: Scanned) -> Restorer:
         assert self.loaded is not None
-        restorer = Restorer(
+        return Restorer(
             self.loaded.network,
             self.loaded.backbone,
             self.compute,
             self._window(*video.frames.canvas),
             lambda text: self.listen(Note(text, "warning")),
         )
-        for shot in video.clues.shots:
-            frames = (feeds.to_tensor(f, self.device) for f in video.frames.on_canvas(shot))
-            yield from restorer.restore(frames)
 
-    def with_details(self, video: Scanned, outputs: Iterator[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Each output as it is, and with sharp details blended in."""
-        everything = range(len(video.frames))
+    def _run(self, video: Scanned, restorer: Restorer | None, details: bool) -> Iterator[Result]:
+        count = len(video.frames)
 
-        def numbered() -> Iterator[Frame]:
-            return (Frame(i, i, f) for i, f in enumerate(video.frames.on_canvas(everything)))
+        def open_frames(first: int) -> Iterator[Frame]:
+            numbers = range(first, count)
+            return (Frame(i, i, f) for i, f in zip(numbers, video.frames.on_canvas(numbers), strict=True))
 
-        align = self.settings.alignment
-        ahead = feeds.SharpFeed(numbered(), video.clues, max(align.teacher_reach, 2 * self.settings.clues.segment))
-        for frame, out in zip(numbered(), outputs, strict=True):
-            ranked = transfer.rank_teachers(frame.index, video.clues, align)
-            if ranked == [frame.index]:
-                yield out, out
-                continue
-            observed, current = feeds.to_tensor(frame.rgb, self.device)[None], out[None]
-            sharps = [ahead.get(j, frame.index, self.device) for j in ranked]
-            blended = current
-            for _ in range(align.rounds):
-                composite = transfer.compose(observed, blended, sharps, self.flow.estimator, align)
-                blended = transfer.apply(composite, current)
-            yield out, blended[0]
-
-    def transferred(self, video: Scanned) -> Iterator[Tensor]:
-        """Sharp-detail transfer onto the input, without a network."""
-        inputs = (feeds.to_tensor(f, self.device) for f in video.frames.on_canvas(range(len(video.frames))))
-        for _, blended in self.with_details(video, inputs):
-            yield blended
+        blending = Details.of(self.flow.estimator, self.settings) if details else None
+        return run_frames(open_frames, video.clues, self.device, restorer, blending)
 
 
 def merge(parts: list[tuple[Clues, tuple[range, ...]]]) -> tuple[Clues, tuple[range, ...]]:

@@ -109,8 +109,8 @@ def run_video(
         methods |= score.run(names, ((out,) for out in subject.transferred(seen)))
     elif helpful and names:
         row |= _adapt(subject, seen, joint)
-        outputs = subject.network_outputs(seen)
-        methods |= score.run(names, subject.with_details(seen, outputs) if method.detail else ((o,) for o in outputs))
+        plain = ((out,) for out in subject.network_outputs(seen))
+        methods |= score.run(names, subject.with_details(seen) if method.detail else plain)
     if method.method == "adapt":
         # Last, as it needs the pretrained weights again: from here on the adapted ones are gone.
         subject.reset()

@@ -21,6 +21,7 @@ from selfhvd_tta.settings import (
     AlignmentSettings,
     ClueSettings,
     Codec,
+    Layout,
     Method,
     OutputSettings,
     Precision,
@@ -198,6 +199,18 @@ def deblur(
         int | None, typer.Option(help="Constant rate factor: smaller is better and larger.", rich_help_panel=OUTPUT)
     ] = W.crf,
     preset: Annotated[Preset, typer.Option(help="Preset of the encoder.", rich_help_panel=OUTPUT)] = W.preset,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Also write a page about the run: one .html file, no network.", rich_help_panel=OUTPUT),
+    ] = None,
+    compare: Annotated[
+        Layout | None,
+        typer.Option(
+            help="Also write a comparison video beside the output (sharp-side.mp4): input and result side by side, "
+            "stacked, or with a moving divider.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=RUN)] = R.device,
     precision: Annotated[
         Precision, typer.Option(help="auto: bf16 on GPUs that are good at it.", rich_help_panel=RUN)
@@ -220,9 +233,9 @@ def deblur(
     settings = settings_of(ctx, config)
     style: Style = "json" if json_lines else "quiet" if quiet else "auto"
     with Display(style) as display:
-        from selfhvd_tta.pipeline import deblur as run
+        from selfhvd_tta.extras import Extras, deblur_with
 
-        run(video, output, settings, display)
+        deblur_with(video, output, settings, Extras(report, compare), display)
 
 
 @app.command()

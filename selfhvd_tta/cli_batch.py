@@ -64,7 +64,9 @@ def add_commands(app: typer.Typer, deblur: Callable[..., None]) -> None:
     """
     app.command("batch")(with_flags_of(deblur, "video", "save_adapted")(_batch))
     config = typer.Typer(help="Settings as a TOML file.", no_args_is_help=True)
-    config.command("show")(with_flags_of(deblur, "video", "output", "json_lines", "quiet")(_config_show))
+    config.command("show")(
+        with_flags_of(deblur, "video", "output", "report", "compare", "json_lines", "quiet")(_config_show)
+    )
     app.add_typer(config, name="config")
     app.command("doctor")(_doctor)
 

@@ -25,7 +25,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from selfhvd_tta.errors import SelfHVDError
-from selfhvd_tta.events import Event, Finished, Note, Plan, Progress, duration
+from selfhvd_tta.events import Event, Finished, Note, Plan, Progress, Written, duration
 
 Style = Literal["auto", "plain", "json", "quiet"]
 PLAIN_INTERVAL_S = 10.0
@@ -77,6 +77,10 @@ class Display:
             self._stop()
             self._rows(event.rows)
             self.console.print(f"[green]done[/] {_escape(event.output)} in {duration(event.seconds)}", soft_wrap=True)
+
+        elif isinstance(event, Written):
+            self._stop()
+            self.console.print(f"[green]{event.what}[/] {_escape(event.path)}", soft_wrap=True)
 
     def _rows(self, rows: tuple[tuple[str, str], ...]) -> None:
         for label, value in rows:

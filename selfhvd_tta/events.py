@@ -37,7 +37,8 @@ class Progress:
     """How far one phase has come.
 
     Attributes:
-        phase: ``scan``, ``download``, ``labels``, ``stage 1``, ``stage 2``, ``transfer``, ``restore`` or ``write``.
+        phase: ``scan``, ``download``, ``labels``, ``stage 1``, ``stage 2``, ``transfer``, ``restore``, ``write`` or
+            ``compare``.
         done: units finished.
         total: units altogether; None if unknown.
         unit: what is counted, for example ``frames`` or ``steps``.
@@ -66,7 +67,20 @@ class Finished:
     rows: tuple[tuple[str, str], ...] = ()
 
 
-Event = Note | Plan | Progress | Finished
+@dataclass(frozen=True)
+class Written:
+    """Another file beside the output is in place.
+
+    Attributes:
+        what: ``report``, ``comparison`` or ``preview``.
+        path: of the file.
+    """
+
+    what: str
+    path: str
+
+
+Event = Note | Plan | Progress | Finished | Written
 Listener = Callable[[Event], None]
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from selfhvd_tta.cancelling import CancelToken
 from selfhvd_tta.errors import InputError
-from selfhvd_tta.events import Listener, Note, Progress, ignore
+from selfhvd_tta.events import Event, Listener, Note, Progress, ignore
 from selfhvd_tta.method.clues import Clues, laplacian_variance, select_clues
 from selfhvd_tta.settings import ClueSettings
 from selfhvd_tta.video.opening import Reader, open_reader
@@ -77,15 +78,28 @@ def judge(clues: Clues, settings: ClueSettings) -> tuple[bool, str]:
     )
 
 
-def inspect(path: str | Path, settings: ClueSettings | None = None, listen: Listener = ignore) -> Inspection:
+def inspect(
+    path: str | Path,
+    settings: ClueSettings | None = None,
+    listen: Listener = ignore,
+    cancel: CancelToken | None = None,
+) -> Inspection:
     """Scan a video file without changing anything.
 
     Args:
         path: video file.
         settings: how clues are selected.
         listen: gets progress.
+        cancel: to end the scan from another thread.
 
     Raises:
         InputError: the file cannot be read as a video.
+        Interrupted: ``cancel`` asked for it.
     """
-    return scan(open_reader(path), settings or ClueSettings(), listen)
+
+    def tell(event: Event) -> None:
+        if cancel is not None:
+            cancel.check()
+        listen(event)
+
+    return scan(open_reader(path), settings or ClueSettings(), tell)

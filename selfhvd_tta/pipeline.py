@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from selfhvd_tta import feeds, models, planning, resources
+from selfhvd_tta.cancelling import CancelToken
 from selfhvd_tta.errors import DeviceError, PreconditionError
 from selfhvd_tta.events import Event, Finished, Listener, Note, Progress, ignore
 from selfhvd_tta.frameloop import Details, run_frames
@@ -46,7 +47,13 @@ class Result:
     notes: tuple[str, ...] = field(default=())
 
 
-def deblur(path: str | Path, output: str | Path, settings: Settings | None = None, listen: Listener = ignore) -> Result:
+def deblur(
+    path: str | Path,
+    output: str | Path,
+    settings: Settings | None = None,
+    listen: Listener = ignore,
+    cancel: CancelToken | None = None,
+) -> Result:
     """Make a shaky, blurry video sharp.
 
     Args:
@@ -54,18 +61,22 @@ def deblur(path: str | Path, output: str | Path, settings: Settings | None = Non
         output: where the result goes; nothing is there until it is complete.
         settings: all settings; None for the defaults.
         listen: gets progress, notes and the plan as they come.
+        cancel: to end the run from another thread.
 
     Returns:
         What was done.
 
     Raises:
-        SelfHVDError: one of its subclasses, see ``errors.py``; the output is then absent or as it was before.
+        SelfHVDError: one of its subclasses, see ``errors.py``; ``Interrupted`` if ``cancel`` asked for it. The output is
+            then absent or as it was before, also if ``listen`` raises something.
     """
     started = time.monotonic()
     settings = settings or Settings()
     notes: list[str] = []
 
     def tell(event: Event) -> None:
+        if cancel is not None and not isinstance(event, Finished):
+            cancel.check()
         if isinstance(event, Note):
             notes.append(event.text)
         listen(event)

@@ -14,6 +14,8 @@ Codec = Literal["h264", "hevc", "av1", "ffv1"]
 Preset = Literal[
     "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo"
 ]
+# How a comparison video shows input and result.
+Layout = Literal["side", "wipe", "stack"]
 
 
 def _check(condition: bool, name: str, rule: str, value: object) -> None:

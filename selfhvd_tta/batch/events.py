@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from selfhvd_tta.events import Event, Finished, Listener, Note, Plan, Progress, duration
+from selfhvd_tta.events import Event, Finished, Listener, Note, Plan, Progress, Written, duration
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,8 @@ def parse_line(line: str) -> Event | dict[str, Any] | None:
         return Progress(**(body | {"values": tuple((str(n), float(v)) for n, v in body["values"])}))
     if kind == "finished":
         return Finished(body["output"], body["seconds"], _pairs(body["rows"]))
+    if kind == "written":
+        return Written(**body)
     return None
 
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from selfhvd_tta.errors import SelfHVDError
+from selfhvd_tta.cancelling import CancelToken
+from selfhvd_tta.errors import Interrupted, SelfHVDError
+from selfhvd_tta.events import Event, Finished, Listener, Note, Plan, Progress, Written
 from selfhvd_tta.settings import Settings
 
 if TYPE_CHECKING:
@@ -16,7 +18,24 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["Inspection", "Result", "SelfHVDError", "Settings", "__version__", "deblur", "inspect"]
+__all__ = [
+    "CancelToken",
+    "Event",
+    "Finished",
+    "Inspection",
+    "Interrupted",
+    "Listener",
+    "Note",
+    "Plan",
+    "Progress",
+    "Result",
+    "SelfHVDError",
+    "Settings",
+    "Written",
+    "__version__",
+    "deblur",
+    "inspect",
+]
 
 _HOME = {"deblur": "pipeline", "Result": "pipeline", "inspect": "inspection", "Inspection": "inspection"}
 

@@ -96,7 +96,7 @@ def arrange(before: Array, after: Array, layout: Layout, seconds: float) -> Arra
     if layout == "wipe":
         width = before.shape[1]
         # A cosine rests at both ends, where one of the two fills the picture.
-        edge = round(width * (0.5 - 0.5 * math.cos(2 * math.pi * seconds / SWEEP_S)))
+        edge = round(width * (0.5 + 0.5 * math.cos(2 * math.pi * seconds / SWEEP_S)))
         picture = after.copy()
         picture[:, :edge] = before[:, :edge]
         peak = np.iinfo(picture.dtype).max

@@ -67,7 +67,7 @@ def deblur(
         What was done.
 
     Raises:
-        SelfHVDError: one of its subclasses, see ``errors.py``; ``Interrupted`` if ``cancel`` asked for it. The output is
+        SelfHVDError: one of its subclasses, see ``errors.py``; ``Interrupted`` if ``cancel`` wants it. The output is
             then absent or as it was before, also if ``listen`` raises something.
     """
     started = time.monotonic()

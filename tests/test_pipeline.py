@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 import selfhvd_tta
 from selfhvd_tta.errors import DeviceError, PreconditionError
-from selfhvd_tta.events import Event, Finished, Note, Plan
+from selfhvd_tta.events import Event, Finished, Note, Plan, Progress
 from selfhvd_tta.method.adaptation import Adaptation
 from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, RuntimeSettings, Settings
 from tests.media import make_clip
@@ -59,11 +60,37 @@ def test_strict_refuses_a_video_that_cannot_gain(tmp_path: Path) -> None:
     assert selfhvd_tta.deblur(source, tmp_path / "out.mp4", QUICK).action == "passed through"
 
 
-def test_the_public_names_are_these() -> None:
-    assert selfhvd_tta.__all__ == [
-        "Inspection", "Result", "SelfHVDError", "Settings", "__version__", "deblur", "inspect",
-    ]  # fmt: skip
-    for name in selfhvd_tta.__all__:
-        assert getattr(selfhvd_tta, name) is not None
-    with pytest.raises(AttributeError):
-        selfhvd_tta.nonsense  # noqa: B018
+@pytest.mark.parametrize("phase", ["scan", "stage 1", "restore"])
+def test_a_run_can_be_cancelled_from_another_thread(tmp_path: Path, phase: str) -> None:
+    source = shaky_file(tmp_path / "in.mp4", 6, 0)
+    token = selfhvd_tta.CancelToken()
+    reached = threading.Event()
+
+    def press() -> None:
+        reached.wait(60)
+        token.cancel()
+
+    canceller = threading.Thread(target=press)
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Progress) and event.phase == phase:
+            reached.set()
+            canceller.join()
+
+    canceller.start()
+    with pytest.raises(selfhvd_tta.Interrupted, match="cancelled"):
+        selfhvd_tta.deblur(source, tmp_path / "out.mp4", QUICK, listen, token)
+    assert os.listdir(tmp_path) == ["in.mp4"]
+    with pytest.raises(selfhvd_tta.Interrupted):
+        selfhvd_tta.inspect(source, cancel=token)
+
+
+def test_what_a_listener_raises_ends_the_run_and_leaves_nothing(tmp_path: Path) -> None:
+    def listen(event: Event) -> None:
+        if isinstance(event, Progress) and event.phase == "restore":
+            raise KeyError("mine")
+
+    source = shaky_file(tmp_path / "in.mp4", 6, 0)
+    with pytest.raises(KeyError, match="mine"):
+        selfhvd_tta.deblur(source, tmp_path / "out.mp4", QUICK, listen)
+    assert os.listdir(tmp_path) == ["in.mp4"]

@@ -1,0 +1,250 @@
+"""The report: what it collects, that it needs nothing else, and that a browser can use it."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("matplotlib", reason="the extra 'report' is not installed")
+pytest.importorskip("jinja2", reason="the extra 'report' is not installed")
+
+from selfhvd_tta import deblur
+from selfhvd_tta.errors import DiskError, UsageError
+from selfhvd_tta.events import Finished, Note, Plan, Progress
+from selfhvd_tta.method.clues import select_clues
+from selfhvd_tta.report import Recorder, check_report, write_report
+from selfhvd_tta.report.facts import changed_settings, weight_files
+from selfhvd_tta.report.page import clock, render
+from selfhvd_tta.report.pictures import evenly, most_changed
+from selfhvd_tta.report.plots import smooth, timeline
+from selfhvd_tta.settings import ClueSettings, OutputSettings, Settings
+from selfhvd_tta.weights import bundled_folder
+from selfhvd_tta.weights.cache import sha256_of
+from tests.browser import chromium, set_view
+from tests.media import make_clip
+from tests.test_cli import QUICK as QUICK_FLAGS
+from tests.test_cli import run, shaky_file
+from tests.test_pipeline import QUICK
+
+HOSTILE = "<img src=x onerror=alert(1)> & 'clip'.mp4"
+
+
+def report_of(folder: Path, settings: Settings, name: str = "clip.mp4") -> Path:
+    source = shaky_file(folder / name, 12)
+    recorder = Recorder()
+    result = deblur(source, folder / "sharp.mp4", settings, recorder)
+    return write_report(folder / "report.html", source, result, settings, recorder.log)
+
+
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return report_of(tmp_path_factory.mktemp("adapted"), QUICK, HOSTILE)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with chromium(tmp_path_factory.mktemp("profile")) as driver:
+        yield driver
+
+
+def test_it_says_what_was_done(adapted: Path) -> None:
+    page = adapted.read_text()
+    for words in ("adapted", "stage 1", "Before and after", "Filmstrip", "What blurry frames learned from"):
+        assert words in page
+    digest = sha256_of(next(bundled_folder().glob("estrnn-lite*.safetensors")))
+    assert digest in page, "the hash of the weights in use"
+    assert "adaptation.iters" in page, "a setting that differs from the default"
+    assert "labels" in page
+    assert page.count('class="compare"') == 4
+
+
+def test_it_needs_no_other_file_and_no_network(adapted: Path) -> None:
+    page = adapted.read_text()
+    addresses = re.findall(r"(?:src|srcset|href)=\"([^\"]*)\"", page)
+    assert addresses
+    assert all(a.startswith("data:") for a in addresses)
+    assert not re.search(r"url\(|@import|fetch\(|XMLHttpRequest", page)
+
+
+def test_names_are_escaped(adapted: Path) -> None:
+    page = adapted.read_text()
+    assert "<img src=x" not in page
+    assert "&lt;img src=x onerror=alert(1)&gt;" in page
+
+
+def test_transfer_and_passing_through_have_reports_too(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    page = report_of(tmp_path / "a", replace(QUICK, method="transfer")).read_text()
+    assert "transferred" in page
+    assert "What blurry frames learned from" in page
+    assert "Loss terms" not in page
+    source = make_clip(tmp_path / "even.mp4")
+    recorder = Recorder()
+    result = deblur(source, tmp_path / "out.mp4", QUICK, recorder)
+    page = write_report(tmp_path / "even.html", source, result, QUICK, recorder.log).read_text()
+    assert "passed through unchanged" in page
+    assert "What blurry frames learned from" not in page
+
+
+def test_the_log_attributes_time_and_losses(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([0.0, 2.0, 3.0, 7.0, 7.5, 8.0])
+    monkeypatch.setattr(time, "monotonic", lambda: next(now))
+    told: list[object] = []
+    recorder = Recorder(told.append)
+    recorder(Progress("scan", 10, 10))
+    recorder(Plan((("flow", "dis"),), 3.0))
+    recorder(Progress("stage 1", 2, 2, "steps", (("loss", 0.5),)))
+    recorder(Progress("stage 2", 1, 2, "steps", (("loss", 0.25),)))
+    recorder(Finished("o.mp4", 8.0, (("done", "adapted"),)))
+    recorder.log.notes.clear()
+    assert recorder.log.seconds == {"scan": 2, "preparation": 1, "stage 1": 4, "stage 2": 0.5, "finishing": 0.5}
+    assert recorder.log.losses == {"stage 1": {"loss": ([2], [0.5])}, "stage 2": {"loss": ([3], [0.25])}}
+    assert recorder.log.plan == {"flow": "dis"}
+    assert len(told) == 5
+
+
+def test_which_frames_are_shown() -> None:
+    difference = np.zeros(100)
+    difference[[10, 11, 50, 90]] = [5, 6, 4, 3]
+    assert most_changed(difference, 3) == [11, 50, 90]
+    assert most_changed(np.zeros(1), 4) == [0]
+    assert evenly(5, 24) == [0, 1, 2, 3, 4]
+    assert evenly(100, 3) == [0, 50, 99]
+    assert clock(62.5) == "1:02.50"
+    np.testing.assert_allclose(smooth(np.arange(90.0))[3:-3], np.arange(90.0)[3:-3])
+
+
+def test_plots_are_the_same_twice_and_differ_by_theme() -> None:
+    values = np.tile([10.0, 100.0, 20.0], 8)
+    clues = select_clues(values, [range(12), range(12, 24)], ClueSettings())
+    first = timeline(np.arange(24) / 30, clues, values * 2)
+    assert first == timeline(np.arange(24) / 30, clues, values * 2)
+    assert first["light"] != first["dark"]
+
+
+def test_facts() -> None:
+    recorder = Recorder()
+    recorder(Plan((("backbone", "estrnn:lite, weights estrnn-lite 1234"), ("flow", "embedded:dis"))))
+    recorder(Note("perceptual loss: off, because it was not found"))
+    files = weight_files(recorder.log, Settings(), adapted=True)
+    assert [f.role for f in files] == ["backbone"]
+    assert len(files[0].sha256) == 64
+    assert changed_settings(Settings(output=OutputSettings(crf=12))) == [("output.crf", "12")]
+
+
+def test_what_cannot_be_written_is_said_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "there.html").write_text("mine")
+    with pytest.raises(UsageError, match="exists already"):
+        check_report(tmp_path / "there.html", overwrite=False)
+    assert check_report(tmp_path / "there.html", overwrite=True)
+    with pytest.raises(UsageError, match="no name of a page"):
+        check_report(tmp_path / "page.pdf", overwrite=False)
+    with pytest.raises(DiskError, match="no such folder"):
+        check_report(tmp_path / "no" / "page.html", overwrite=False)
+    monkeypatch.setitem(__import__("sys").modules, "jinja2", None)
+    with pytest.raises(UsageError, match="needs jinja2") as caught:
+        check_report(tmp_path / "page.html", overwrite=False)
+    assert "selfhvd-tta[report]" in caught.value.hint
+
+
+def test_a_value_that_is_missing_is_an_error() -> None:
+    from jinja2 import UndefinedError
+
+    with pytest.raises(UndefinedError):
+        render({})
+
+
+def test_the_flags(tmp_path: Path) -> None:
+    source = shaky_file(tmp_path / "clip.mp4")
+    command = ["deblur", source, "-o", tmp_path / "sharp.mp4", *QUICK_FLAGS, "--method", "transfer"]
+    extras = ["--report", tmp_path / "r.html", "--compare", "wipe", "--json"]
+    done = run(*command, *extras)
+    assert done.returncode == 0, done.stderr
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    written = {e["what"]: e["path"] for e in events if e["event"] == "written"}
+    assert written == {"comparison": str(tmp_path / "sharp-wipe.mp4"), "report": str(tmp_path / "r.html")}
+    assert all(Path(path).stat().st_size for path in written.values())
+    (tmp_path / "sharp.mp4").unlink()
+    refused = run(*command, *extras)
+    assert refused.returncode == 2
+    assert "exists already" in refused.stdout
+    assert not (tmp_path / "sharp.mp4").exists()
+
+
+# -- in a browser
+
+
+def test_a_browser_loads_it_without_complaint(browser: Any, adapted: Path) -> None:
+    browser.get_log("browser")
+    browser.get_log("performance")
+    browser.get(adapted.as_uri().replace("'", "%27"))
+    assert browser.get_log("browser") == []
+    images = browser.execute_script("return [...document.images].map(i => [i.complete, i.naturalWidth, i.alt])")
+    assert len(images) > 20
+    assert all(complete and width > 0 for complete, width, _ in images)
+    shown = browser.execute_script("return [...document.querySelectorAll('figure img, .plot img')].map(i => i.alt)")
+    assert all(shown), "every picture that says something has an alternative text"
+    asked = [json.loads(row["message"])["message"] for row in browser.get_log("performance")]
+    addresses = [m["params"]["request"]["url"] for m in asked if m["method"] == "Network.requestWillBeSent"]
+    assert all(a.startswith(("data:", "file:")) for a in addresses), addresses
+
+
+def test_the_slider_moves_by_mouse_and_by_keyboard(browser: Any, adapted: Path) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    set_view(browser, 1280, 900, "light")
+    browser.get(adapted.as_uri())
+    stage = browser.find_element("css selector", ".compare .stage")
+    before = "return getComputedStyle(arguments[0].querySelector('.top')).clipPath"
+    start = browser.execute_script(before, stage)
+    ActionChains(browser).move_to_element_with_offset(stage, -stage.size["width"] // 4, 0).click().perform()
+    moved = browser.execute_script(before, stage)
+    assert moved != start
+    slider = stage.find_element("css selector", "input")
+    value = int(slider.get_property("value"))
+    assert 20 <= value <= 30
+    slider.send_keys(Keys.ARROW_RIGHT)
+    assert int(slider.get_property("value")) == value + 1
+    slider.send_keys(Keys.HOME)
+    assert browser.execute_script("return arguments[0].style.getPropertyValue('--pos')", stage) == "0%"
+    assert "100%" in browser.execute_script(before, stage)
+
+
+def test_the_filmstrip_plays(browser: Any, adapted: Path) -> None:
+    browser.get(adapted.as_uri())
+    current = "return document.querySelector('.strip [aria-current=true]').dataset.text"
+    first = browser.execute_script(current)
+    browser.find_elements("css selector", ".strip button")[3].click()
+    assert browser.execute_script(current) != first
+    play = browser.find_element("id", "play")
+    play.click()
+    assert play.text == "Pause"
+    here = browser.execute_script(current)
+    deadline = time.monotonic() + 5
+    while browser.execute_script(current) == here and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert browser.execute_script(current) != here
+    play.click()
+    assert play.text == "Play"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_it_fits_the_screen_in_both_schemes(browser: Any, adapted: Path, width: int, scheme: str) -> None:
+    set_view(browser, width, 844, scheme)
+    browser.get(adapted.as_uri())
+    assert browser.execute_script("return document.documentElement.scrollWidth") == width
+    channels = re.findall(r"\d+", browser.execute_script("return getComputedStyle(document.body).backgroundColor"))
+    assert (int(channels[0]) > 128) == (scheme == "light")
+    source = browser.execute_script("return document.querySelector('.plot img').currentSrc")
+    other = browser.execute_script("return document.querySelector('.plot source').srcset")
+    assert (source == other) == (scheme == "dark"), "the plots follow the scheme"

@@ -89,9 +89,19 @@ def choose_compute(settings: Settings, device: torch.device, backbone: Backbone 
     verified = backbone is not None and "bfloat16" in backbone.autocast
     if wanted == "bf16" and backbone is not None and not verified:
         raise UsageError(f"--precision bf16: {backbone.id} is not verified in bfloat16", "Use --precision fp32.")
-    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    native = _has_bf16(device)
     use = verified and (wanted == "bf16" or (wanted == "auto" and native))
     return Compute(device=device, autocast=torch.bfloat16 if use else None)
+
+
+def _has_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 faster than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # older releases of torch lack them
+    return any(bool(getattr(torch.cpu, check, bool)()) for check in checks)
 
 
 def load_backbone(settings: Settings, device: torch.device, listen: Listener) -> LoadedBackbone:

@@ -124,6 +124,7 @@ class AdaptationSettings:
         vgg_layer: VGG19 layer whose activations are compared (before its ReLU).
         gradient_clip: largest norm of the gradient.
         working_set: most frames of one video that adaptation draws from.
+        early_stop: keep one blurry frame in eight out of the losses, and end when their error stops falling (ours).
     """
 
     iters: int = 2000
@@ -147,6 +148,7 @@ class AdaptationSettings:
     vgg_layer: str = "conv3_4"
     gradient_clip: float = 1.0
     working_set: int = 300
+    early_stop: bool = False
 
     def __post_init__(self) -> None:
         _check(self.iters >= 0, "--iters", "0 or more", self.iters)
@@ -194,7 +196,8 @@ class RuntimeSettings:
 
     Attributes:
         device: ``auto`` takes CUDA where there is one, then the CPU; else a torch device name.
-        precision: ``auto`` takes bfloat16 where device and backbone are good at it, else float32.
+        precision: ``auto`` takes bfloat16 where the backbone is verified in it and the device is good at it (GPUs,
+            CPUs with AVX512-BF16 or AMX), else float32.
         seed: of every random draw.
         offline: never ask the network for weights.
         window: frames restored at once; None means as many as memory allows, at most 40.

@@ -9,7 +9,7 @@ is applied as one matrix per frame (see :class:`SpatioTemporalAttention`). Both 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,20 @@ class DenseLayer(nn.Module):
         return F.gelu(self.conv(x))
 
 
+class _Append(torch.autograd.Function):
+    """Concatenation of channels whose gradient for the new ones is contiguous: GELU's backward is slow on slices."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, new: Tensor) -> Tensor:  # type: ignore[override]
+        ctx.channels = features.shape[1]
+        return torch.cat((features, new), 1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        new = gradient[:, ctx.channels :].contiguous(memory_format=torch.channels_last)
+        return gradient[:, : ctx.channels], new
+
+
 class ResidualDenseBlock(nn.Module):
     """Three densely connected layers, a 1x1 convolution and a skip connection (Fig. 3 of the paper)."""
 
@@ -40,7 +54,7 @@ class ResidualDenseBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         features = x
         for layer in self.dense_layers:
-            features = torch.cat((features, layer(features)), 1)
+            features = cast(Tensor, _Append.apply(features, layer(features)))
         return self.conv1x1(features) + x
 
 
@@ -129,8 +143,8 @@ class SpatioTemporalAttention(nn.Module):
         batch, frames, channels, height, width = features.shape
         count = frames - self.window + 1
         matrix, bias = self._affine(features.mean((3, 4)))
-        flat = features.flatten(3)
-        stacked = torch.stack([flat[:, t : t + self.window].flatten(1, 2) for t in range(count)], 1).flatten(0, 1)
+        each = features.flatten(3).unbind(1)  # the gradient of slices would fill the whole clip with zeros each time
+        stacked = torch.stack([torch.cat(each[t : t + self.window], 1) for t in range(count)], 1).flatten(0, 1)
         fused = torch.baddbmm(bias.to(stacked.dtype), matrix.to(stacked.dtype), stacked)
         return fused.view(batch * count, self.window * channels, height, width)
 
@@ -261,8 +275,8 @@ class ESTRNN(nn.Module):
         encoded = self.cell.encode(frames.flatten(0, 1)).unflatten(0, (batch, count))
         hidden = encoded.new_zeros(batch, self.n_features, *encoded.shape[3:]) if state is None else state.hidden
         computed = []
-        for index in range(count):
-            features, hidden = self.cell(encoded[:, index], hidden)
+        for frame in encoded.unbind(1):
+            features, hidden = self.cell(frame, hidden)
             computed.append(features)
         window = torch.stack(computed, 1)
         if state is not None:

@@ -219,9 +219,19 @@ def _believed(
 def _filled(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """(h, w, c) values with places of low weight (0..1) filled in from others around; without such, fading to 0."""
     weight = weight[..., None].astype(np.float32)
-    around = cv2.GaussianBlur(values * weight, (0, 0), FILL_SCALE).reshape(values.shape)
-    total = cv2.GaussianBlur(weight, (0, 0), FILL_SCALE)[..., None]
+    wide = _widely_blurred(np.concatenate([values * weight, weight], axis=-1))
+    around, total = wide[..., :-1], wide[..., -1:]
     return weight * values + (1 - weight) * around / (total + 0.1)
+
+
+def _widely_blurred(values: np.ndarray) -> np.ndarray:
+    """Gaussian of ``FILL_SCALE`` over (h, w, c), at a quarter of the size, where it takes a sixtieth of the work."""
+    height, width, channels = values.shape
+    small = (max(1, round(width / 4)), max(1, round(height / 4)))
+    # What resizing itself blurs, there by a box and back by a triangle, is taken off: (4^2 - 1) / 12 + 4^2 / 6.
+    sigma = np.sqrt(FILL_SCALE**2 - 3.9) / 4
+    reduced = cv2.GaussianBlur(cv2.resize(values, small, interpolation=cv2.INTER_AREA), (0, 0), sigma)
+    return cv2.resize(reduced, (width, height), interpolation=cv2.INTER_LINEAR).reshape(height, width, channels)
 
 
 def _local_mean(image: np.ndarray) -> np.ndarray:

@@ -30,6 +30,8 @@ BEND_PRIOR = 0.02
 FEWEST_PIXELS = 200
 # A pixel counts as explained if its residual is below this share of the typical contrast.
 EXPLAINED = 0.5
+# Pixels per product of matrices.
+PIECE = 1600
 # A step that lowers the cost by a smaller share than this is the last one.
 CONVERGED = 1e-3
 
@@ -167,10 +169,7 @@ class PhotometricFit:
         cost = _cost(now, noise) + _bend_cost(state.path)
         damping = 1e-3
         for _ in range(iterations):
-            jacobian = now.jacobian[free]
-            weighted = jacobian * now.weight
-            normal = (weighted @ jacobian.T).astype(np.float64)
-            slope = (weighted @ now.residual).astype(np.float64)
+            normal, slope = _normal_equations(now.jacobian[free], now.weight, now.residual)
             if blur and bend:
                 # The prior on the bend, in the units of the weighted squares.
                 stiffness = _bend_stiffness(state.path) * noise**2 * REJECT**2 / 3 * len(now.residual)
@@ -224,11 +223,10 @@ class PhotometricFit:
         _, gyy = gradient(gy)
         columns = [factor * part.ravel()[self.index] * slope for factor, part in ((0.5, gxx), (1, gxy), (0.5, gyy))]
         jacobian = np.concatenate([np.stack(columns), now.jacobian[:8]])
-        weighted = jacobian * now.weight
-        normal = (weighted @ jacobian.T).astype(np.float64)
+        normal, slope_of_cost = _normal_equations(jacobian, now.weight, now.residual)
         normal[np.diag_indices_from(normal)] *= 1 + 1e-4
         normal[np.diag_indices_from(normal)] += 1e-12
-        xx, xy, yy = np.linalg.solve(normal, weighted @ now.residual)[:3]
+        xx, xy, yy = np.linalg.solve(normal, slope_of_cost)[:3]
         variances, axes = np.linalg.eigh(np.array([[xx, xy], [xy, yy]]))
         vx, vy = axes[:, 1] * np.sqrt(3 * np.clip(variances[1], 0.1, 9.0))
         ratio = max(-variances[0], 0.0) / max(variances[1], 1e-6)
@@ -285,8 +283,7 @@ class PhotometricFit:
     def _spread(self, now: _Evaluation, free: list[int]) -> float:
         """Median standard error of the displacement over the fitted pixels, in pixels."""
         generators = [place for place in free if place < 8]
-        jacobian = now.jacobian[generators]
-        normal = ((jacobian * now.weight) @ jacobian.T).astype(np.float64)
+        normal, _ = _normal_equations(now.jacobian[generators], now.weight, now.residual)
         normal[np.diag_indices_from(normal)] += 1e-12
         covariance = np.linalg.inv(normal) * now.noise**2
         x, y = self.x[::37], self.y[::37]
@@ -295,6 +292,20 @@ class PhotometricFit:
         along_y = np.stack([zero, zero, zero, x, y, one, -x * y, -y * y])[generators]
         variance = sum((moves * (covariance @ moves)).sum(axis=0) for moves in (along_x, along_y))
         return float(np.sqrt(np.median(variance)) * self.width / 2)
+
+
+def _normal_equations(jacobian: np.ndarray, weight: np.ndarray, residual: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``J W J^T`` and ``J W r`` for a Jacobian (parameters, pixels), in float64.
+
+    In pieces so small that OpenBLAS does not wake its threads for them: waking and waiting costs more than they help.
+    """
+    weighted = jacobian * weight
+    right = np.concatenate([jacobian, residual[None]])
+    total = np.zeros((len(jacobian), len(right)))
+    for start in range(0, len(residual), PIECE):
+        part = slice(start, start + PIECE)
+        total += weighted[:, part] @ right[:, part].T
+    return total[:, :-1], total[:, -1]
 
 
 def _without_gain_and_offset(

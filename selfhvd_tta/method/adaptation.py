@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -15,16 +16,19 @@ from selfhvd_tta.backbones import Backbone
 from selfhvd_tta.events import Listener, Note, Progress
 from selfhvd_tta.flows import FlowEstimator
 from selfhvd_tta.method import losses
-from selfhvd_tta.method.labels import LabelBank, Rows, make_rows
+from selfhvd_tta.method.labels import LabelBank, Rows, make_rows, on_device
+from selfhvd_tta.method.pace import Pace
 from selfhvd_tta.method.restoration import Compute, Restorer
 from selfhvd_tta.method.sampling import Draw, draw_clips
 from selfhvd_tta.method.scscm import HistoryCheck, check_history
 from selfhvd_tta.method.transfer import rank_teachers
+from selfhvd_tta.method.validation import HeldOut
 from selfhvd_tta.method.working_set import WorkingSet
 from selfhvd_tta.settings import Settings
 
 HISTORY_FRAMES = 6
 LOST_STEPS = 3
+REPORT_EVERY = 10  # steps of a GPU between two looks at their losses, for which it has to be waited for
 SLOW_SHARE = 0.25
 
 
@@ -39,6 +43,8 @@ class Record:
         skipped: steps left out because of a loss that was not finite.
         stopped: step at which three such steps in a row ended the adaptation; None if it ran to its end.
         coverage: mean mask of the labels over the blurry frames, at every refresh.
+        held_out: error on frames that no loss saw, at every refresh (with early stop).
+        ended_early: step at which that error had stopped falling; None if it did not.
     """
 
     steps: list[dict[str, float]] = field(default_factory=list)
@@ -47,6 +53,8 @@ class Record:
     skipped: int = 0
     stopped: int | None = None
     coverage: list[float] = field(default_factory=list)
+    held_out: list[float] = field(default_factory=list)
+    ended_early: int | None = None
 
 
 class Adaptation:
@@ -62,6 +70,7 @@ class Adaptation:
         settings: all settings.
         listen: gets progress and notes.
         window: frames restored at once when labels are refreshed.
+        until: time by ``time.monotonic`` at which it has to be over, after however many steps; None: ``iters`` steps.
     """
 
     def __init__(
@@ -75,6 +84,7 @@ class Adaptation:
         settings: Settings,
         listen: Listener,
         window: int,
+        until: float | None = None,
     ) -> None:
         self.network = network
         self.backbone = backbone
@@ -94,10 +104,18 @@ class Adaptation:
         )
         self.historical_network: nn.Module | None = None
         plan = settings.adaptation
-        self.stage1_steps = round(plan.iters * plan.stage1)
+        self.pace = Pace(plan.iters, plan.stage1, until)
+        self.held_out = HeldOut(~self.own_label) if plan.early_stop and plan.teacher == "bank" else None
+        # A sharp frame that is its own label pulls the network to the identity: it only anchors it.
+        self.weight = torch.where(self.own_label, plan.sharp_weight, 1.0)
+        if self.held_out is not None:
+            self.weight[self.held_out.rows] = 0.0
+        self.refresh_seconds = 0.0
+        self.unread: list[tuple[int, bool, tuple[str, ...], Tensor]] = []
+        self.lost = 0
         self.refresh_every = plan.label_refresh or max(25, math.ceil(plan.iters / 6))
         self.trainable = [p for p in network.parameters() if p.requires_grad]
-        self.optimiser = torch.optim.Adam(self._groups(), lr=plan.learning_rate, betas=(0.9, 0.999))
+        self.optimiser = torch.optim.Adam(self._groups(), lr=plan.learning_rate, betas=(0.9, 0.999), fused=True)
 
     def _groups(self) -> list[dict[str, object]]:
         """Parameters by their share of the learning rate."""
@@ -112,48 +130,70 @@ class Adaptation:
         """Do all steps; the network holds the adapted weights afterwards, in eval mode."""
         plan = self.settings.adaptation
         live = plan.teacher == "live"
-        lost = 0
         good = copy.deepcopy(self.network.state_dict())
         torch.manual_seed(self.settings.runtime.seed)
-        for step in range(plan.iters):
-            stage2 = step >= self.stage1_steps
-            enters_stage2 = step == self.stage1_steps
+        self.pace.begin()
+        step, stage2 = 0, False
+        while not self.pace.over(step):
+            enters_stage2 = not stage2 and self.pace.second_stage(step)
+            stage2 = stage2 or enters_stage2
             if live:
                 if stage2 and plan.scscm and (enters_stage2 or step % max(1, plan.iters // 10) == 0):
                     self._consider_live_history(step, enters_stage2)
-            elif step % self.refresh_every == 0 or enters_stage2:
-                self._refresh(step, enters_stage2)
-                good = copy.deepcopy(self.network.state_dict())
-            for group in self.optimiser.param_groups:
-                rate = cosine_rate(step, plan.iters, plan.learning_rate, plan.final_learning_rate)
-                group["lr"] = group["share"] * rate
-            values = self._step(stage2, live)
-            if values is None:
-                self.record.skipped += 1
-                lost += 1
-                if lost == LOST_STEPS:
-                    self.network.load_state_dict(good)
-                    self.record.stopped = step
-                    self.listen(
-                        Note(
-                            f"the loss was not finite in {LOST_STEPS} steps in a row: "
-                            f"adaptation ends at step {step} with the last good weights",
-                            "warning",
-                        )
-                    )
+            elif step == 0 or (
+                (step % self.refresh_every == 0 or enters_stage2) and self.pace.allows(self.refresh_seconds)
+            ):
+                self._refresh(step, stage2)
+                if self.held_out is not None and self.held_out.tired:
+                    self._end_early(step)
                     break
-                continue
-            lost = 0
-            self.record.steps.append({"step": float(step), "stage": 2.0 if stage2 else 1.0, **values})
-            self._tell(step, stage2, values)
+                good = copy.deepcopy(self.network.state_dict())
+            elif enters_stage2 and plan.scscm:
+                self.bank.take_history()  # no time for a refresh: the outputs of the last one
+            for group in self.optimiser.param_groups:
+                rate = cosine_rate(self.pace.position(step), plan.learning_rate, plan.final_learning_rate)
+                group["lr"] = group["share"] * rate
+            names, values = self._step(stage2, live)
+            self.unread.append((step, stage2, names, values))
+            if self.compute.device.type != "cuda" or len(self.unread) == REPORT_EVERY:
+                self._read()
+                if self.lost >= LOST_STEPS:
+                    break
+            step += 1
+        self._read()
+        if self.lost >= LOST_STEPS:
+            self.network.load_state_dict(good)
+            self.record.stopped = step
+            text = f"adaptation ends at step {step} with the last good weights"
+            self.listen(Note(f"the loss was not finite in {LOST_STEPS} steps in a row: {text}", "warning"))
         self.network.eval()
         return self.record
 
-    def _tell(self, step: int, stage2: bool, values: dict[str, float]) -> None:
-        first = self.stage1_steps if stage2 else 0
-        last = self.settings.adaptation.iters if stage2 else self.stage1_steps
-        phase = "stage 2" if stage2 else "stage 1"
-        self.listen(Progress(phase, step + 1 - first, last - first, "steps", tuple(values.items())))
+    def _end_early(self, step: int) -> None:
+        assert self.held_out is not None
+        self._read()
+        self.held_out.restore(self.network)
+        self.record.ended_early = step
+        self.listen(Note(f"early stop at step {step}: the error on held-out frames no longer falls; best weights kept"))
+
+    def _read(self) -> None:
+        """Losses of the steps since the last time, told and recorded; counts lost steps in a row."""
+        if not self.unread:
+            return
+        table = torch.stack([values for *_, values in self.unread]).tolist()
+        for (step, stage2, names, _), row in zip(self.unread, table, strict=True):
+            *numbers, done = row
+            if self.lost >= LOST_STEPS:
+                break
+            if not done:
+                self.record.skipped += 1
+                self.lost += 1
+                continue
+            self.lost = 0
+            values = dict(zip(names, numbers, strict=True))
+            self.record.steps.append({"step": float(step), "stage": 2.0 if stage2 else 1.0, **values})
+            self.listen(self.pace.progress(step, tuple(values.items())))
+        self.unread.clear()
 
     def _outputs(self) -> Iterator[tuple[int, Tensor]]:
         """Present outputs of the whole working set, row by row."""
@@ -163,9 +203,10 @@ class Adaptation:
         for run in self.working.runs:
             yield from zip(run, restorer.restore(self.bank.observed(row)[0] for row in run), strict=True)
 
-    def _refresh(self, step: int, enters_stage2: bool) -> None:
+    def _refresh(self, step: int, stage2: bool) -> None:
         plan = self.settings.adaptation
         total = len(self.working)
+        begun = time.monotonic()
         self.bank.refresh(
             self._outputs(),
             self.estimator,
@@ -173,14 +214,17 @@ class Adaptation:
             plan.sis_threshold,
             lambda done: self.listen(Progress("labels", done, total)),
         )
-        blurry = ~self.own_label.cpu()
+        self.refresh_seconds = time.monotonic() - begun
+        if self.held_out is not None:
+            self.held_out.look(self.bank, self.network)
+            self.record.held_out = self.held_out.errors
+        blurry = ~self.own_label
         self.record.coverage.append(float(self.bank.coverage[blurry].mean()) if bool(blurry.any()) else 1.0)
-        if not plan.scscm or step < self.stage1_steps:
+        if not plan.scscm or not stage2:
             return
-        if enters_stage2:
+        if self.bank.historical is None:
             self.bank.take_history()
         elif self.record.renewals < plan.history_updates:
-            assert self.bank.historical is not None
             rows = self._history_rows()
             check = check_history(
                 [self.bank.current(row) for row in rows],
@@ -221,8 +265,11 @@ class Adaptation:
             )
             self._judge(step, check, take)
 
-    def _step(self, stage2: bool, live: bool) -> dict[str, float] | None:
-        """One optimiser step; None where the loss or its gradient was not finite and the step was left out."""
+    def _step(self, stage2: bool, live: bool) -> tuple[tuple[str, ...], Tensor]:
+        """One optimiser step: names of the loss terms, and on the device their values and whether it was done.
+
+        It is left out, without the host being asked, where the loss or its gradient is not finite.
+        """
         plan = self.settings.adaptation
         draws = draw_clips(self.working, plan, self.rng, degrade=stage2 and plan.rscr)
         self.network.train()
@@ -231,25 +278,20 @@ class Adaptation:
         with self.compute.context():
             output = self.network(clip)
         terms = self._objective(output.float(), draws, supervision, stage2)
-        loss = terms["loss"]
         self.optimiser.zero_grad(set_to_none=True)
-        if not bool(torch.isfinite(loss)):
-            return None
-        loss.backward()
+        terms["loss"].backward()
         norm = torch.nn.utils.clip_grad_norm_(self.trainable, plan.gradient_clip)
-        if not bool(torch.isfinite(norm)):
-            return None
+        done = torch.isfinite(terms["loss"].detach()) & torch.isfinite(norm)
+        self.optimiser.found_inf = (~done).float()  # type: ignore[attr-defined]  # read by the fused kernel
         self.optimiser.step()
-        return {name: float(value.detach()) for name, value in terms.items()}
+        return tuple(terms), torch.stack([*(value.detach().float() for value in terms.values()), done.float()])
 
     def _objective(self, output: Tensor, draws: list[Draw], supervision: list[Rows], stage2: bool) -> dict[str, Tensor]:
         plan = self.settings.adaptation
         turned = [d.turned for d in draws]
         label = torch.stack([t(s.label) for t, s in zip(turned, supervision, strict=True)])
         mask = torch.stack([t(s.mask) for t, s in zip(turned, supervision, strict=True)])
-        shown = torch.tensor([d.shown for d in draws], device=output.device)
-        # A sharp frame that is its own label pulls the network to the identity: it only anchors it.
-        weight = torch.where(self.own_label[shown], plan.sharp_weight, 1.0)
+        weight = self.weight[on_device([d.shown for d in draws], output.device)]
         zero = output.new_zeros(())
         beta = plan.perceptual_weight if self.features is not None else 0.0
         if not stage2:
@@ -310,7 +352,6 @@ class Adaptation:
         )
 
 
-def cosine_rate(step: int, steps: int, first: float, last: float) -> float:
-    """Learning rate at ``step`` of ``steps``: ``first`` at the first step, ``last`` at the last."""
-    position = step / max(1, steps - 1)
+def cosine_rate(position: float, first: float, last: float) -> float:
+    """Learning rate: ``first`` at position 0 (the first step), ``last`` at 1 (the last one)."""
     return last + 0.5 * (first - last) * (1 + math.cos(math.pi * position))

@@ -101,7 +101,7 @@ class LabelBank:
         self.teacher = torch.zeros((count, 3, height, width), dtype=torch.float16, device=store)
         self.historical: Tensor | None = None
         self.choice = torch.zeros(count, dtype=torch.bool, device=device)
-        self.coverage = torch.zeros(count)
+        self.coverage = torch.zeros(count, device=device)
 
     def observed(self, row: int) -> Tensor:
         """B of one row: (1, 3, H, W) float in [0, 1] on the device."""
@@ -136,7 +136,7 @@ class LabelBank:
             self.label[row] = (made.label[0] * 255).round().clamp(0, 255).to(torch.uint8)
             self.mask[row] = (made.mask[0] * 255).round().to(torch.uint8)
             self.choice[row] = made.choice[0]
-            self.coverage[row] = made.mask.mean().cpu()
+            self.coverage[row] = made.mask.mean()
             tick(row + 1)
 
     def take_history(self) -> None:
@@ -149,7 +149,7 @@ class LabelBank:
 
     def rows(self, rows: Sequence[int], box: tuple[int, int, int, int]) -> Rows:
         """What supervises some rows, cropped; box = top, left, height, width."""
-        index = torch.as_tensor(list(rows), device=self.device)
+        index = on_device(rows, self.device)
         return Rows(
             label=self._crop(self.label, rows, box).float() / 255,
             mask=self._crop(self.mask, rows, box).float() / 255,
@@ -160,5 +160,18 @@ class LabelBank:
 
     def _crop(self, stack: Tensor, rows: Sequence[int], box: tuple[int, int, int, int]) -> Tensor:
         top, left, height, width = box
-        index = torch.as_tensor(list(rows), device=stack.device)
-        return stack[:, :, top : top + height, left : left + width].index_select(0, index).to(self.device)
+        region = stack[:, :, top : top + height, left : left + width]
+        crop = region.index_select(0, on_device(rows, stack.device))
+        return crop if stack.device == self.device else unhurried(crop, self.device)
+
+
+def on_device(numbers: Sequence[int] | Sequence[Sequence[int]], device: torch.device) -> Tensor:
+    """Whole numbers as a tensor on the device, without waiting for it."""
+    return unhurried(torch.tensor(numbers), device)
+
+
+def unhurried(tensor: Tensor, device: torch.device) -> Tensor:
+    """A copy on the device; a GPU is not waited for, which copying from pageable memory would do."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

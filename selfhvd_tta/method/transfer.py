@@ -17,6 +17,7 @@ from torch import Tensor
 from selfhvd_tta.flows import FlowEstimator
 from selfhvd_tta.method.alignment import Aligned, align
 from selfhvd_tta.method.clues import Clues
+from selfhvd_tta.method.parallel import each
 from selfhvd_tta.settings import AlignmentSettings
 
 FINEST_SIGMA = 1.5  # pixels: below it a Gaussian is no longer one
@@ -139,7 +140,7 @@ def compose(
         estimator: optical flow.
         settings: masks.
     """
-    aligned: list[Aligned] = [align(sharp, current, estimator, settings) for sharp in sharps]
+    aligned: list[Aligned] = each(lambda sharp: align(sharp, current, estimator, settings), sharps, current.device)
     sigma = max(1.5, settings.agreement_sigma * max(observed.shape[-2:]) / 1000)
     masks = []
     for one in aligned:

@@ -1,0 +1,65 @@
+"""How far an adaptation has come: counted in steps, or in seconds where a budget of time was given."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from selfhvd_tta.events import Progress
+
+
+class Pace:
+    """Decides when stage 2 begins, when it is over, and how far the learning rate has fallen.
+
+    Args:
+        steps: planned steps of both stages; all of them are done unless a time is given.
+        stage1: share of stage 1.
+        until: when it has to be over, by ``clock``, whatever number of steps fits; None: when the steps are done.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self, steps: int, stage1: float, until: float | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.steps = steps
+        self.stage1_steps = round(steps * stage1)
+        self.stage1 = stage1
+        self.until = until
+        self.clock = clock
+        self.begun = clock()
+
+    def begin(self) -> None:
+        """The first step is about to be prepared."""
+        self.begun = self.clock()
+
+    def over(self, step: int) -> bool:
+        """Whether step number ``step`` is one too many."""
+        return step >= self.steps if self.until is None else self.clock() >= self.until
+
+    def second_stage(self, step: int) -> bool:
+        """Whether that step belongs to stage 2."""
+        return step >= self.stage1_steps if self.until is None else self._elapsed() >= self.stage1
+
+    def position(self, step: int) -> float:
+        """0 at the first step, 1 at the last: where the learning rate is on its curve."""
+        return step / max(1, self.steps - 1) if self.until is None else self._elapsed()
+
+    def allows(self, seconds: float) -> bool:
+        """Whether something that takes so long is worth beginning: half of what remains is left to learn from it."""
+        return self.until is None or self.clock() + 2 * seconds <= self.until
+
+    def progress(self, step: int, values: tuple[tuple[str, float], ...]) -> Progress:
+        """What to tell after that step."""
+        stage2 = self.second_stage(step)
+        phase = "stage 2" if stage2 else "stage 1"
+        if self.until is None:
+            first, last = (self.stage1_steps, self.steps) if stage2 else (0, self.stage1_steps)
+            return Progress(phase, step + 1 - first, last - first, "steps", values)
+        whole = self.until - self.begun
+        first_s, last_s = (self.stage1 * whole, whole) if stage2 else (0.0, self.stage1 * whole)
+        done = min(last_s, self._elapsed() * whole) - first_s
+        return Progress(phase, int(done), int(last_s - first_s), "seconds", values)
+
+    def _elapsed(self) -> float:
+        assert self.until is not None
+        return min(1.0, (self.clock() - self.begun) / max(1e-6, self.until - self.begun))

@@ -1,0 +1,41 @@
+"""Independent pieces of CPU work side by side: NumPy, OpenCV and torch let go of the interpreter while they compute."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import TypeVar
+
+import torch
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def each(function: Callable[[Item], Result], items: Sequence[Item], device: torch.device) -> list[Result]:
+    """``[function(item) for item in items]``, on as many threads as torch may use where ``device`` is the CPU.
+
+    ``function`` must not record gradients: workers run with gradients switched off.
+    """
+    threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1 or len(items) == 1:
+        return [function(item) for item in items]
+    return list(_workers(threads).map(function, items))
+
+
+@cache
+def _workers(threads: int) -> ThreadPoolExecutor:
+    """Workers that each compute on one thread: many small operations gain nothing from being split further."""
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="alignment")
+    ready = threading.Barrier(threads)
+
+    def prepare(_: int) -> None:
+        torch.set_grad_enabled(False)  # per thread
+        torch.set_num_threads(1)
+        ready.wait()
+
+    list(pool.map(prepare, range(threads)))
+    torch.set_num_threads(threads)  # the setting is also the default of threads yet to come
+    return pool

@@ -7,12 +7,14 @@ from typing import Annotated, Literal
 
 import typer
 
+from selfhvd_tta.cli_speed import bench_speed
 from selfhvd_tta.console import Display, show_lines
 from selfhvd_tta.errors import ExitCode, UsageError
 from selfhvd_tta.events import Note, Progress
 from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, Method, Precision, RuntimeSettings, Settings
 
 lab = typer.Typer()
+SPEED = "With --speed"
 A = AdaptationSettings()
 
 
@@ -98,11 +100,37 @@ def simulate(
 
 @lab.command()
 def bench(
-    root: Annotated[Path, typer.Argument(help="Folder of the data set.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for results.json and results.md.")],
+    ctx: typer.Context,
+    root: Annotated[Path | None, typer.Argument(help="Folder of the data set (quality; not with --speed).")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder for results.json and results.md.")
+    ] = None,
+    speed: Annotated[
+        bool,
+        typer.Option(
+            "--speed", help="Time every part on this machine, on a clip made on the spot.", rich_help_panel=SPEED
+        ),
+    ] = False,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the clip. Default: 384x256 on a CPU, 1280x720 on a GPU.", metavar="WxH", rich_help_panel=SPEED
+        ),
+    ] = None,
+    frames: Annotated[
+        int | None, typer.Option(help="Of the clip. Default: 24 on a CPU, 100 on a GPU.", rich_help_panel=SPEED)
+    ] = None,
+    repeats: Annotated[int, typer.Option(help="Timed rounds.", rich_help_panel=SPEED)] = 5,
+    whole_job: Annotated[
+        bool, typer.Option(help="Also run one job with --iters steps (default 24 on a CPU).", rich_help_panel=SPEED)
+    ] = True,
+    precision: Annotated[Precision, typer.Option(help="As for deblur.", rich_help_panel=SPEED)] = "auto",
+    json_lines: Annotated[
+        bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=SPEED)
+    ] = False,
     protocol: Annotated[str, typer.Option(help="bsd, realblur, rbvd or folder (pairs of blurry and sharp).")] = "bsd",
     method: Annotated[Method, typer.Option(help="As for deblur.")] = "adapt",
-    backbone: Annotated[str, typer.Option(help="As for deblur.")] = "auto",
+    backbone: Annotated[str, typer.Option(help="As for deblur. With --speed: several by commas, or all.")] = "auto",
     iters: Annotated[int, typer.Option(help="Steps per video; with --joint, altogether.")] = A.iters,
     crop: Annotated[int, typer.Option(help="Side of the training crops in pixels.")] = A.crop,
     clip_length: Annotated[int, typer.Option(help="Frames of a training clip.")] = A.clip_length,
@@ -128,7 +156,19 @@ def bench(
     offline: Annotated[bool, typer.Option("--offline", help="Use only weights that are on this machine.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
-    """Adapt to every video of a data set and score the results; no ground truth is read before that."""
+    """Adapt to every video of a data set and score the results; no ground truth is read before that.
+
+    With --speed: time every part of the work on this machine instead.
+    """
+    if speed:
+        if root is not None or output is not None:
+            raise UsageError("bench --speed takes no data set and no --output", "It prints its result; redirect it.")
+        bench_speed(ctx, json_lines)
+        return
+    if root is None or output is None:
+        raise UsageError(
+            "bench needs the folder of a data set and --output", "Or --speed, to time this machine without any."
+        )
     with Display() as display:
         from selfhvd_tta.evaluation.bench import BenchSettings, run_bench
 

@@ -143,7 +143,7 @@ class Adaptation:
             elif step == 0 or (
                 (step % self.refresh_every == 0 or enters_stage2) and self.pace.allows(self.refresh_seconds)
             ):
-                self._refresh(step, stage2)
+                self.refresh(step, stage2)
                 if self.held_out is not None and self.held_out.tired:
                     self._end_early(step)
                     break
@@ -153,7 +153,7 @@ class Adaptation:
             for group in self.optimiser.param_groups:
                 rate = cosine_rate(self.pace.position(step), plan.learning_rate, plan.final_learning_rate)
                 group["lr"] = group["share"] * rate
-            names, values = self._step(stage2, live)
+            names, values = self.step(stage2, live)
             self.unread.append((step, stage2, names, values))
             if self.compute.device.type != "cuda" or len(self.unread) == REPORT_EVERY:
                 self._read()
@@ -203,7 +203,8 @@ class Adaptation:
         for run in self.working.runs:
             yield from zip(run, restorer.restore(self.bank.observed(row)[0] for row in run), strict=True)
 
-    def _refresh(self, step: int, stage2: bool) -> None:
+    def refresh(self, step: int, stage2: bool) -> None:
+        """Renew the labels by the present outputs, and in stage 2 take or look at the historical ones."""
         plan = self.settings.adaptation
         total = len(self.working)
         begun = time.monotonic()
@@ -265,7 +266,7 @@ class Adaptation:
             )
             self._judge(step, check, take)
 
-    def _step(self, stage2: bool, live: bool) -> tuple[tuple[str, ...], Tensor]:
+    def step(self, stage2: bool, live: bool) -> tuple[tuple[str, ...], Tensor]:
         """One optimiser step: names of the loss terms, and on the device their values and whether it was done.
 
         It is left out, without the host being asked, where the loss or its gradient is not finite.

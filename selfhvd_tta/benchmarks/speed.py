@@ -1,0 +1,387 @@
+"""How long each part of the work takes on this machine, beside the least that its hardware allows."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from selfhvd_tta import models, resources
+from selfhvd_tta.backbones.estrnn import ESTRNN
+from selfhvd_tta.backbones.wrapper import Network
+from selfhvd_tta.benchmarks.end_to_end import Breakdown, break_down
+from selfhvd_tta.benchmarks.floors import Rates, Work, count_operations, measure_rates
+from selfhvd_tta.benchmarks.machine import describe
+from selfhvd_tta.benchmarks.sample import Frames, shaky_frames, write_video
+from selfhvd_tta.benchmarks.timing import Timing, measure, synchronise
+from selfhvd_tta.benchmarks.unfused import UnfusedESTRNN
+from selfhvd_tta.errors import UsageError, WeightsError
+from selfhvd_tta.evaluation.memory import PeakMemory
+from selfhvd_tta.events import Listener, Note, Progress, ignore
+from selfhvd_tta.inspection import Inspection, scan
+from selfhvd_tta.method.adaptation import Adaptation
+from selfhvd_tta.method.restoration import Compute, Restorer
+from selfhvd_tta.method.working_set import WorkingSet, restrict
+from selfhvd_tta.models import LoadedBackbone, LoadedFlow
+from selfhvd_tta.settings import OutputSettings, Settings
+from selfhvd_tta.video.opening import open_reader, open_writer
+
+# Bytes of a bank row's pixel that a step reads: input 3, label 3, mask 1, teacher and historical outputs 6 + 6.
+STEP_BYTES_PER_PIXEL = 19
+# Read: parameter, gradient, two moments; written: gradient, parameter, two moments; float32.
+OPTIMISER_BYTES = 32
+
+
+@dataclass(frozen=True)
+class SpeedSettings:
+    """What is measured.
+
+    Attributes:
+        backbones: ``id`` or ``id:variant``; speed hardly depends on the weights, so random ones do where none are here.
+        width, height, frames: of the clip.
+        repeats: timed rounds.
+        end_to_end: also time a whole job, with as many steps as ``run.adaptation.iters``.
+        run: everything else: device, precision, flow, crop, clip length, teachers.
+    """
+
+    backbones: tuple[str, ...] = ("estrnn:lite",)
+    width: int = 384
+    height: int = 256
+    frames: int = 24
+    repeats: int = 5
+    end_to_end: bool = True
+    run: Settings = field(default_factory=Settings)
+
+    def __post_init__(self) -> None:
+        for name, value, least in (
+            ("--size", min(self.width, self.height), 32),
+            ("--frames", self.frames, 8),
+            ("--repeats", self.repeats, 1),
+        ):
+            if value < least:
+                raise UsageError(f"{name} is {value}, but it must be at least {least}")
+        if self.width % 2 or self.height % 2:
+            raise UsageError(f"--size is {self.width}x{self.height}, but both must be even")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the result.
+
+    Attributes:
+        group: backbone, or ``shared`` for what no backbone takes part in.
+        task: what was timed.
+        per: of what one.
+        timing: seconds per that.
+        floor: seconds below which the measured rates of the device do not allow; None where no bound is known.
+        host: peak of resident memory while it ran, bytes; None if unknown.
+        device: peak of the tensors on the GPU, bytes; None on a CPU.
+    """
+
+    group: str
+    task: str
+    per: str
+    timing: Timing
+    floor: float | None
+    host: int | None
+    device: int | None
+
+
+@dataclass(frozen=True)
+class SpeedReport:
+    """All of it.
+
+    Attributes:
+        machine: hardware, versions, date, load.
+        settings: what was measured.
+        dtype: in which the networks computed, by backbone.
+        rates: of the device.
+        rows: in order.
+        breakdown: where the time of one whole job went; None if not asked for or no weights are here.
+        differences: largest difference of an ESTRNN's output to the unfused float32 reference, in 1/255, by backbone.
+        notes: what the reader has to know about these figures.
+    """
+
+    machine: dict[str, str]
+    settings: SpeedSettings
+    dtype: dict[str, str]
+    rates: Rates
+    rows: tuple[Row, ...]
+    breakdown: Breakdown | None
+    differences: dict[str, float]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Case:
+    task: str
+    per: str
+    work: Callable[[], object]
+    count: int  # how many of ``per`` one call does
+    least: Work
+    dtype: str
+
+
+class _Bench:
+    def __init__(self, settings: SpeedSettings, listen: Listener) -> None:
+        self.settings = settings
+        self.listen = listen
+        self.notes: list[str] = []
+        self.device = models.choose_device(settings.run.runtime.device, self._tell)
+        self.rows: list[Row] = []
+        self.dtype: dict[str, str] = {}
+        self.differences: dict[str, float] = {}
+
+    def _tell(self, event: object) -> None:
+        if isinstance(event, Note):
+            self.notes.append(event.text)
+        self.listen(event)  # type: ignore[arg-type]
+
+    def run(self) -> SpeedReport:
+        s = self.settings
+        machine = describe(self.device)
+        self.listen(Progress("rates", 0, None, "tasks"))
+        self.rates = measure_rates(self.device, (torch.float32, torch.bfloat16), size=128 if s.width < 128 else 0)
+        frames = shaky_frames(s.width, s.height, s.frames, self.device)
+        breakdown = None
+        with tempfile.TemporaryDirectory(prefix="selfhvd-tta-bench-") as folder:
+            clip = Path(folder) / "shaky.mp4"
+            write_video(clip, frames)
+            seen = scan(open_reader(clip), s.run.clues, ignore)
+            flow = models.load_flow(s.run, self.device, self._tell)
+            working = self._working_set(frames, seen)
+            self._measure("shared", self._shared(clip, frames, flow, working, Path(folder)))
+            for name in s.backbones:
+                loaded = self._load(name)
+                compute = models.choose_compute(s.run, self.device, loaded.backbone)
+                self.dtype[loaded.name] = str(compute.autocast or torch.float32).removeprefix("torch.")
+                self._measure(loaded.name, self._network(loaded, compute, flow, working))
+                if breakdown is None and s.end_to_end and loaded.weights != "random":
+                    self.listen(Progress("end to end", 0, None, "jobs"))
+                    breakdown = break_down(clip, Path(folder) / "sharp.mp4", replace(s.run, backbone=name), self.device)
+                del loaded
+        if s.end_to_end and breakdown is None:
+            self.notes.append("no whole job: the weights of none of these backbones are on this machine")
+        return SpeedReport(
+            machine, s, self.dtype, self.rates, tuple(self.rows), breakdown, self.differences, tuple(self.notes)
+        )
+
+    def _working_set(self, frames: Frames, seen: Inspection) -> WorkingSet:
+        clues, runs = restrict(seen.clues, list(range(len(frames))))
+        stack = torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous()
+        store = resources.bank_store(frames.shape[1], frames.shape[2], len(frames), self.device)
+        return WorkingSet(stack.to(store), tuple(range(len(frames))), clues, runs)
+
+    def _load(self, name: str) -> LoadedBackbone:
+        """The network, with random weights where its own are not on this machine."""
+        run = self.settings.run
+        try:
+            offline = replace(run, backbone=name, runtime=replace(run.runtime, offline=True))
+            return models.load_backbone(offline, self.device, ignore)
+        except WeightsError:
+            backbone, variant = models.find_backbone(name)
+            torch.manual_seed(0)
+            network = Network(backbone.build(**variant.config), backbone, variant).to(self.device).eval()
+            return LoadedBackbone(network, backbone, variant, "random")
+
+    def _measure(self, group: str, cases: list[_Case]) -> None:
+        done = [0]
+        total = len(cases) * (1 + self.settings.repeats)
+
+        def tick(name: str) -> None:
+            self.listen(Progress(group, done[0], total, "runs"))
+            done[0] += 1
+
+        works = {case.task: case.work for case in cases}
+        times = measure(works, self.device, self.settings.repeats, 1, tick)
+        for case in cases:
+            host, device = PeakMemory(torch.device("cpu")), PeakMemory(self.device)
+            case.work()
+            synchronise(self.device)
+            t = times[case.task]
+            each = Timing(t.median / case.count, t.best / case.count, t.cpu / case.count, t.repeats)
+            floor = case.least.floor(self.rates, case.dtype) / case.count
+            on_gpu = device.read().size if self.device.type == "cuda" else None
+            self.rows.append(Row(group, case.task, case.per, each, floor or None, host.read().size, on_gpu))
+        self.listen(Progress(group, total, total, "runs"))
+
+    def _shared(self, clip: Path, frames: Frames, flow: LoadedFlow, working: WorkingSet, folder: Path) -> list[_Case]:
+        s, count, size = self.settings, len(frames), frames[0].size
+        floats = [frame.astype(np.float32) / 255 for frame in frames]
+        blurry, sharp = (torch.from_numpy(floats[i]).permute(2, 0, 1)[None].to(self.device) for i in (0, count // 2))
+
+        def decode() -> None:
+            for _ in open_reader(clip):
+                pass
+
+        def encode() -> None:
+            reader = open_reader(clip)
+            with open_writer(folder / "encoded.mp4", reader, OutputSettings(overwrite=True)) as writer:
+                for frame, pts in zip(floats, [f.pts for f in reader.luma()], strict=True):
+                    writer.write(frame, pts)
+
+        bank = self._adaptation(_still(self.device), flow, working, Compute(self.device), s.run)
+        pair = Work(bytes=2 * size * 4 + 2 * 3 * size / 3 * 4)
+
+        return [
+            _Case("decode", "frame", decode, count, Work(bytes=count * size * 1.5), "float32"),
+            _Case(
+                "clue selection",
+                "frame",
+                lambda: scan(open_reader(clip), s.run.clues, ignore),
+                count,
+                Work(bytes=count * size / 3),
+                "float32",
+            ),
+            _Case(
+                f"flow, both ways ({flow.name})", "pair", lambda: flow.estimator.both(blurry, sharp), 1, pair, "float32"
+            ),
+            _Case(
+                f"label refresh: alignment, {s.run.alignment.teachers} teachers",
+                "frame",
+                lambda: _fill(bank),
+                count,
+                Work(bytes=count * size * 3.0),
+                "float32",
+            ),
+            _Case("encode and verify", "frame", encode, count, Work(bytes=count * size * 4), "float32"),
+        ]
+
+    def _network(self, loaded: LoadedBackbone, compute: Compute, flow: LoadedFlow, working: WorkingSet) -> list[_Case]:
+        s, dtype = self.settings, self.dtype[loaded.name]
+        count, _, height, width = working.frames.shape
+        side = min(s.run.adaptation.crop, height) * min(s.run.adaptation.crop, width)
+        parameters = sum(p.numel() for p in loaded.network.parameters())
+        clip_pixels = side * s.run.adaptation.clip_length * s.run.adaptation.batch
+        window = s.run.runtime.window or resources.window_for(height, width, self.device, loaded.backbone.reach)
+        restorer = Restorer(loaded.network, loaded.backbone, compute, window)
+        clip = working.frames.to(self.device).float() / 255
+
+        def restore() -> None:
+            for _ in restorer.restore(iter(clip)):
+                pass
+
+        cases = [
+            _Case(
+                "restoration",
+                "frame",
+                restore,
+                count,
+                Work(count_operations(restore), count * (24.0 * height * width) + 4.0 * parameters),
+                dtype,
+            )
+        ]
+        paper = replace(s.run, adaptation=replace(s.run.adaptation, teacher="live", label_refresh=1))
+        modes = {
+            "bank": s.run,
+            "literal": replace(paper, alignment=replace(s.run.alignment, teachers=1)),
+            "literal, same teachers": paper,
+        }
+        for mode, settings in modes.items():
+            # Each steps a copy: the other's labels and the restoration shall see the same network throughout.
+            network = copy.deepcopy(loaded.network)
+            adaptation = self._adaptation(replace(loaded, network=network), flow, working, compute, settings)
+            live = mode != "bank"
+            if live:
+                adaptation.historical_network = copy.deepcopy(network).eval().requires_grad_(False)
+            else:
+                _fill(adaptation)
+                adaptation.bank.take_history()
+            for stage2 in (False, True):
+
+                def step(a: Adaptation = adaptation, stage2: bool = stage2, live: bool = live) -> object:
+                    return a.step(stage2, live)
+
+                # The literal step's floor is the same: what it does beyond could have been kept.
+                work = Work(
+                    count_operations(step) if not live else cases[1 + stage2].least.operations,
+                    clip_pixels * STEP_BYTES_PER_PIXEL + OPTIMISER_BYTES * parameters,
+                )
+                cases.append(_Case(f"stage-{1 + stage2} step, {mode}", "step", step, 1, work, dtype))
+        if isinstance(loaded.network.raw, ESTRNN):
+            cases += self._against_unfused(loaded, loaded.network.raw, compute, clip)
+        return cases
+
+    def _against_unfused(
+        self, loaded: LoadedBackbone, raw: ESTRNN, compute: Compute, clip: torch.Tensor
+    ) -> list[_Case]:
+        """The raw network on one clip, beside the published operator sequence in float32."""
+        frames = clip[None, : min(len(clip), 12)] - 0.5
+        reference = UnfusedESTRNN(raw)
+        given = frames.shape[1] - raw.past - raw.future
+
+        def forward(compute: Compute, network: torch.nn.Module) -> torch.Tensor:
+            with torch.inference_mode(), compute.context():
+                return network(frames)
+
+        plain = Compute(self.device)
+        gap = (forward(compute, raw).float() - forward(plain, reference)).abs().max()
+        self.differences[loaded.name] = float(gap) * 255
+        work = Work(count_operations(lambda: forward(plain, raw)), 24.0 * given * frames[0, 0, 0].numel())
+        cases = [
+            _Case(
+                "forward, unfused reference, float32",
+                "frame",
+                lambda: forward(plain, reference),
+                given,
+                work,
+                "float32",
+            ),
+            _Case("forward, float32", "frame", lambda: forward(plain, raw), given, work, "float32"),
+        ]
+        if compute.autocast is not None:
+            dtype = self.dtype[loaded.name]
+            cases.append(_Case(f"forward, {dtype}", "frame", lambda: forward(compute, raw), given, work, dtype))
+        return cases
+
+    def _adaptation(
+        self, loaded: LoadedBackbone, flow: LoadedFlow, working: WorkingSet, compute: Compute, settings: Settings
+    ) -> Adaptation:
+        features = models.load_features(
+            replace(settings, runtime=replace(settings.runtime, offline=True)), self.device, self._once
+        )
+        return Adaptation(
+            loaded.network, loaded.backbone, working, flow.estimator, features, compute, settings, ignore, 40
+        )
+
+    def _once(self, event: object) -> None:
+        if isinstance(event, Note) and event.text not in self.notes:
+            self._tell(event)
+
+
+def _fill(adaptation: Adaptation) -> None:
+    """Labels for the whole clip, as if the network had returned its input: its own time is another row."""
+    bank = adaptation.bank
+    outputs = ((row, bank.observed(row)[0]) for row in range(len(adaptation.working)))
+    settings = adaptation.settings
+    bank.refresh(
+        outputs, adaptation.estimator, settings.alignment, settings.adaptation.sis_threshold, lambda done: None
+    )
+
+
+def _still(device: torch.device) -> LoadedBackbone:
+    """A network that is not run: labels need an adaptation around them."""
+    backbone, variant = models.find_backbone(":".join(models.OFFLINE_BACKBONE))
+    network = Network(backbone.build(n_features=1, n_blocks=1), backbone, variant)
+    return LoadedBackbone(network.to(device), backbone, variant, "none")
+
+
+def run_speed(settings: SpeedSettings, listen: Listener = ignore) -> SpeedReport:
+    """Measure.
+
+    Args:
+        settings: what.
+        listen: gets progress and notes.
+
+    Raises:
+        UsageError: unknown backbone, flow or device, or a size that makes no sense.
+        DeviceError, WeightsError: as :mod:`selfhvd_tta.models`.
+    """
+    for name in settings.backbones:
+        models.find_backbone(name)
+    return _Bench(settings, listen).run()

@@ -243,13 +243,27 @@ def inspect(
     video: Annotated[Path, typer.Argument(help="A video file.")],
     segment: Annotated[int, typer.Option(help="Frames per segment of the clue selection.")] = ClueSettings().segment,
     width: Annotated[int, typer.Option(help="Frames per line.", min=10)] = 80,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw it with thumbnails into this picture (.png, .jpg, .svg, .pdf).")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing picture.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Show which frames are sharp, where the cuts are, and whether adaptation can help."""
     from selfhvd_tta.inspection import inspect as run
     from selfhvd_tta.timeline import timeline
 
-    show_lines(timeline(run(video, ClueSettings(segment=segment)), width))
+    if plot is not None:
+        from selfhvd_tta.report import need_extra
+
+        need_extra("--plot")
+        from selfhvd_tta.report.clue_plot import check_plot, plot_clues
+
+        check_plot(plot, overwrite)
+    seen = run(video, ClueSettings(segment=segment))
+    show_lines(timeline(seen, width))
+    if plot is not None:
+        show_lines(["", f"plot: {plot_clues(seen, plot, overwrite)}"])
 
 
 @app.command()

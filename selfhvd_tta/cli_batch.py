@@ -5,13 +5,16 @@ from __future__ import annotations
 import inspect as reflection
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from selfhvd_tta.console import Display, Style, show_lines, show_table
-from selfhvd_tta.events import Note
+from selfhvd_tta.events import Note, duration
 from selfhvd_tta.settings import Settings
+
+if TYPE_CHECKING:
+    from selfhvd_tta.batch import BatchPlan, Summary
 
 OUTPUT, RUN = "Output", "Running"
 ConfigFile = Annotated[
@@ -62,7 +65,7 @@ def add_commands(app: typer.Typer, deblur: Callable[..., None]) -> None:
         app: the program.
         deblur: its main command, whose flags ``batch`` and ``config show`` take too.
     """
-    app.command("batch")(with_flags_of(deblur, "video", "save_adapted", "report", "compare")(_batch))
+    app.command("batch")(with_flags_of(deblur, "video", "save_adapted")(_batch))
     config = typer.Typer(help="Settings as a TOML file.", no_args_is_help=True)
     config.command("show")(
         with_flags_of(deblur, "video", "output", "report", "compare", "json_lines", "quiet")(_config_show)
@@ -81,8 +84,17 @@ def _batch(
         str, typer.Option(help="Put behind each result's name, for example _sharp.", rich_help_panel=OUTPUT)
     ] = "",
     jobs: Annotated[int, typer.Option(help="Videos at the same time, on the same device.", rich_help_panel=RUN)] = 1,
+    report: Annotated[
+        bool,
+        typer.Option(
+            "--report", help="Also write a page about each run: a.mp4.html beside a.mp4.", rich_help_panel=OUTPUT
+        ),
+    ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only show what would be done.", rich_help_panel=RUN)
+        bool,
+        typer.Option(
+            "--dry-run", help="Only show what would be done, and about how long it takes.", rich_help_panel=RUN
+        ),
     ] = False,
     config: ConfigFile = None,
     **flags: Any,
@@ -90,27 +102,41 @@ def _batch(
     """Make many videos sharp, each in its own process; run it again to continue."""
     from selfhvd_tta import batch as many
 
-    plan = many.make_plan(inputs, output, settings_of(ctx, config), suffix)
-    if dry_run:
-        show_table("", ("video", "what", "plan"), many.describe(plan))
-        return
+    plan = many.make_plan(inputs, output, settings_of(ctx, config), suffix, report, flags["compare"])
     json_lines = flags["json_lines"]
     style: Style = "json" if json_lines else "quiet" if flags["quiet"] else "auto"
+    if report:
+        from selfhvd_tta.report import need_extra
+
+        need_extra("--report")
+    if dry_run:
+        with Display("plain") as display:
+            rows, seconds = many.describe(plan, display)
+        show_table("", ("video", "what", "about", "plan"), rows)
+        todo = sum(task.state == "to do" for task in plan.tasks)
+        about = f", about {duration(seconds)} one after the other on this machine" if seconds else ""
+        show_lines([f"{todo} of {len(plan.tasks)} videos to do{about}"])
+        return
     with Display(style) as display:
         for text in plan.notes:
             display(Note(text, "warning"))
-        forward = many.forward(display, jobs)
-
-        def tell(event: many.BatchEvent) -> None:
-            if json_lines:
-                show_lines([many.as_json(event)])
-            else:
-                forward(event)
-
-        summary = many.run(plan, tell, jobs)
+        summary = _run(plan, display, jobs, json_lines)
     if not json_lines:
         show_table("", ("video", "state", "details"), summary.rows())
     summary.check()
+
+
+def _run(plan: BatchPlan, display: Display, jobs: int, json_lines: bool) -> Summary:
+    from selfhvd_tta import batch as many
+
+    if json_lines:
+        return many.run(plan, lambda event: show_lines([many.as_json(event)]), jobs)
+    if display.style != "live":
+        return many.run(plan, many.forward(display, jobs), jobs)
+    from selfhvd_tta.console_batch import BatchTable
+
+    with BatchTable(sum(task.state != "finished" for task in plan.tasks)) as table:
+        return many.run(plan, table, jobs)
 
 
 def _config_show(

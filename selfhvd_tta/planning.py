@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 import torch
 
-from selfhvd_tta.events import Plan, duration
+from selfhvd_tta import models, resources
+from selfhvd_tta.events import Listener, Plan, duration, ignore
 from selfhvd_tta.inspection import Inspection
 from selfhvd_tta.method.adaptation import Record
 from selfhvd_tta.method.restoration import Compute
@@ -44,33 +46,71 @@ def plan(
         ("flow", flow.name),
     ]
     blurry = int((~clues.sharp).sum())
-    pair = _time_flow(seen, flow, compute.device) * settings.alignment.teachers
+    pair = _time_flow(info.height, info.width, flow, compute.device)
+    per_pixel = 0.0
     if loaded is None:
         rows.append(("method", "sharp-detail transfer, no network"))
-        seconds = blurry * pair * settings.alignment.rounds
     else:
         adaptation = settings.adaptation
         precision = str(compute.autocast).removeprefix("torch.") if compute.autocast else "float32"
         rows.append(("backbone", f"{loaded.name}, weights {loaded.weights}"))
         rows.append(("device", f"{_device_name(compute.device)}, {precision}"))
         per_pixel = _time_network(loaded, compute)
-        frame = per_pixel * info.height * info.width
-        crop = min(adaptation.crop, info.height) * min(adaptation.crop, info.width)
-        step = per_pixel * crop * adaptation.clip_length * adaptation.batch * STEP_OVER_FORWARD
-        seconds = adaptation.iters * step + count * frame
         if adaptation.iters:
-            share = working / max(1, count)
-            seconds += REFRESHES * (working * frame + share * blurry * pair * settings.alignment.rounds)
-            if settings.detail:
-                seconds += blurry * pair * settings.alignment.rounds
             steps = f"{adaptation.iters} steps on {working} frames, {adaptation.crop} px crops"
             rows.append(("method", f"adaptation, {steps}"))
         else:
             rows.append(("method", "the backbone as it is (--iters 0)"))
-        if compute.device.type == "cpu" and seconds > 600:
-            quick = blurry * pair * settings.alignment.rounds
-            rows.append(("quicker", f"--method transfer takes about {duration(quick)} on this machine"))
+    size = (info.height, info.width)
+    seconds = work_seconds(settings, size, count, blurry, working, Rates(per_pixel, pair, loaded is not None))
+    if loaded is not None and compute.device.type == "cpu" and seconds > 600:
+        quick = work_seconds(settings, size, count, blurry, working, Rates(0.0, pair, False))
+        rows.append(("quicker", f"--method transfer takes about {duration(quick)} on this machine"))
     return Plan(tuple(rows), seconds / 60)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """How fast this machine is.
+
+    Attributes:
+        per_pixel: seconds of a forward pass per frame and pixel.
+        pair: seconds to align one pair of frames.
+        network: whether there is a network at all (not with transfer).
+    """
+
+    per_pixel: float
+    pair: float
+    network: bool
+
+
+def work_seconds(
+    settings: Settings, size: tuple[int, int], count: int, blurry: int, working: int, rates: Rates
+) -> float:
+    """Estimated duration of the work on one video, without reading and writing it.
+
+    Args:
+        settings: all settings.
+        size: height and width.
+        count: frames.
+        blurry: those that are no clues.
+        working: frames that adaptation draws from.
+        rates: of this machine at this size.
+    """
+    adaptation, align = settings.adaptation, settings.alignment
+    blending = blurry * rates.pair * align.teachers * align.rounds
+    if not rates.network:
+        return blending
+    height, width = size
+    frame = rates.per_pixel * height * width
+    crop = min(adaptation.crop, height) * min(adaptation.crop, width)
+    step = rates.per_pixel * crop * adaptation.clip_length * adaptation.batch * STEP_OVER_FORWARD
+    seconds = adaptation.iters * step + count * frame
+    if adaptation.iters:
+        seconds += REFRESHES * (working * frame + working / max(1, count) * blending)
+        if settings.detail:
+            seconds += blending
+    return seconds
 
 
 def summary(seen: Inspection, action: str, record: Record | None) -> tuple[tuple[str, str], ...]:
@@ -111,11 +151,11 @@ def _time_network(loaded: LoadedBackbone, compute: Compute) -> float:
     return best / (4 * side * side)
 
 
-def _time_flow(seen: Inspection, flow: LoadedFlow, device: torch.device) -> float:
+def _time_flow(height: int, width: int, flow: LoadedFlow, device: torch.device) -> float:
     """Seconds to align one pair of frames of this size, both ways."""
     generator = torch.Generator().manual_seed(0)
-    noise = torch.rand(1, 3, seen.info.height // 8 + 1, seen.info.width // 8 + 1, generator=generator)
-    size = (seen.info.height, seen.info.width)
+    noise = torch.rand(1, 3, height // 8 + 1, width // 8 + 1, generator=generator)
+    size = (height, width)
     picture = torch.nn.functional.interpolate(noise, size=size, mode="bicubic").clamp(0, 1).to(device)
     best = float("inf")
     for _ in range(2):  # the first call may compile or allocate
@@ -123,3 +163,36 @@ def _time_flow(seen: Inspection, flow: LoadedFlow, device: torch.device) -> floa
         flow.estimator.both(picture, picture.roll((2, 3), (-2, -1)))
         best = min(best, _clock(device) - start)
     return best
+
+
+class Forecaster:
+    """Estimates for many videos on this machine: networks are loaded and timed once.
+
+    Args:
+        settings: of all of them.
+        listen: is told which networks were chosen.
+
+    Raises:
+        UsageError, WeightsError, DeviceError: as for a run with these settings.
+    """
+
+    SIZE = (240, 320)
+    BLURRY = 0.6  # share of the frames that are no clues: what is taken for videos that were not looked through
+
+    def __init__(self, settings: Settings, listen: Listener = ignore) -> None:
+        self.settings = settings
+        device = models.choose_device(settings.runtime.device, listen)
+        flow = models.load_flow(settings, device, listen)
+        height, width = self.SIZE
+        self.pair = _time_flow(height, width, flow, device) / (height * width)
+        self.per_pixel, self.network = 0.0, settings.method == "adapt"
+        if self.network:
+            loaded = models.load_backbone(settings, device, listen)
+            self.per_pixel = _time_network(loaded, models.choose_compute(settings, device, loaded.backbone))
+
+    def seconds(self, height: int, width: int, count: int) -> float:
+        """Rough duration of the work on a video of which nothing but its size and length is known."""
+        working = resources.working_set_limit(height, width, min(count, self.settings.adaptation.working_set))
+        rates = Rates(self.per_pixel, self.pair * height * width, self.network)
+        blurry = round(self.BLURRY * count)
+        return work_seconds(self.settings, (height, width), count, blurry, min(count, working), rates)

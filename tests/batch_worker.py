@@ -34,6 +34,11 @@ if kind == "good":
     Path(request["output"]).write_text(rest + json.dumps(request["settings"]["adaptation"]["iters"]))
     tell("plan", rows=[["video", "small"]], minutes=None)
     tell("finished", output=request["output"], seconds=1.5, rows=[["done", "adapted"]])
+elif kind == "half":
+    Path(request["output"]).write_text(rest)
+    tell("finished", output=request["output"], seconds=1.5, rows=[["done", "adapted"]])
+    tell("error", message="the report cannot be written", hint="", exit_code=6)
+    sys.exit(6)
 elif kind == "error":
     tell("error", message="no frame could be decoded", hint="Copy it again.", exit_code=1)
     sys.exit(1)

@@ -71,6 +71,7 @@ def test_results_below_the_searched_folder_are_no_input(tmp_path: Path) -> None:
 
 def test_results_beside_their_sources(tmp_path: Path) -> None:
     folder = fill(tmp_path, a_mp4="", a_sharp_mp4="", b_mp4="")
+    (folder / "a_sharp-side.mp4").touch()  # a comparison from an earlier run
     assert keys(folder, out=folder, suffix="_sharp") == ["a_sharp.mp4", "b_sharp.mp4"]
     with pytest.raises(UsageError, match=r"a\.mp4: its result would replace it"):
         keys(folder, out=folder)
@@ -309,7 +310,9 @@ def test_real_videos(tmp_path: Path) -> None:
     (folder / "broken.mp4").write_bytes(clip.read_bytes()[:3000])
     settings = override(S, {"method": "transfer", "flow": "embedded", "offline": True, "device": "cpu"})
     plan = batch.make_plan([folder], tmp_path / "out", settings, "_sharp")
-    described = batch.describe(plan)
+    described, seconds = batch.describe(plan)
+    assert 0 < seconds < 600
+    assert described[1][2], "about how long it takes"
     assert described[0][:2] == ("broken.mp4", described[0][1])
     assert "unreadable" in described[0][1]
     assert described[1][1].startswith("80x64, 0.4 s")
@@ -341,7 +344,8 @@ def test_the_worker_ends_when_its_batch_dies(tmp_path: Path) -> None:
     )
     assert child.stdin is not None
     assert child.stdout is not None
-    child.stdin.write(json.dumps({"video": str(clip), "output": str(out), "settings": table}) + "\n")
+    request = {"video": str(clip), "output": str(out), "settings": table, "report": None, "compare": None}
+    child.stdin.write(json.dumps(request) + "\n")
     child.stdin.flush()
     for line in child.stdout:
         if '"stage 1"' in line:

@@ -7,11 +7,13 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from selfhvd_tta.batch.ledger import Ledger, Stamp, digest
-from selfhvd_tta.errors import InputError, UsageError
-from selfhvd_tta.settings import Settings
+from selfhvd_tta.config import override, to_table
+from selfhvd_tta.errors import InputError, UsageError, WeightsError
+from selfhvd_tta.events import Listener, Note, duration, ignore
+from selfhvd_tta.settings import Layout, Settings
 
 MPEG_SUFFIXES = (".3g2", ".3gp", ".f4v", ".m2ts", ".m2v", ".m4v", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".qt", ".ts")
 OTHER_SUFFIXES = (".asf", ".avi", ".divx", ".dv", ".flv", ".mkv", ".mxf", ".ogv", ".vob", ".webm", ".wmv", ".y4m")
@@ -49,15 +51,37 @@ class BatchPlan:
         tasks: in the order of their names.
         settings: for every one of them.
         notes: one line for each thing that was left out.
+        report: write a page beside each result, ``a.mp4.html`` beside ``a.mp4``.
+        compare: layout of a comparison video beside each result; None for none.
     """
 
     folder: Path
     tasks: tuple[Task, ...]
     settings: Settings
     notes: tuple[str, ...] = ()
+    report: bool = False
+    compare: Layout | None = None
+
+    def request(self, task: Task) -> dict[str, object]:
+        """What the process for one video is told."""
+        report = f"{task.output}.html" if self.report else None
+        return {
+            "video": str(task.source),
+            "output": str(task.output),
+            "settings": to_table(self.settings),
+            "report": report,
+            "compare": self.compare,
+        }
 
 
-def make_plan(inputs: Sequence[str | Path], output: str | Path, settings: Settings, suffix: str = "") -> BatchPlan:
+def make_plan(
+    inputs: Sequence[str | Path],
+    output: str | Path,
+    settings: Settings,
+    suffix: str = "",
+    report: bool = False,
+    compare: Layout | None = None,
+) -> BatchPlan:
     """Find the videos and decide what to do; changes nothing.
 
     Args:
@@ -65,6 +89,8 @@ def make_plan(inputs: Sequence[str | Path], output: str | Path, settings: Settin
         output: folder of the results, which keeps the tree of each input folder.
         settings: for every video. ``output.overwrite`` replaces files that are in the way, finished ones never.
         suffix: put behind the name of each result, for example ``_sharp``.
+        report: write a page beside each result.
+        compare: write a comparison video beside each result.
 
     Raises:
         InputError: an input does not exist or holds no video.
@@ -90,7 +116,7 @@ def make_plan(inputs: Sequence[str | Path], output: str | Path, settings: Settin
         if len(found) - before < len(matches):
             notes.append(f"{item}: {len(matches) - len(found) + before} of its videos were named before")
     keys = _keys(found, suffix, settings.output.codec == "ffv1")
-    mine = {os.path.realpath(folder / key) for key in keys.values()}
+    mine = {os.path.realpath(folder / name) for key in keys.values() for name in (key, *_beside(key))}
     ledger = Ledger(folder)
     tasks = []
     for path, name in sorted(found.items(), key=lambda item: item[1]):
@@ -101,24 +127,51 @@ def make_plan(inputs: Sequence[str | Path], output: str | Path, settings: Settin
             continue  # the result of another one, from an earlier run into the same folder
         tasks.append(_task(name, path, target, keys[path], ledger, settings))
     _refuse_clashes(tasks)
-    return BatchPlan(folder, tuple(tasks), settings, tuple(notes))
+    return BatchPlan(folder, tuple(tasks), settings, tuple(notes), report, compare)
 
 
-def describe(plan: BatchPlan) -> list[tuple[str, str, str]]:
-    """Rows for ``--dry-run``: the video, what it is (opens each one), what would be done."""
+def describe(plan: BatchPlan, listen: Listener = ignore) -> tuple[list[tuple[str, str, str, str]], float]:
+    """What ``--dry-run`` shows: opens each video, but looks through none of them.
+
+    Args:
+        plan: of :func:`make_plan`.
+        listen: is told which networks were chosen.
+
+    Returns:
+        Rows of the video, what it is, about how long it takes, what would be done; and the seconds of all that is to do
+        together, one after the other on this machine. Frames are those that the container states, 60 % of them taken
+        for blurry. Nothing is downloaded: where weights are missing, the times are left out and a note says so.
+
+    Raises:
+        UsageError, DeviceError: the batch could not be run with these settings.
+    """
+    from selfhvd_tta.planning import Forecaster
     from selfhvd_tta.video.probe import probe
 
-    rows = []
+    rows, total = [], 0.0
+    forecaster: Forecaster | None = None
+    if any(task.state == "to do" for task in plan.tasks):
+        try:
+            forecaster = Forecaster(override(plan.settings, {"offline": True}), listen)
+        except WeightsError as error:
+            listen(Note(f"times cannot be told: {error.message}", "warning"))
     for task in plan.tasks:
+        about = ""
         try:
             info = probe(task.source)
-            length = "" if info.duration_s is None else f", {info.duration_s:.1f} s"
-            what = f"{info.width}x{info.height}{length}"
         except InputError as error:
             what = f"unreadable: {error.message.removeprefix(f'{task.source}: ')}"
+        else:
+            length = "" if info.duration_s is None else f", {info.duration_s:.1f} s"
+            what = f"{info.width}x{info.height}{length}"
+            frames = info.frames or round((info.duration_s or 0) * float(info.average_rate or 30))
+            if task.state == "to do" and frames and forecaster is not None:
+                seconds = forecaster.seconds(info.height, info.width, frames)
+                total += seconds
+                about = duration(seconds)
         does = {"to do": f"write {task.output}", "finished": "finished already", "blocked": f"fail: {task.why}"}
-        rows.append((task.name, what, does[task.state]))
-    return rows
+        rows.append((task.name, what, about, does[task.state]))
+    return rows, total
 
 
 def _videos(item: str, output: Path, notes: list[str]) -> Iterator[tuple[Path, Path]]:
@@ -178,6 +231,12 @@ def _keys(found: dict[Path, str], suffix: str, matroska: bool) -> dict[Path, str
         taken = count[(stem + new).lower()] > 1 and new.lower() != path.suffix.lower()
         keys[path] = f"{stem}{path.suffix}{new}" if taken else stem + new
     return keys
+
+
+def _beside(key: str) -> list[str]:
+    """Comparison videos of a result, which are no input of the next batch."""
+    stem, suffix = os.path.splitext(key)
+    return [f"{stem}-{layout}{suffix}" for layout in get_args(Layout)]
 
 
 def _refuse_clashes(tasks: list[Task]) -> None:

@@ -30,10 +30,8 @@ from selfhvd_tta.batch.events import (
 )
 from selfhvd_tta.batch.ledger import Entry, Ledger, Stamp, digest
 from selfhvd_tta.batch.plan import BatchPlan, Task
-from selfhvd_tta.config import to_table
 from selfhvd_tta.errors import BatchError, DiskError, ExitCode, Interrupted, UsageError
 from selfhvd_tta.events import Finished, Note
-from selfhvd_tta.settings import Settings
 
 WORKER = (sys.executable, "-m", "selfhvd_tta.batch.worker")
 GRACE_S = 30.0
@@ -185,7 +183,7 @@ class _Batch:
         with tempfile.TemporaryFile() as errors:
             try:
                 task.output.parent.mkdir(parents=True, exist_ok=True)
-                process = self.processes.start(task, self.plan.settings, errors)
+                process = self.processes.start(self.plan.request(task), errors)
             except OSError as problem:
                 return failed(f"cannot be started: {problem}", "Free memory or disk space.", ExitCode.FAILED)
             assert process.stdout is not None
@@ -205,6 +203,12 @@ class _Batch:
         if code == 0 and finished is not None:
             action = dict(finished.rows).get("done", "done")
             return Outcome(task.name, str(task.source), str(task.output), "done", action, finished.seconds)
+        if finished is not None:
+            # The result is in place; what was to be made beside it is not.
+            trouble = str(error["message"]) if error is not None else _diagnosis(code, tail)[0]
+            self.queue.put(VideoEvent(task.name, Note(trouble, "warning")))
+            action = f"{dict(finished.rows).get('done', 'done')}, but {trouble}"
+            return Outcome(task.name, str(task.source), str(task.output), "done", action, finished.seconds)
         if error is not None:
             return failed(str(error["message"]), str(error["hint"]), int(error["exit_code"]))
         return failed(*_diagnosis(code, tail), ExitCode.FAILED)
@@ -219,7 +223,7 @@ class _Processes:
         self.running: list[subprocess.Popen[str]] = []
         self.stopped = False
 
-    def start(self, task: Task, settings: Settings, errors: IO[bytes]) -> subprocess.Popen[str]:
+    def start(self, request: dict[str, object], errors: IO[bytes]) -> subprocess.Popen[str]:
         """Start one, in a session of its own: an interrupt at the terminal reaches the batch, which ends it once."""
         with self.lock:
             if self.stopped:
@@ -236,7 +240,6 @@ class _Processes:
                 start_new_session=True,
             )
             self.running.append(process)
-        request = {"video": str(task.source), "output": str(task.output), "settings": to_table(settings)}
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it is dead already, and its exit status will tell
             process.stdin.write(json.dumps(request) + "\n")

@@ -1,6 +1,7 @@
 """One video in a process of its own: ``python -m selfhvd_tta.batch.worker``.
 
-The request is one line of JSON on standard input: ``video``, ``output``, ``settings``. Events and an error leave as the
+The request is one line of JSON on standard input: ``video``, ``output``, ``settings``, ``report`` (path or null) and
+``compare`` (layout or null). Events and an error leave as the
 lines of ``selfhvd-tta deblur --json``, the exit status is the same too. Closing standard input interrupts the work, so
 it ends with its batch however that ends.
 """
@@ -13,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+from pathlib import Path
 
 from selfhvd_tta.config import from_table
 from selfhvd_tta.console import Display, show_error
@@ -31,10 +33,11 @@ def main() -> int:
         request = json.loads(_read_line())
         threading.Thread(target=_end_with_parent, daemon=True).start()
         settings = from_table(request["settings"])
-        from selfhvd_tta.pipeline import deblur
+        from selfhvd_tta.extras import Extras, deblur_with
 
+        report = None if request["report"] is None else Path(request["report"])
         with Display("json") as display:
-            deblur(request["video"], request["output"], settings, display)
+            deblur_with(request["video"], request["output"], settings, Extras(report, request["compare"]), display)
         return 0
     except KeyboardInterrupt:
         error = Interrupted("interrupted; the output was not written")

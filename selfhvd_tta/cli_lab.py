@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 
 import typer
 
-from selfhvd_tta.cli_speed import bench_speed
 from selfhvd_tta.console import Display, show_lines
 from selfhvd_tta.errors import ExitCode, UsageError
 from selfhvd_tta.events import Note, Progress
@@ -163,7 +162,15 @@ def bench(
     if speed:
         if root is not None or output is not None:
             raise UsageError("bench --speed takes no data set and no --output", "It prints its result; redirect it.")
-        bench_speed(ctx, json_lines)
+        source = ctx.get_parameter_source("iters")
+        asked = source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")
+        with Display("quiet" if json_lines else "auto") as display:
+            from selfhvd_tta.benchmarks.flags import speed_settings
+            from selfhvd_tta.benchmarks.report import as_json, as_markdown
+            from selfhvd_tta.benchmarks.speed import run_speed
+
+            report = run_speed(speed_settings(ctx.params, iters if asked else None), display)
+        show_lines([as_json(report) if json_lines else as_markdown(report)])
         return
     if root is None or output is None:
         raise UsageError(

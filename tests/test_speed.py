@@ -11,6 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from selfhvd_tta.backbones.estrnn import ESTRNN
+from selfhvd_tta.benchmarks.flags import parse_size
 from selfhvd_tta.benchmarks.floors import Rates, Work, count_operations
 from selfhvd_tta.benchmarks.report import as_json, as_markdown, memory_text, ratios, time_text
 from selfhvd_tta.benchmarks.sample import picture, shaky_frames
@@ -18,7 +19,6 @@ from selfhvd_tta.benchmarks.speed import SpeedReport, SpeedSettings, run_speed
 from selfhvd_tta.benchmarks.timing import measure
 from selfhvd_tta.benchmarks.unfused import UnfusedESTRNN
 from selfhvd_tta.cli import app
-from selfhvd_tta.cli_speed import parse_size
 from selfhvd_tta.errors import UsageError
 from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, RuntimeSettings, Settings
 

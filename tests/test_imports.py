@@ -62,6 +62,28 @@ def test_arrows_point_downwards(path: Path) -> None:
         assert not concrete, f"method names concrete networks: {concrete}"
 
 
-def test_importing_the_package_does_not_import_torch() -> None:
-    code = "import sys, selfhvd_tta, selfhvd_tta.settings; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+SLOW = ("torch", "torchvision", "cv2", "av", "numpy")
+
+
+@pytest.mark.parametrize(
+    ("code", "absent"),
+    [
+        ("import selfhvd_tta, selfhvd_tta.settings", SLOW),
+        (
+            "from typer.testing import CliRunner; from selfhvd_tta.cli import app; "
+            "assert CliRunner().invoke(app, ['deblur', '--help']).exit_code == 0",
+            SLOW,
+        ),
+        (
+            "from selfhvd_tta import pipeline, backbones, flows; backbones.discover(); flows.discover()",
+            ("torchvision",),
+        ),
+    ],
+    ids=["package", "help", "pipeline"],
+)
+def test_nothing_slow_is_imported_before_it_is_needed(code: str, absent: tuple[str, ...]) -> None:
+    """``--help`` comes at once, and a run does not wait for what it does not use."""
+    code += f"; import sys; sys.exit(', '.join(m for m in {absent!r} if m in sys.modules) or 0)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, capture_output=True, text=True)
+    assert done.stderr.strip() == ""
+    assert done.returncode == 0

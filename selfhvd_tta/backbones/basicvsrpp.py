@@ -14,7 +14,6 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import deform_conv2d
 
 from selfhvd_tta.backbones import Backbone, Variant
 from selfhvd_tta.backbones.layers import ResidualBlock, flow_warp, recompute
@@ -80,6 +79,8 @@ class SecondOrderAlignment(nn.Module):
         Returns:
             (B, C, H, W).
         """
+        from torchvision.ops import deform_conv2d  # importing torchvision takes longer than loading a small network
+
         raw = self.conv_offset(torch.cat([condition, flow_1, flow_2], 1))
         # Neither 16-bit offsets (steps of 1/16 px at 10 px) nor a 16-bit kernel of the operator would do.
         with torch.autocast(features.device.type, enabled=False):

@@ -12,12 +12,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.models.optical_flow import raft_large, raft_small
 
 from selfhvd_tta.flows import Flow, FlowEstimator, FlowField, FlowVariant, pad_replicate
 
 Size = Literal["small", "large"]
-BUILDERS = {"small": raft_small, "large": raft_large}
 SIZE_MULTIPLE = 8
 # Four correlation levels at 1/8 resolution: below 128 pixels the coarsest one has a single column.
 MIN_SIDE = 128
@@ -82,7 +80,10 @@ class RAFT(FlowEstimator):
             raise ValueError(f"iterations must be at least 1, not {iterations}")
         self.iterations = iterations
         self.max_pixels = max_pixels
-        self.network = BUILDERS[size](weights=None)
+        from torchvision.models import optical_flow  # importing torchvision takes longer than loading a small network
+
+        builders = {"small": optical_flow.raft_small, "large": optical_flow.raft_large}
+        self.network = builders[size](weights=None)
 
     @torch.no_grad()
     def forward(self, source: Tensor, target: Tensor) -> FlowField:

@@ -29,6 +29,7 @@ from selfhvd_tta.settings import (
     RuntimeSettings,
     Settings,
     Teacher,
+    seconds_of,
 )
 
 app = typer.Typer(
@@ -218,6 +219,20 @@ def deblur(
     window: Annotated[
         int | None, typer.Option(help="Frames restored at once. Default: what memory allows.", rich_help_panel=RUN)
     ] = R.window,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            help="Time for the whole job, such as 90s, 5m or 1h: steps, crop, refreshes and teachers are chosen to fit "
+            "(--iters is then not used, but 0 stays 0).",
+            parser=seconds_of,
+            metavar="TIME",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
+    early_stop: Annotated[
+        bool,
+        typer.Option(help="End when the error on held-out frames stops falling.", rich_help_panel=TUNING),
+    ] = A.early_stop,
     seed: Annotated[int, typer.Option(help="Of every random draw.", rich_help_panel=RUN)] = R.seed,
     offline: Annotated[
         bool, typer.Option("--offline", help="Use only weights that are on this machine.", rich_help_panel=RUN)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from selfhvd_tta import feeds, models, planning, resources
+from selfhvd_tta import budget, feeds, models, planning, resources
 from selfhvd_tta.cancelling import CancelToken
 from selfhvd_tta.errors import DeviceError, PreconditionError
 from selfhvd_tta.events import Event, Finished, Listener, Note, Progress, ignore
@@ -85,7 +85,7 @@ def deblur(
     check_output(output, reader.info, settings.output)
     seen = scan(reader, settings.clues, tell)
     if seen.helpful or settings.force or (settings.method == "adapt" and settings.adaptation.iters == 0):
-        action, record = _restore(reader, Path(output), seen, settings, tell)
+        action, record = _restore(reader, Path(output), seen, settings, started, tell)
     else:
         if settings.strict:
             raise PreconditionError(f"{path}: {seen.verdict}", "Use --force to adapt to it all the same.")
@@ -99,25 +99,29 @@ def deblur(
 
 
 def _restore(
-    reader: Reader, output: Path, seen: Inspection, settings: Settings, tell: Listener
+    reader: Reader, output: Path, seen: Inspection, settings: Settings, started: float, tell: Listener
 ) -> tuple[str, Record | None]:
     device = models.choose_device(settings.runtime.device, tell)
     flow = models.load_flow(settings, device, tell)
-    details: Details | None = Details.of(flow.estimator, settings)
-    if settings.method == "transfer":
-        tell(planning.plan(seen, settings, flow, None, Compute(device), 0))
-        _write(reader, output, seen, settings, device, None, details, tell)
-        return "transferred", None
-    loaded = models.load_backbone(settings, device, tell)
-    compute = models.choose_compute(settings, device, loaded.backbone)
+    loaded = models.load_backbone(settings, device, tell) if settings.method == "adapt" else None
+    compute = models.choose_compute(settings, device, loaded.backbone) if loaded else Compute(device)
     height, width = reader.info.height, reader.info.width
-    window = settings.runtime.window or resources.window_for(height, width, device, loaded.backbone.reach)
     limit = resources.working_set_limit(height, width, settings.adaptation.working_set)
     numbers = choose_frames(seen.clues, limit, settings.clues.segment)
+    until = None
+    if settings.runtime.budget is not None:
+        deadline = started + settings.runtime.budget
+        settings, until = budget.fit(reader, seen, settings, flow, loaded, compute, len(numbers), deadline, tell)
+        loaded = loaded if settings.method == "adapt" else None
+    details: Details | None = Details.of(flow.estimator, settings)
     tell(planning.plan(seen, settings, flow, loaded, compute, len(numbers)))
+    if loaded is None:
+        _write(reader, output, seen, settings, device, None, details, tell)
+        return "transferred", None
+    window = settings.runtime.window or resources.window_for(height, width, device, loaded.backbone.reach)
     record = None
     if settings.adaptation.iters:
-        record = _adapt(reader, seen, numbers, loaded, flow, compute, window, settings, tell)
+        record = _adapt(reader, seen, numbers, loaded, flow, compute, window, settings, until, tell)
     restorer = Restorer(loaded.network, loaded.backbone, compute, window, lambda text: tell(Note(text, "warning")))
     adapted = record is not None or settings.adapted is not None
     _write(reader, output, seen, settings, device, restorer, details if settings.detail and adapted else None, tell)
@@ -133,6 +137,7 @@ def _adapt(
     compute: Compute,
     window: int,
     settings: Settings,
+    until: float | None,
     tell: Listener,
 ) -> Record:
     """Fine-tune the network in place on the frames ``numbers`` of the video."""
@@ -141,7 +146,7 @@ def _adapt(
     store = resources.bank_store(reader.info.height, reader.info.width, len(numbers), compute.device)
     working = WorkingSet(feeds.load_frames(reader, numbers).to(store), tuple(numbers), clues, runs)
     adaptation = Adaptation(
-        loaded.network, loaded.backbone, working, flow.estimator, features, compute, settings, tell, window
+        loaded.network, loaded.backbone, working, flow.estimator, features, compute, settings, tell, window, until
     )
     try:
         record = adaptation.run()

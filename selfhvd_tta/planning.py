@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -57,7 +58,8 @@ def plan(
         rows.append(("device", f"{_device_name(compute.device)}, {precision}"))
         per_pixel = _time_network(loaded, compute)
         if adaptation.iters:
-            steps = f"{adaptation.iters} steps on {working} frames, {adaptation.crop} px crops"
+            about = "" if settings.runtime.budget is None else "about "
+            steps = f"{about}{adaptation.iters} steps on {working} frames, {adaptation.crop} px crops"
             rows.append(("method", f"adaptation, {steps}"))
         else:
             rows.append(("method", "the backbone as it is (--iters 0)"))
@@ -107,7 +109,8 @@ def work_seconds(
     step = rates.per_pixel * crop * adaptation.clip_length * adaptation.batch * STEP_OVER_FORWARD
     seconds = adaptation.iters * step + count * frame
     if adaptation.iters:
-        seconds += REFRESHES * (working * frame + working / max(1, count) * blending)
+        refreshes = math.ceil(adaptation.iters / adaptation.label_refresh) if adaptation.label_refresh else REFRESHES
+        seconds += refreshes * (working * frame + working / max(1, count) * blending)
         if settings.detail:
             seconds += blending
     return seconds

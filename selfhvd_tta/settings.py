@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -21,6 +22,22 @@ Layout = Literal["side", "wipe", "stack"]
 def _check(condition: bool, name: str, rule: str, value: object) -> None:
     if not condition:
         raise UsageError(f"{name} is {value!r}, but it must be {rule}")
+
+
+def seconds_of(text: str) -> float:
+    """Seconds of ``90s``, ``5m``, ``1h`` or ``1h30m``.
+
+    Raises:
+        UsageError: the text is not of that form.
+    """
+    found = re.fullmatch(r"(?:([\d.]+)h)?(?:([\d.]+)m)?(?:([\d.]+)s)?", text.strip().lower())
+    try:
+        parts = [float(part) if part else 0.0 for part in found.groups()] if found else []
+    except ValueError:
+        parts = []
+    if not sum(parts):
+        raise UsageError(f"--budget is {text!r}, but it must be a time such as 90s, 5m or 1h30m")
+    return 3600 * parts[0] + 60 * parts[1] + parts[2]
 
 
 @dataclass(frozen=True)
@@ -201,6 +218,8 @@ class RuntimeSettings:
         seed: of every random draw.
         offline: never ask the network for weights.
         window: frames restored at once; None means as many as memory allows, at most 40.
+        budget: seconds that the whole job may take: steps, crop, refreshes and teachers are then chosen to fit, and
+            ``iters`` is not used; None for no limit.
     """
 
     device: str = "auto"
@@ -208,8 +227,10 @@ class RuntimeSettings:
     seed: int = 0
     offline: bool = False
     window: int | None = None
+    budget: float | None = None
 
     def __post_init__(self) -> None:
+        _check(self.budget is None or self.budget > 0, "--budget", "positive", self.budget)
         _check(self.window is None or self.window >= 1, "--window", "at least 1 frame", self.window)
 
 

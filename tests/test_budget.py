@@ -1,0 +1,128 @@
+"""``--budget``: what is chosen for a given time, and that it is kept."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import selfhvd_tta
+from selfhvd_tta.budget import CAUTION, FEWEST_STEPS, WANTED_STEPS, Load, Speeds, choose
+from selfhvd_tta.errors import UsageError
+from selfhvd_tta.events import Note, Progress
+from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, RuntimeSettings, Settings, seconds_of
+from tests.test_cli import shaky_file
+
+SPEEDS = Speeds(pair=0.1, write=0.02, frame=0.05, step=2e-6)
+LOAD = Load(frames=48, blurry=30, working=48, height=256, width=384)
+
+
+def settings(budget: float, **plan: object) -> Settings:
+    return Settings(adaptation=AdaptationSettings(**plan), runtime=RuntimeSettings(budget=budget))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("5m", 300), ("1h", 3600), ("1h30m", 5400), ("1.5M", 90), (" 2m5s ", 125)]
+)
+def test_times_as_people_write_them(text: str, seconds: float) -> None:
+    assert seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "5", "soon", "0s", "-5m", "5m later", "..s"])
+def test_what_is_no_time(text: str) -> None:
+    with pytest.raises(UsageError, match="90s, 5m or 1h30m"):
+        seconds_of(text)
+
+
+def spent(choice: Settings) -> float:
+    """Duration by the speeds that were given."""
+    blurry, align, plan = LOAD.blurry, choice.alignment, choice.adaptation
+    ending = LOAD.frames * SPEEDS.write + blurry * align.teachers * SPEEDS.pair
+    if choice.method == "transfer":
+        return ending
+    refreshes = -(-plan.iters // (plan.label_refresh or 1))
+    refresh = LOAD.working * SPEEDS.frame + blurry * align.teachers * SPEEDS.pair
+    pixels = min(plan.crop, LOAD.height) * min(plan.crop, LOAD.width) * plan.clip_length
+    return ending + LOAD.frames * SPEEDS.frame + refreshes * refresh + plan.iters * pixels * SPEEDS.step
+
+
+@given(left=st.floats(1, 5000))
+def test_what_is_chosen_fits_and_uses_the_time(left: float) -> None:
+    choice = choose(settings(left), left, SPEEDS, LOAD)
+    if choice.fits:
+        assert spent(choice.settings) <= left
+    if choice.settings.method == "adapt":
+        assert choice.settings.adaptation.iters >= FEWEST_STEPS
+        assert spent(choice.settings) >= 0.75 * left / CAUTION
+        assert str(choice.settings.adaptation.iters) in choice.text
+    elif choice.fits and left > 60:
+        pytest.fail("a minute is enough to adapt in")
+
+
+def test_more_time_buys_steps_then_larger_crops_and_more_refreshes() -> None:
+    plans = [choose(settings(s), s, SPEEDS, LOAD).settings.adaptation for s in (90, 200, 600, 3600)]
+    assert [p.crop for p in plans] == sorted(p.crop for p in plans)
+    assert plans[0].crop < plans[-1].crop == 256
+    assert plans[-1].iters > WANTED_STEPS
+    refreshes = [-(-p.iters // (p.label_refresh or 1)) for p in plans]
+    assert refreshes == sorted(refreshes)
+    assert refreshes[-1] == 6
+
+
+def test_crop_and_clip_length_are_upper_limits() -> None:
+    plan = choose(settings(3600, crop=64, clip_length=4), 3600, SPEEDS, LOAD).settings.adaptation
+    assert (plan.crop, plan.clip_length) == (64, 4)
+
+
+def test_too_little_time_is_said_with_the_least_that_would_do() -> None:
+    choice = choose(settings(3), 2.0, SPEEDS, LOAD)
+    assert not choice.fits
+    assert choice.settings.method == "transfer"
+    assert choice.settings.alignment.teachers == 1
+    least = 1.0 + CAUTION * (48 * 0.02 + 30 * 0.1) + 1.0
+    assert f"about {round(least)} s" in choice.text
+    alone = choose(settings(1, iters=0), 1.0, SPEEDS, LOAD)
+    assert alone.settings.method == "adapt"
+    assert "backbone as it is" in alone.text
+
+
+def test_transfer_takes_fewer_teachers_rather_than_more_time() -> None:
+    wanted = replace(settings(15), method="transfer")
+    assert choose(wanted, 30.0, SPEEDS, LOAD).settings.alignment.teachers == 7
+    assert choose(wanted, 15.0, SPEEDS, LOAD).settings.alignment.teachers == 3
+
+
+QUICK = Settings(
+    backbone="estrnn:lite",
+    alignment=AlignmentSettings(flow="dis:ultrafast", teachers=1),
+    adaptation=AdaptationSettings(crop=32, clip_length=4),
+    runtime=RuntimeSettings(device="cpu", offline=True),
+)
+
+
+def test_a_job_keeps_its_budget(tmp_path: Path) -> None:
+    told: list[object] = []
+    wanted = replace(QUICK, runtime=replace(QUICK.runtime, budget=8.0))
+    begun = time.monotonic()
+    result = selfhvd_tta.deblur(shaky_file(tmp_path / "in.mp4"), tmp_path / "out.mp4", wanted, told.append)
+    took = time.monotonic() - begun
+    assert result.action == "adapted"
+    assert result.record is not None
+    assert len(result.record.steps) >= 5
+    assert 4.0 < took < 12.0, "a busy machine may be late by what comes after the adaptation"
+    assert any("budget of 8 s" in note and "steps" in note for note in result.notes)
+    assert {e.unit for e in told if isinstance(e, Progress) and e.phase == "stage 2"} == {"seconds"}
+
+
+def test_an_impossible_budget_is_told_and_the_job_still_done(tmp_path: Path) -> None:
+    told: list[object] = []
+    wanted = replace(QUICK, runtime=replace(QUICK.runtime, budget=0.01))
+    result = selfhvd_tta.deblur(shaky_file(tmp_path / "in.mp4"), tmp_path / "out.mp4", wanted, told.append)
+    assert result.action == "transferred"
+    assert result.output.exists()
+    warnings = [e.text for e in told if isinstance(e, Note) and e.level == "warning"]
+    assert any("too short" in text and "the least" in text for text in warnings)

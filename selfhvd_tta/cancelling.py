@@ -12,9 +12,13 @@ class CancelToken:
 
     The run ends at its next event: within one step of adaptation, one restored frame or ten scanned ones. It raises
     :class:`selfhvd_tta.Interrupted`, and nothing partial is left at the output.
+
+    Args:
+        word: what has happened then.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, word: str = "cancelled") -> None:
+        self._word = word
         self._wanted = threading.Event()
 
     def cancel(self) -> None:
@@ -29,4 +33,4 @@ class CancelToken:
     def check(self) -> None:
         """Raise :class:`Interrupted` if :meth:`cancel` was called."""
         if self._wanted.is_set():
-            raise Interrupted("cancelled; the output was not written")
+            raise Interrupted(f"{self._word}; the output was not written")

@@ -16,6 +16,7 @@ from selfhvd_tta.cli_lab import lab
 from selfhvd_tta.cli_weights import weights_app
 from selfhvd_tta.console import Display, Style, show_error, show_lines, show_table
 from selfhvd_tta.errors import ExitCode, Interrupted, SelfHVDError
+from selfhvd_tta.interruption import Interruption
 from selfhvd_tta.settings import (
     AdaptationSettings,
     AlignmentSettings,
@@ -233,7 +234,20 @@ def deblur(
         bool,
         typer.Option(help="End when the error on held-out frames stops falling.", rich_help_panel=TUNING),
     ] = A.early_stop,
+    tile: Annotated[
+        int | None,
+        typer.Option(
+            help="Restore frames in overlapping tiles of so many pixels. Default: only when memory runs out.",
+            rich_help_panel=RUN,
+        ),
+    ] = R.tile,
     seed: Annotated[int, typer.Option(help="Of every random draw.", rich_help_panel=RUN)] = R.seed,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Begin anew, do not continue an interrupted run.", rich_help_panel=RUN)
+    ] = False,
+    checkpoint_minutes: Annotated[
+        float, typer.Option(help="Longest time between two checkpoints of the adaptation.", rich_help_panel=RUN)
+    ] = R.checkpoint_minutes,
     offline: Annotated[
         bool, typer.Option("--offline", help="Use only weights that are on this machine.", rich_help_panel=RUN)
     ] = False,
@@ -247,10 +261,10 @@ def deblur(
     """Make a video sharp: selfhvd-tta deblur shaky.mp4 -o sharp.mp4"""
     settings = settings_of(ctx, config)
     style: Style = "json" if json_lines else "quiet" if quiet else "auto"
-    with Display(style) as display:
+    with Interruption() as interruption, Display(style) as display:
         from selfhvd_tta.extras import Extras, deblur_with
 
-        deblur_with(video, output, settings, Extras(report, compare), display)
+        deblur_with(video, output, settings, Extras(report, compare), display, interruption.token)
 
 
 @app.command()

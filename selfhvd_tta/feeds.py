@@ -71,6 +71,10 @@ class Inflight:
             self.waiting.append(frame)
             yield to_tensor(frame.rgb, self.device)
 
+    def skip(self, count: int) -> None:
+        """Keep the next ``count`` frames as if the network had seen them."""
+        self.waiting.extend(next(self.frames) for _ in range(count))
+
     def collect(self) -> Frame:
         """The frame that the next output belongs to."""
         return self.waiting.popleft()

@@ -12,7 +12,7 @@ from selfhvd_tta import feeds
 from selfhvd_tta.flows import FlowEstimator
 from selfhvd_tta.method import transfer
 from selfhvd_tta.method.clues import Clues
-from selfhvd_tta.method.restoration import Restorer
+from selfhvd_tta.method.restoration import Restart, Restorer
 from selfhvd_tta.settings import AlignmentSettings, Settings
 from selfhvd_tta.video.background import ahead
 from selfhvd_tta.video.reader import Frame
@@ -74,12 +74,33 @@ class Details:
         return out[0]
 
 
+@dataclass(frozen=True)
+class Mark:
+    """A place in the video at which the frame loop can be taken up again.
+
+    Attributes:
+        shot: first frame of the shot.
+        restart: how the network goes on there.
+    """
+
+    shot: int
+    restart: Restart
+
+    @property
+    def frame(self) -> int:
+        """First frame of the video for which it can be used."""
+        return self.shot + self.restart.valid_from
+
+
 def run_frames(
     open_frames: OpenFrames,
     clues: Clues,
     device: torch.device,
     restorer: Restorer | None,
     details: Details | None,
+    first: int = 0,
+    mark: Mark | None = None,
+    keep: Callable[[Mark], None] | None = None,
 ) -> Iterator[Result]:
     """Everything that is done to the frames of a video once the network has its weights.
 
@@ -91,22 +112,45 @@ def run_frames(
         device: to compute on.
         restorer: the network; None hands the frames on as they are.
         details: blends sharp details in; None leaves the network's output.
+        first: frame to begin with; the ones before are done.
+        mark: the last one at or before ``first``; without one, a network starts with the shot.
+        keep: gets a mark now and then, after the results before it were taken.
 
     Yields:
-        One result per frame, in order.
+        One result per frame from ``first`` on, in order.
     """
-    inflight = feeds.Inflight(ahead(open_frames(0)), device)
-    sharp = feeds.SharpFeed(ahead(open_frames(0)), clues, details.behind) if details is not None else None
+    shots = [shot for shot in clues.shots if shot.stop > first]
+    if not shots:
+        return
+    restart = Restart()
+    if mark is not None and mark.shot == shots[0].start and mark.frame <= first:
+        restart = mark.restart
+    if restorer is None:
+        begin = max(0, first - shots[0].start)
+        restart = Restart(begin, begin, begin)
+    start = shots[0].start + restart.output_from
+    inflight = feeds.Inflight(ahead(open_frames(start)), device)
+    sharp = None
+    if details is not None:
+        sharp = feeds.SharpFeed(ahead(open_frames(max(0, first - details.behind))), clues, details.behind)
     try:
-        for shot in clues.shots:
-            frames = inflight.feed(len(shot))
-            for index, output in zip(shot, restorer.restore(frames) if restorer else frames, strict=True):
+        for shot in shots:
+            # The network of an interrupted run had seen these already.
+            inflight.skip(restart.feed_from - restart.output_from)
+            frames = inflight.feed(len(shot) - restart.feed_from)
+            outputs = restorer.restore(frames, restart) if restorer else frames
+            for index, output in zip(shot[restart.output_from :], outputs, strict=True):
                 frame = inflight.collect()
+                if index < first:
+                    continue
                 blended = output
                 if details is not None and sharp is not None:
                     observed = feeds.to_tensor(frame.rgb, device)
                     blended = details.blend(index, observed, output, clues, sharp)
                 yield Result(index, frame.pts, output, blended)
+                if keep and restorer and restorer.boundary_at == index + 1 - shot.start:
+                    keep(Mark(shot.start, restorer.boundary()))
+            restart = Restart()
     finally:
         inflight.close()
         if sharp is not None:

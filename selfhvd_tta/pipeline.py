@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from selfhvd_tta import budget, feeds, models, planning, resources
+from selfhvd_tta.adapting import Parts, adapt, fit_once
 from selfhvd_tta.cancelling import CancelToken
-from selfhvd_tta.errors import DeviceError, PreconditionError
+from selfhvd_tta.errors import PreconditionError
 from selfhvd_tta.events import Event, Finished, Listener, Note, Progress, ignore
+from selfhvd_tta.fingerprint import fingerprint
 from selfhvd_tta.frameloop import Details, run_frames
 from selfhvd_tta.inspection import Inspection, scan
-from selfhvd_tta.method.adaptation import Adaptation, Record
+from selfhvd_tta.job import Job, agree, sweep
+from selfhvd_tta.method.adaptation import Record
 from selfhvd_tta.method.clues import Clues
-from selfhvd_tta.method.restoration import Compute, Restorer, is_out_of_memory
-from selfhvd_tta.method.working_set import WorkingSet, choose_frames, restrict
+from selfhvd_tta.method.restoration import Compute, Restorer
+from selfhvd_tta.method.working_set import choose_frames
 from selfhvd_tta.settings import Settings
 from selfhvd_tta.video.opening import Reader, open_reader, open_writer
 from selfhvd_tta.video.passthrough import pass_through
@@ -56,12 +60,14 @@ def deblur(
 ) -> Result:
     """Make a shaky, blurry video sharp.
 
+    A run that was interrupted is continued by calling this again with the same arguments.
+
     Args:
         path: input video; it is only read.
         output: where the result goes; nothing is there until it is complete.
         settings: all settings; None for the defaults.
         listen: gets progress, notes and the plan as they come.
-        cancel: to end the run from another thread.
+        cancel: to end the run from another thread; what is done is kept for the next one.
 
     Returns:
         What was done.
@@ -75,92 +81,68 @@ def deblur(
     notes: list[str] = []
 
     def tell(event: Event) -> None:
-        if cancel is not None and not isinstance(event, Finished):
+        if cancel is not None and isinstance(event, Progress):
             cancel.check()
         if isinstance(event, Note):
             notes.append(event.text)
         listen(event)
 
     reader = open_reader(path)
+    sweep(Path(output))
     check_output(output, reader.info, settings.output)
-    seen = scan(reader, settings.clues, tell)
-    if seen.helpful or settings.force or (settings.method == "adapt" and settings.adaptation.iters == 0):
-        action, record = _restore(reader, Path(output), seen, settings, started, tell)
-    else:
-        if settings.strict:
-            raise PreconditionError(f"{path}: {seen.verdict}", "Use --force to adapt to it all the same.")
-        tell(Note(f"passed through unchanged: {seen.verdict} (--force adapts all the same)", "warning"))
-        for text in pass_through(reader, Path(output), settings.output):
-            tell(Note(text))
-        action, record = "passed through", None
+    with Job(Path(output), settings.runtime.restart) as job:
+        seen = scan(reader, settings.clues, tell)
+        if seen.helpful or settings.force or (settings.method == "adapt" and settings.adaptation.iters == 0):
+            action, record = _restore(reader, Path(output), seen, settings, started, job, tell)
+        else:
+            if settings.strict:
+                raise PreconditionError(f"{path}: {seen.verdict}", "Use --force to adapt to it all the same.")
+            tell(Note(f"passed through unchanged: {seen.verdict} (--force adapts all the same)", "warning"))
+            for text in pass_through(reader, Path(output), settings.output, job.segments):
+                tell(Note(text))
+            action, record = "passed through", None
     seconds = time.monotonic() - started
     tell(Finished(str(output), seconds, planning.summary(seen, action, record)))
     return Result(Path(output), len(seen.pts), action, seen.clues, record, seconds, tuple(notes))
 
 
 def _restore(
-    reader: Reader, output: Path, seen: Inspection, settings: Settings, started: float, tell: Listener
+    reader: Reader, output: Path, seen: Inspection, settings: Settings, started: float, job: Job, tell: Listener
 ) -> tuple[str, Record | None]:
     device = models.choose_device(settings.runtime.device, tell)
     flow = models.load_flow(settings, device, tell)
+    networks: dict[str, object] = {"the optical flow": flow.name, "weights of the flow": flow.estimator}
     loaded = models.load_backbone(settings, device, tell) if settings.method == "adapt" else None
     compute = models.choose_compute(settings, device, loaded.backbone) if loaded else Compute(device)
+    features = models.load_features(settings, device, tell) if loaded else None
+    if loaded is not None:
+        networks |= {"the backbone": loaded.name, "its weights": loaded.network, "the perceptual loss": features}
+    agree(job, fingerprint(reader.info.path, settings, device, networks), tell)
     height, width = reader.info.height, reader.info.width
     limit = resources.working_set_limit(height, width, settings.adaptation.working_set)
-    numbers = choose_frames(seen.clues, limit, settings.clues.segment)
+    numbers = choose_frames(seen.clues, job.remember("working_set", limit), settings.clues.segment)
     until = None
     if settings.runtime.budget is not None:
         deadline = started + settings.runtime.budget
-        settings, until = budget.fit(reader, seen, settings, flow, loaded, compute, len(numbers), deadline, tell)
+        fit = partial(budget.fit, reader, seen, settings, flow, loaded, compute, len(numbers), deadline, tell)
+        settings, until = fit_once(job, fit)
         loaded = loaded if settings.method == "adapt" else None
     details: Details | None = Details.of(flow.estimator, settings)
     tell(planning.plan(seen, settings, flow, loaded, compute, len(numbers)))
     if loaded is None:
-        _write(reader, output, seen, settings, device, None, details, tell)
+        _write(reader, output, seen, settings, device, None, details, job, tell)
         return "transferred", None
     window = settings.runtime.window or resources.window_for(height, width, device, loaded.backbone.reach)
     record = None
     if settings.adaptation.iters:
-        record = _adapt(reader, seen, numbers, loaded, flow, compute, window, settings, until, tell)
-    restorer = Restorer(loaded.network, loaded.backbone, compute, window, lambda text: tell(Note(text, "warning")))
+        parts = Parts(loaded, flow.estimator, features, compute, window)
+        record = adapt(reader, seen.clues, numbers, parts, settings, until, job, tell)
     adapted = record is not None or settings.adapted is not None
-    _write(reader, output, seen, settings, device, restorer, details if settings.detail and adapted else None, tell)
+    tile, warn = settings.runtime.tile, lambda text: tell(Note(text, "warning"))
+    restorer = Restorer(loaded.network, loaded.backbone, compute, window, warn, tile)
+    details = details if settings.detail and adapted else None
+    _write(reader, output, seen, settings, device, restorer, details, job, tell)
     return ("adapted" if adapted else "restored"), record
-
-
-def _adapt(
-    reader: Reader,
-    seen: Inspection,
-    numbers: list[int],
-    loaded: models.LoadedBackbone,
-    flow: models.LoadedFlow,
-    compute: Compute,
-    window: int,
-    settings: Settings,
-    until: float | None,
-    tell: Listener,
-) -> Record:
-    """Fine-tune the network in place on the frames ``numbers`` of the video."""
-    features = models.load_features(settings, compute.device, tell)
-    clues, runs = restrict(seen.clues, numbers)
-    store = resources.bank_store(reader.info.height, reader.info.width, len(numbers), compute.device)
-    working = WorkingSet(feeds.load_frames(reader, numbers).to(store), tuple(numbers), clues, runs)
-    adaptation = Adaptation(
-        loaded.network, loaded.backbone, working, flow.estimator, features, compute, settings, tell, window, until
-    )
-    try:
-        record = adaptation.run()
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        raise DeviceError(
-            f"not enough memory on {compute.device} to adapt {loaded.name}",
-            "Lower --clip-length, --crop, --batch or --working-set, or take a smaller backbone.",
-        ) from error
-    if settings.save_adapted is not None:
-        models.save_adapted(loaded, settings.save_adapted, str(reader.info.path), len(record.steps))
-        tell(Note(f"adapted weights saved as {settings.save_adapted}"))
-    return record
 
 
 def _write(
@@ -171,13 +153,19 @@ def _write(
     device: torch.device,
     restorer: Restorer | None,
     details: Details | None,
+    job: Job,
     tell: Listener,
 ) -> None:
     """Stream the video through the network, blend sharp details in, write."""
     phase, total = "restore" if restorer else "transfer", len(seen.pts)
-    with open_writer(output, reader, settings.output) as writer:
-        for result in run_frames(feeds.opener(reader), seen.clues, device, restorer, details):
+    with open_writer(output, reader, settings.output, segments=job.segments, seal=job.seal) as writer:
+        first = writer.frames_done
+        frames = run_frames(
+            feeds.opener(reader), seen.clues, device, restorer, details, first, job.mark(first), job.save_mark
+        )
+        for result in frames:
             writer.write(feeds.to_array(result.blended), result.pts)
             tell(Progress(phase, result.index + 1, total))
+        job.finishing()
     for text in writer.notes:
         tell(Note(text))

@@ -220,6 +220,10 @@ class RuntimeSettings:
         window: frames restored at once; None means as many as memory allows, at most 40.
         budget: seconds that the whole job may take: steps, crop, refreshes and teachers are then chosen to fit, and
             ``iters`` is not used; None for no limit.
+        tile: side in pixels of the overlapping tiles that a frame is restored in; None means whole frames while they
+            fit into memory.
+        restart: begin anew instead of continuing an interrupted run.
+        checkpoint_minutes: longest time between two checkpoints of the adaptation, what an interruption can cost.
     """
 
     device: str = "auto"
@@ -228,10 +232,15 @@ class RuntimeSettings:
     offline: bool = False
     window: int | None = None
     budget: float | None = None
+    tile: int | None = None
+    restart: bool = False
+    checkpoint_minutes: float = 2.0
 
     def __post_init__(self) -> None:
         _check(self.budget is None or self.budget > 0, "--budget", "positive", self.budget)
         _check(self.window is None or self.window >= 1, "--window", "at least 1 frame", self.window)
+        _check(self.tile is None or self.tile >= 128, "--tile", "at least 128 pixels", self.tile)
+        _check(self.checkpoint_minutes >= 0, "--checkpoint-minutes", "0 or more", self.checkpoint_minutes)
 
 
 @dataclass(frozen=True)

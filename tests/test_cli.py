@@ -198,7 +198,7 @@ def test_missing_output_folder(shaky: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
-def test_interruption_leaves_nothing_behind(kind: signal.Signals, shaky: Path, tmp_path: Path) -> None:
+def test_interruption_leaves_what_is_done_to_the_next_run(kind: signal.Signals, shaky: Path, tmp_path: Path) -> None:
     out = tmp_path / "sharp.mp4"
     command = [sys.executable, "-m", "selfhvd_tta", "deblur", shaky, "-o", out, *QUICK, "--iters", "100000", "--json"]
     child = subprocess.Popen(
@@ -228,7 +228,7 @@ def test_interruption_leaves_nothing_behind(kind: signal.Signals, shaky: Path, t
     assert child.stderr is not None
     errors = child.stderr.read()
     assert "Traceback" not in errors
-    assert os.listdir(tmp_path) == []
+    assert os.listdir(tmp_path) == [".sharp.mp4.job"]
 
 
 def test_inspect_prints_the_timeline(shaky: Path) -> None:

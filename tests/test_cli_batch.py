@@ -76,7 +76,7 @@ def test_batch_is_interrupted_cleanly(tmp_path: Path) -> None:
     assert child.returncode == 130, errors
     assert "0 of 1 videos were finished" in rest
     assert "Traceback" not in errors
-    assert set(os.listdir(out)) <= {".batch.lock"}
+    assert set(os.listdir(out)) <= {".batch.lock", ".a.mp4.job"}
 
 
 def test_doctor(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_rows_and_frames_are_cropped_alike() -> None:
 @pytest.mark.parametrize("stage2", [False, True])
 def test_bank_and_literal_mode_agree_when_nothing_has_changed(stage2: bool) -> None:
     run = adaptation(AdaptationSettings(iters=10, label_refresh=1))
-    run._refresh(5 if stage2 else 0, stage2)
+    run.refresh(5 if stage2 else 0, stage2)
     if stage2:
         run._consider_live_history(5, True)
     rows = tuple(range(8))

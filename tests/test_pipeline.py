@@ -40,7 +40,7 @@ def test_deblur_returns_what_it_did_and_tells_as_it_goes(tmp_path: Path) -> None
 def test_running_out_of_memory_while_adapting_says_what_would_help(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def exhausted(self: Adaptation) -> None:
+    def exhausted(self: Adaptation, after_step: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(Adaptation, "run", exhausted)
@@ -80,7 +80,7 @@ def test_a_run_can_be_cancelled_from_another_thread(tmp_path: Path, phase: str) 
     canceller.start()
     with pytest.raises(selfhvd_tta.Interrupted, match="cancelled"):
         selfhvd_tta.deblur(source, tmp_path / "out.mp4", QUICK, listen, token)
-    assert os.listdir(tmp_path) == ["in.mp4"]
+    assert set(os.listdir(tmp_path)) <= {"in.mp4", ".out.mp4.job"}, "nothing but what the next run continues"
     with pytest.raises(selfhvd_tta.Interrupted):
         selfhvd_tta.inspect(source, cancel=token)
 
@@ -93,4 +93,4 @@ def test_what_a_listener_raises_ends_the_run_and_leaves_nothing(tmp_path: Path) 
     source = shaky_file(tmp_path / "in.mp4", 6, 0)
     with pytest.raises(KeyError, match="mine"):
         selfhvd_tta.deblur(source, tmp_path / "out.mp4", QUICK, listen)
-    assert os.listdir(tmp_path) == ["in.mp4"]
+    assert set(os.listdir(tmp_path)) <= {"in.mp4", ".out.mp4.job"}, "nothing but what the next run continues"

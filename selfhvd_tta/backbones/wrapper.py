@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import torch
@@ -158,6 +158,27 @@ class Stream:
         self._recent = None
         return self._run(recent[:, tail]) if tail else recent[:, :0]
 
+    def export(self) -> dict[str, Tensor]:
+        """All that the stream remembers, so that another one can go on from here (:meth:`load`)."""
+        counts = torch.tensor([self._seen, int(self._started)])
+        tensors = {f"state.{i}": leaf for i, leaf in enumerate(_leaves(self._state))} | {"counts": counts}
+        return tensors if self._recent is None else tensors | {"recent": self._recent}
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what :meth:`export` gave, in a stream of a network with the same weights."""
+        network = self._network
+        device = next(network.parameters(), torch.empty(0)).device
+        self._seen, self._started = int(tensors["counts"][0]), bool(tensors["counts"][1])
+        self._recent = tensors["recent"].to(device) if "recent" in tensors else None
+        if "state.0" in tensors:
+            # The structure of the state is the network's own matter: a tiny clip shows it.
+            side = network.backbone.min_size
+            tiny = network._encode(torch.zeros(1, self._past + self._future + 1, 3, side, side, device=device))
+            _, like = cast(Any, network.raw).stream(tiny, None)
+            count = sum(name.startswith("state.") for name in tensors)
+            self._state = _rebuilt(like, iter([tensors[f"state.{i}"].to(device) for i in range(count)]))
+
     def _run(self, frames: Tensor) -> Tensor:
         network = self._network
         encoded = network._encode(frames)
@@ -166,6 +187,21 @@ class Stream:
         else:
             output = network.raw(encoded)
         return network._decode(output, frames)
+
+
+def _leaves(state: Any) -> list[Tensor]:
+    """Tensors of a recurrent state: a tensor, or tuples and lists of such."""
+    if state is None:
+        return []
+    return [state] if isinstance(state, Tensor) else [leaf for part in state for leaf in _leaves(part)]
+
+
+def _rebuilt(like: Any, leaves: Iterator[Tensor]) -> Any:
+    """A state of the same structure as ``like``, with other tensors."""
+    if isinstance(like, Tensor):
+        return next(leaves)
+    parts = [_rebuilt(part, leaves) for part in like]
+    return type(like)(*parts) if hasattr(like, "_fields") else type(like)(parts)
 
 
 def _check_shape(frames: Tensor) -> None:

@@ -57,7 +57,7 @@ class Entry:
 def digest(settings: Settings) -> str:
     """Equal for settings that give the same result."""
     table = to_table(settings)
-    del table["output"]["overwrite"]
+    del table["output"]["overwrite"], table["runtime"]["restart"], table["runtime"]["checkpoint_minutes"]
     return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from selfhvd_tta.config import from_table
 from selfhvd_tta.console import Display, show_error
 from selfhvd_tta.errors import Interrupted, SelfHVDError
+from selfhvd_tta.interruption import Interruption
 
 
 def main() -> int:
@@ -35,9 +36,9 @@ def main() -> int:
         settings = from_table(request["settings"])
         from selfhvd_tta.extras import Extras, deblur_with
 
-        report = None if request["report"] is None else Path(request["report"])
-        with Display("json") as display:
-            deblur_with(request["video"], request["output"], settings, Extras(report, request["compare"]), display)
+        extras = Extras(None if request["report"] is None else Path(request["report"]), request["compare"])
+        with Interruption(quiet=True) as interruption, Display("json") as display:
+            deblur_with(request["video"], request["output"], settings, extras, display, interruption.token)
         return 0
     except KeyboardInterrupt:
         error = Interrupted("interrupted; the output was not written")

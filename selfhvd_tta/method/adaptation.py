@@ -112,7 +112,13 @@ class Adaptation:
             self.weight[self.held_out.rows] = 0.0
         self.refresh_seconds = 0.0
         self.unread: list[tuple[int, bool, tuple[str, ...], Tensor]] = []
+        # Where the adaptation is, so that it can be taken up again (checkpoint.py): steps done, the stage of the last
+        # one, steps lost in a row, and the weights at the last refresh and of the historical model (empty: none yet).
+        self.next_step = 0
+        self.stage2 = False
         self.lost = 0
+        self.good: dict[str, Tensor] = {}
+        self.history: dict[str, Tensor] = {}
         self.refresh_every = plan.label_refresh or max(25, math.ceil(plan.iters / 6))
         self.trainable = [p for p in network.parameters() if p.requires_grad]
         self.optimiser = torch.optim.Adam(self._groups(), lr=plan.learning_rate, betas=(0.9, 0.999), fused=True)
@@ -126,61 +132,90 @@ class Adaptation:
                 groups[SLOW_SHARE if slow else 1.0].append(parameter)
         return [{"params": params, "share": share} for share, params in groups.items() if params]
 
-    def run(self) -> Record:
-        """Do all steps; the network holds the adapted weights afterwards, in eval mode."""
+    def run(self, after_step: Callable[[bool], None] = lambda refresh_is_next: None) -> Record:
+        """Do all steps that are left; the network holds the adapted weights afterwards, in eval mode.
+
+        Args:
+            after_step: called between steps; told whether the next one begins with a refresh of the labels.
+        """
         plan = self.settings.adaptation
         live = plan.teacher == "live"
-        good = copy.deepcopy(self.network.state_dict())
-        torch.manual_seed(self.settings.runtime.seed)
-        self.pace.begin()
-        step, stage2 = 0, False
-        while not self.pace.over(step):
-            enters_stage2 = not stage2 and self.pace.second_stage(step)
-            stage2 = stage2 or enters_stage2
+        if self.next_step == 0:
+            self.good = copy.deepcopy(self.network.state_dict())
+            torch.manual_seed(self.settings.runtime.seed)
+            self.pace.begin()
+        while not self.pace.over(self.next_step) and self.lost < LOST_STEPS:
+            step = self.next_step
+            enters_stage2 = not self.stage2 and self.pace.second_stage(step)
+            stage2 = self.stage2 or enters_stage2
             if live:
                 if stage2 and plan.scscm and (enters_stage2 or step % max(1, plan.iters // 10) == 0):
                     self._consider_live_history(step, enters_stage2)
-            elif step == 0 or (
-                (step % self.refresh_every == 0 or enters_stage2) and self.pace.allows(self.refresh_seconds)
-            ):
+            elif step == 0 or (self._refreshes(step) and self.pace.allows(self.refresh_seconds)):
                 self.refresh(step, stage2)
                 if self.held_out is not None and self.held_out.tired:
                     self._end_early(step)
                     break
-                good = copy.deepcopy(self.network.state_dict())
+                self.good = copy.deepcopy(self.network.state_dict())
             elif enters_stage2 and plan.scscm:
                 self.bank.take_history()  # no time for a refresh: the outputs of the last one
+                self.history = copy.deepcopy(self.good)
             for group in self.optimiser.param_groups:
                 rate = cosine_rate(self.pace.position(step), plan.learning_rate, plan.final_learning_rate)
                 group["lr"] = group["share"] * rate
             names, values = self.step(stage2, live)
             self.unread.append((step, stage2, names, values))
+            self.next_step, self.stage2 = step + 1, stage2
             if self.compute.device.type != "cuda" or len(self.unread) == REPORT_EVERY:
-                self._read()
-                if self.lost >= LOST_STEPS:
-                    break
-            step += 1
-        self._read()
+                self.read()
+            after_step(not live and self._refreshes(self.next_step))
+        self.read()
         if self.lost >= LOST_STEPS:
-            self.network.load_state_dict(good)
+            step = self.next_step - 1
+            self.network.load_state_dict(self.good)
             self.record.stopped = step
             text = f"adaptation ends at step {step} with the last good weights"
             self.listen(Note(f"the loss was not finite in {LOST_STEPS} steps in a row: {text}", "warning"))
         self.network.eval()
         return self.record
 
+    def _refreshes(self, step: int) -> bool:
+        """Whether labels are to be renewed before a step that is not the first."""
+        return step % self.refresh_every == 0 or (not self.stage2 and self.pace.second_stage(step))
+
+    def rebuild(self) -> None:
+        """Compute again what is determined by weights: labels, historical outputs, and the held-out frames' labels.
+
+        The network comes with the weights it had before the first step, and may have any others afterwards.
+        """
+        live = self.settings.adaptation.teacher == "live"
+        if self.held_out is not None and self.held_out.errors:
+            self._relabel()
+            self.held_out.keep_labels(self.bank)
+        if self.history:
+            self.network.load_state_dict(self.history)
+            if live:
+                self.historical_network = copy.deepcopy(self.network).eval().requires_grad_(False)
+            else:
+                self.bank.take_outputs(self._outputs())
+                self.bank.take_history()
+        if not live and not (self.pace.until is None and self._refreshes(self.next_step)):
+            self.network.load_state_dict(self.good)
+            self._relabel()
+
     def _end_early(self, step: int) -> None:
         assert self.held_out is not None
-        self._read()
+        self.read()
         self.held_out.restore(self.network)
         self.record.ended_early = step
         self.listen(Note(f"early stop at step {step}: the error on held-out frames no longer falls; best weights kept"))
 
-    def _read(self) -> None:
-        """Losses of the steps since the last time, told and recorded; counts lost steps in a row."""
+    def read(self, tell: bool = True) -> None:
+        """Losses of the steps since the last time, recorded and told; counts lost steps in a row."""
         if not self.unread:
             return
         table = torch.stack([values for *_, values in self.unread]).tolist()
+        events: list[Progress] = []
         for (step, stage2, names, _), row in zip(self.unread, table, strict=True):
             *numbers, done = row
             if self.lost >= LOST_STEPS:
@@ -192,8 +227,11 @@ class Adaptation:
             self.lost = 0
             values = dict(zip(names, numbers, strict=True))
             self.record.steps.append({"step": float(step), "stage": 2.0 if stage2 else 1.0, **values})
-            self.listen(self.pace.progress(step, tuple(values.items())))
+            events.append(self.pace.progress(step, tuple(values.items())))
         self.unread.clear()
+        # Last: whoever listens may end the run, and the record has to be complete then.
+        for event in events if tell else ():
+            self.listen(event)
 
     def _outputs(self) -> Iterator[tuple[int, Tensor]]:
         """Present outputs of the whole working set, row by row."""
@@ -206,15 +244,8 @@ class Adaptation:
     def refresh(self, step: int, stage2: bool) -> None:
         """Renew the labels by the present outputs, and in stage 2 take or look at the historical ones."""
         plan = self.settings.adaptation
-        total = len(self.working)
         begun = time.monotonic()
-        self.bank.refresh(
-            self._outputs(),
-            self.estimator,
-            self.settings.alignment,
-            plan.sis_threshold,
-            lambda done: self.listen(Progress("labels", done, total)),
-        )
+        self._relabel()
         self.refresh_seconds = time.monotonic() - begun
         if self.held_out is not None:
             self.held_out.look(self.bank, self.network)
@@ -224,7 +255,7 @@ class Adaptation:
         if not plan.scscm or not stage2:
             return
         if self.bank.historical is None:
-            self.bank.take_history()
+            self._take_history()
         elif self.record.renewals < plan.history_updates:
             rows = self._history_rows()
             check = check_history(
@@ -233,7 +264,21 @@ class Adaptation:
                 [self.bank.historical[row : row + 1].to(self.compute.device).float() for row in rows],
                 self.estimator,
             )
-            self._judge(step, check, self.bank.take_history)
+            self._judge(step, check, self._take_history)
+
+    def _relabel(self) -> None:
+        total = len(self.working)
+        self.bank.refresh(
+            self._outputs(),
+            self.estimator,
+            self.settings.alignment,
+            self.settings.adaptation.sis_threshold,
+            lambda done: self.listen(Progress("labels", done, total)),
+        )
+
+    def _take_history(self) -> None:
+        self.bank.take_history()
+        self.history = copy.deepcopy(self.network.state_dict())
 
     def _judge(self, step: int, check: HistoryCheck, renew: Callable[[], None]) -> None:
         self.record.checks.append((step, check))
@@ -249,6 +294,7 @@ class Adaptation:
 
         def take() -> None:
             self.historical_network = copy.deepcopy(self.network).eval().requires_grad_(False)
+            self.history = copy.deepcopy(self.network.state_dict())
 
         if enters_stage2:
             take()

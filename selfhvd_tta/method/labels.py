@@ -128,8 +128,7 @@ class LabelBank:
             sis_threshold: tau.
             tick: told the number of frames labelled so far.
         """
-        for row, output in outputs:
-            self.teacher[row] = output.to(self.teacher.device, torch.float16)
+        self.take_outputs(outputs)
         every = range(len(self.working))
         made_rows = make_rows(every, self.working, self.observed, self.current, estimator, settings, sis_threshold)
         for row, made in zip(every, made_rows, strict=True):
@@ -138,6 +137,11 @@ class LabelBank:
             self.choice[row] = made.choice[0]
             self.coverage[row] = made.mask.mean()
             tick(row + 1)
+
+    def take_outputs(self, outputs: Iterator[tuple[int, Tensor]]) -> None:
+        """Let these be the present outputs R: row and (3, H, W) in [0, 1] of every frame."""
+        for row, output in outputs:
+            self.teacher[row] = output.to(self.teacher.device, torch.float16)
 
     def take_history(self) -> None:
         """Let the present outputs become R^e."""

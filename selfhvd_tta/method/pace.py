@@ -32,6 +32,12 @@ class Pace:
         """The first step is about to be prepared."""
         self.begun = self.clock()
 
+    def resume(self, elapsed: float) -> None:
+        """Go on where an interrupted adaptation was after so many seconds; they count against a budget of time."""
+        self.begun = self.clock() - elapsed
+        if self.until is not None:
+            self.until -= elapsed
+
     def over(self, step: int) -> bool:
         """Whether step number ``step`` is one too many."""
         return step >= self.steps if self.until is None else self.clock() >= self.until

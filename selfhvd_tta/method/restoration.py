@@ -6,16 +6,20 @@ import copy
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from selfhvd_tta.backbones import Backbone
 from selfhvd_tta.errors import DeviceError
+from selfhvd_tta.method.tiles import GRID, SMALLEST, join_tiles, tiles_of
 
 Warn = Callable[[str], None]
 FADE = 4
+# Frames that a stream sees before the first one that counts when it has to start anew.
+WARM_UP = 4
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "alloc_cpu")
 
 
@@ -43,46 +47,86 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or any(text in str(error).lower() for text in OUT_OF_MEMORY)
 
 
+@dataclass(frozen=True)
+class Restart:
+    """Where, and with what, the restoration of a shot can go on as if it had never stopped.
+
+    Attributes:
+        feed_from: frame of the shot that the network needs next.
+        output_from: frame that the first output will belong to.
+        valid_from: first frame whose output equals that of the uninterrupted run; the ones before are to be dropped.
+        window: frames at once.
+        tile: side of the tiles; None for whole frames.
+        tensors: state of the stream; empty for networks without one.
+    """
+
+    feed_from: int = 0
+    output_from: int = 0
+    valid_from: int = 0
+    window: int | None = None
+    tile: int | None = None
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+
 class Restorer:
     """Feeds frames through a network in windows that memory allows.
 
     Causal and per-frame networks are streamed: their state is carried on, so the result equals that of the whole
     video. Bidirectional networks see overlapping windows with ``reach`` extra frames on each side, cross-faded.
-    When memory runs out the window is halved, down to one frame; no frame is dropped.
+    When memory runs out the window is halved, as far as the network's context allows; then frames are cut into
+    overlapping tiles; then the window shrinks to one frame. No frame is dropped.
 
     Args:
         network: wrapped network, ``(B, T, 3, H, W)`` in [0, 1] to the same shape, with ``open_stream()``.
         backbone: its descriptor.
         compute: device and precision.
         window: frames at once at most.
-        warn: told in one line when the window had to shrink.
+        warn: told in one line when the window or the tiles had to shrink.
+        tile: side of the tiles in pixels; None for whole frames while they fit.
+
+    Attributes:
+        boundary: the last place at which the restoration could be taken up again, as a function that gives it, and
+            ``boundary_at``, the number of outputs of the shot up to there; it counts from when that many were taken.
     """
 
     def __init__(
-        self, network: nn.Module, backbone: Backbone, compute: Compute, window: int, warn: Warn = lambda text: None
+        self,
+        network: nn.Module,
+        backbone: Backbone,
+        compute: Compute,
+        window: int,
+        warn: Warn = lambda text: None,
+        tile: int | None = None,
     ) -> None:
         self.network = network
         self.backbone = backbone
         self.compute = compute
         self.window = self._even(max(1, window))
         self.warn = warn
+        self.tile = tile
+        self.boundary: Callable[[], Restart] = Restart
+        self.boundary_at = 0
 
-    def restore(self, frames: Iterable[Tensor]) -> Iterator[Tensor]:
+    def restore(self, frames: Iterable[Tensor], restart: Restart | None = None) -> Iterator[Tensor]:
         """Restore the frames of one shot.
 
         Args:
             frames: (3, H, W) float in [0, 1] each, in order, on any device.
+            restart: where an earlier run had come to; ``frames`` then begins with its ``feed_from``.
 
         Yields:
             (3, H, W) float32 in [0, 1] on the compute device, one per input frame, in order.
         """
         was_training = self.network.training
         self.network.eval()
+        restart = restart or Restart()
+        self.window, self.tile = restart.window or self.window, restart.tile or self.tile
+        self.boundary_at = 0
         try:
             if self.backbone.temporal == "bidirectional":
-                yield from self._windows(iter(frames))
+                yield from self._windows(iter(frames), restart)
             else:
-                yield from self._stream(iter(frames))
+                yield from self._stream(iter(frames), restart)
         finally:
             self.network.train(was_training)
 
@@ -90,62 +134,125 @@ class Restorer:
         """Networks that pair frames see the same pairs in every window only if windows start at even frames."""
         return count - count % 2 if self.backbone.even_frames and count > 1 else count
 
-    def _run(self, call: Callable[[], Tensor | None]) -> Tensor | None:
+    def _run(self, call: Callable[[], Tensor]) -> Tensor:
         with torch.no_grad(), self.compute.context():
             result = call()
-        return None if result is None else result.float().clamp(0, 1)
+        return result.float().clamp(0, 1)
 
-    def _shrink(self, error: RuntimeError) -> None:
+    def _shrink(self, error: RuntimeError, height: int, width: int) -> None:
         if not is_out_of_memory(error):
             raise error
-        if self.window == 1:
+        reach = self.backbone.reach
+        enough = 2 * (2 * reach + FADE) if reach else 1
+        side = self.tile or max(height, width)
+        # Tiles that are hardly smaller than the frame would gain nothing over their overlap.
+        smaller = max(SMALLEST, side // 2 // GRID * GRID)
+        if self.window > enough:
+            self.window = self._even(max(enough, self.window // 2))
+        elif smaller < side:
+            self.tile = smaller
+        elif self.window > 1:
+            self.window = self._even(self.window // 2)
+        else:
             raise DeviceError(
                 f"not enough memory on {self.compute.device} to restore even one frame at a time",
                 "Use a smaller backbone, --device cpu, or scale the video down first.",
             ) from error
-        self.window = self._even(max(1, self.window // 2))
         if self.compute.device.type == "cuda":
             torch.cuda.empty_cache()
-        self.warn(f"memory ran out: continuing with windows of {self.window} frames")
+        tiles = f", in tiles of {self.tile} pixels" if self.tile else ""
+        self.warn(f"memory ran out: continuing with windows of {self.window} frames{tiles}")
 
-    def _stream(self, frames: Iterator[Tensor]) -> Iterator[Tensor]:
-        stream = self.network.open_stream()  # type: ignore[operator]
+    def _stream(self, frames: Iterator[Tensor], restart: Restart) -> Iterator[Tensor]:
+        past, future = self.backbone.context
+        recent: deque[Tensor] = deque(maxlen=self.window + past + 2 * future + WARM_UP)
+        stream: Stream | None = None
+        fed, given, stale = restart.feed_from, restart.output_from, 0
         while chunk := _take(frames, self.window):
-            pending = deque([torch.stack(chunk)[None].to(self.compute.device)])
+            recent.extend(chunk)
+            pending = deque([chunk])
             while pending:
-                clip = pending.popleft()
-                # Pushing into a copy leaves the stream as it was if memory runs out halfway.
-                ahead = copy.copy(stream)
+                clip, tile = pending.popleft(), self.tile
+                if len(clip) > self.window:
+                    pending.extendleft([clip[self.window :], clip[: self.window]])
+                    continue
                 try:
-                    out = self._run(lambda clip=clip, ahead=ahead: ahead.push(clip))  # type: ignore[misc]
+                    if stream is None:
+                        stream = self._open(clip[0], restart.tensors)
+                    # Pushing into a copy leaves the stream as it was if memory runs out halfway.
+                    ahead = copy.copy(stream)
+                    out = self._run(lambda clip=clip, ahead=ahead: ahead.push(self._stack(clip)))  # type: ignore[misc]
                 except RuntimeError as error:
-                    self._shrink(error)
-                    pending.extendleft(reversed(clip.split(self.window, dim=1)))
+                    self._shrink(error, *clip[0].shape[-2:])
+                    pending.appendleft(clip)
+                    if self.tile != tile:
+                        # State of whole frames is of no use to tiles: they start with the last frames, to warm up.
+                        known = [*recent][: len(recent) - sum(map(len, pending))]
+                        if known:
+                            pending.appendleft(known)
+                        fed -= len(known)
+                        stale = given - fed
+                        stream, restart = None, Restart()
+                        if stale < 0:
+                            raise DeviceError(
+                                f"memory on {self.compute.device} ran out right after continuing",
+                                "Run the same command again, or begin anew with --restart and --tile.",
+                            ) from error
                     continue
                 stream = ahead
-                if out is not None:
-                    yield from out[0]
-        out = self._run(stream.finish)
-        if out is not None:
-            yield from out[0]
+                fed += len(clip)
+                outputs = list(out[0])
+                old = min(stale, len(outputs))
+                stale -= old
+                given += len(outputs) - old
+                if not pending and not stale:
+                    self._mark(given, Restart(fed, given, given, self.window, self.tile), stream)
+                yield from outputs[old:]
+        if stream is not None:
+            yield from self._run(stream.finish)[0][stale:]
 
-    def _windows(self, frames: Iterator[Tensor]) -> Iterator[Tensor]:
+    def _open(self, frame: Tensor, tensors: dict[str, Tensor]) -> Stream:
+        if self.tile is None:
+            stream = self.network.open_stream()  # type: ignore[operator]
+        else:
+            height, width = frame.shape[-2:]
+            stream = TiledStream(self.network, height, width, self.tile)
+        if tensors:
+            stream.load(tensors)
+        return stream
+
+    def _mark(self, outputs: int, restart: Restart, stream: Stream | None = None) -> None:
+        self.boundary_at = outputs
+        self.boundary = lambda: restart if stream is None else replace(restart, tensors=stream.export())
+
+    def _stack(self, clip: list[Tensor]) -> Tensor:
+        return torch.stack(clip)[None].to(self.compute.device)
+
+    def _network(self, clip: list[Tensor]) -> Tensor:
+        height, width = clip[0].shape[-2:]
+        if self.tile is None:
+            return self.network(self._stack(clip))
+        tiles = tiles_of(height, width, self.tile)
+        return join_tiles(((t, self.network(self._stack([t.crop(f) for f in clip]))) for t in tiles), height, width)
+
+    def _windows(self, frames: Iterator[Tensor], restart: Restart) -> Iterator[Tensor]:
         reach = self.backbone.reach
+        start = restart.feed_from
         held = _take(frames, self.window)
         tail: list[Tensor] = []  # outputs of the previous window for the overlap, with their fading weights
         while held:
             try:
-                out = self._run(lambda clip=held: self.network(torch.stack(clip)[None].to(self.compute.device)))  # type: ignore[misc]
+                out = self._run(lambda clip=held: self._network(clip))  # type: ignore[misc]
             except RuntimeError as error:
-                self._shrink(error)
+                self._shrink(error, *held[0].shape[-2:])
                 if len(tail) >= self.window:
                     # The smaller window would end within the overlap: keep what the earlier window gave.
                     yield from tail
+                    start += len(tail)
                     held, tail = held[len(tail) :], []
                 frames = _chain(held[self.window :], frames)
                 held = held[: self.window]
                 continue
-            assert out is not None
             outputs = list(out[0])
             overlap = self._even(min(2 * reach + FADE, self.window // 2, len(held) - 1)) if reach else 0
             fresh = _take(frames, max(1, self.window - overlap))
@@ -153,9 +260,64 @@ class Restorer:
             if not fresh:
                 yield from joined
                 return
-            yield from joined[: len(joined) - overlap] if overlap else joined
-            tail = joined[len(joined) - overlap :] if overlap else []
-            held = (held[len(held) - overlap :] if overlap else []) + fresh
+            kept = len(joined) - overlap
+            # Going on means to run this window again, for its part of the overlap; what was given is not needed.
+            self._mark(start + kept, Restart(start, start, start + kept, self.window, self.tile))
+            yield from joined[:kept]
+            tail = joined[kept:]
+            held = held[kept:] + fresh
+            start += kept
+
+
+class Stream(Protocol):
+    """A clip that is restored as its frames arrive."""
+
+    def push(self, frames: Tensor) -> Tensor:
+        """Take frames (1, t, 3, H, W), give the outputs that are complete."""
+
+    def finish(self) -> Tensor:
+        """Give the other outputs."""
+
+    def export(self) -> dict[str, Tensor]:
+        """All that it remembers."""
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Take over what another one remembered."""
+
+
+class TiledStream:
+    """One stream per tile."""
+
+    def __init__(self, network: nn.Module, height: int, width: int, side: int) -> None:
+        self.size = (height, width)
+        self.tiles = tiles_of(height, width, side)
+        self.streams: list[Stream] = [network.open_stream() for _ in self.tiles]  # type: ignore[operator]
+
+    def __copy__(self) -> TiledStream:
+        other = object.__new__(TiledStream)
+        other.size, other.tiles = self.size, self.tiles
+        other.streams = [copy.copy(stream) for stream in self.streams]
+        return other
+
+    def push(self, frames: Tensor) -> Tensor:
+        """As :meth:`Stream.push`."""
+        parts = zip(self.tiles, self.streams, strict=True)
+        return join_tiles(((tile, stream.push(tile.crop(frames))) for tile, stream in parts), *self.size)
+
+    def finish(self) -> Tensor:
+        """As :meth:`Stream.finish`."""
+        parts = zip(self.tiles, self.streams, strict=True)
+        return join_tiles(((tile, stream.finish()) for tile, stream in parts), *self.size)
+
+    def export(self) -> dict[str, Tensor]:
+        """As :meth:`Stream.export`."""
+        return {f"{i}.{name}": t for i, stream in enumerate(self.streams) for name, t in stream.export().items()}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """As :meth:`Stream.load`."""
+        for i, stream in enumerate(self.streams):
+            start = f"{i}."
+            stream.load({name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)})
 
 
 def cross_fade(tail: list[Tensor], head: list[Tensor], reach: int) -> list[Tensor]:

@@ -29,8 +29,8 @@ class HeldOut:
         self.rows: list[int] = learning.nonzero()[:, 0].tolist()[ONE_IN // 2 :: ONE_IN]
         self.errors: list[float] = []
         self.bad = 0
+        self.best: dict[str, Any] = {}
         self._labels: tuple[Tensor, Tensor] | None = None
-        self._best: dict[str, Any] | None = None
 
     @property
     def tired(self) -> bool:
@@ -42,18 +42,24 @@ class HeldOut:
         if not self.rows:
             return
         if self._labels is None:
-            self._labels = bank.label[self.rows].clone(), bank.mask[self.rows].clone()
+            self.keep_labels(bank)
+        assert self._labels is not None
         label, mask = (each.float() / 255 for each in self._labels)
         error = float(masked_l1(bank.teacher[self.rows].float(), label, mask).mean())
         if not self.errors or error < (1 - LEAST_GAIN) * min(self.errors):
             self.bad = 0
-            self._best = copy.deepcopy(network.state_dict())
+            self.best = copy.deepcopy(network.state_dict())
         else:
             self.bad += 1
         self.errors.append(error)
 
+    def keep_labels(self, bank: LabelBank) -> None:
+        """Measure by the labels that the bank has now."""
+        if self.rows:
+            self._labels = bank.label[self.rows].clone(), bank.mask[self.rows].clone()
+
     def restore(self, network: nn.Module) -> None:
         """Give the network the best weights seen."""
-        if self._best is not None:
+        if self.best:
             with torch.no_grad():
-                network.load_state_dict(self._best)
+                network.load_state_dict(self.best)

@@ -23,7 +23,7 @@ from selfhvd_tta.video.target import CONTAINERS, Target, disk_errors, make_workp
 from selfhvd_tta.video.writer import check_output, complete
 
 
-def pass_through(reader: Reader, out: Path, settings: OutputSettings) -> list[str]:
+def pass_through(reader: Reader, out: Path, settings: OutputSettings, job: Path | None = None) -> list[str]:
     """Put the unchanged video at ``out``.
 
     Into the same kind of container the file is copied byte by byte, and so are images into a folder; into another kind
@@ -33,6 +33,7 @@ def pass_through(reader: Reader, out: Path, settings: OutputSettings) -> list[st
         reader: of the input.
         out: as for :class:`VideoWriter`, or a folder.
         settings: as for :class:`VideoWriter`.
+        job: folder beside the output to work in, see :func:`make_workplace`.
 
     Returns:
         One line for each thing that had to be converted or left out.
@@ -42,7 +43,7 @@ def pass_through(reader: Reader, out: Path, settings: OutputSettings) -> list[st
     """
     info = reader.info
     target = check_output(out, info, settings)
-    workplace = make_workplace(target)
+    workplace = make_workplace(target, job)
     try:
         if isinstance(reader, VideoReader):
             if target.container is not None and CONTAINERS.get(info.path.suffix.lower()) == target.container:
@@ -57,7 +58,7 @@ def pass_through(reader: Reader, out: Path, settings: OutputSettings) -> list[st
             return []
     finally:
         shutil.rmtree(workplace, ignore_errors=True)
-    with open_writer(out, reader, settings) as writer:
+    with open_writer(out, reader, settings, segments=job) as writer:
         for frame in reader:
             writer.write(frame.rgb, frame.pts)
     return [*writer.notes, "the frames were encoded again, because this kind of output cannot take them as they are"]

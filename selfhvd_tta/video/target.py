@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import shutil
 import tempfile
@@ -113,22 +112,23 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def make_workplace(target: Target, job: Path | None = None) -> Path:
-    """A new hidden folder beside the target, on the same file system, so that the last step is a rename.
+    """A new folder on the same file system as the target, so that the last step is a rename.
 
     Args:
         target: what is to appear.
-        job: folder of a job that may be killed and repeated: what its last attempt left is removed.
+        job: folder of a job that may be killed and repeated, beside the target: the new one lies within it, and what
+            its last attempt left there is removed. None makes a hidden folder beside the target.
 
     Raises:
         DiskError: the folder cannot be made.
     """
     with disk_errors(target.path):
-        # A name may already be as long as the file system allows.
-        prefix, folder = f".{target.path.name[:60]}.", target.path.parent
         if job is None:
-            return Path(tempfile.mkdtemp(prefix=prefix, suffix=".partial", dir=folder))
-        name = hashlib.sha256(os.fsencode(job.resolve())).hexdigest()[:8]
-        place = folder / f"{prefix}{name}.partial"
+            # A name may already be as long as the file system allows.
+            return Path(
+                tempfile.mkdtemp(prefix=f".{target.path.name[:60]}.", suffix=".partial", dir=target.path.parent)
+            )
+        place = job / "partial"
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
         return place

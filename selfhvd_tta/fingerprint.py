@@ -1,0 +1,80 @@
+"""Everything that decides a result, as texts: an interrupted run is continued only if all of them are the same."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import torch
+from torch import nn
+
+import selfhvd_tta
+from selfhvd_tta.config import to_table
+from selfhvd_tta.settings import Settings
+
+SAMPLE = 1 << 20
+# Settings that do not change what comes out; weights count by their content, under their own name.
+INDIFFERENT = (
+    "output.overwrite", "runtime.offline", "runtime.restart", "runtime.checkpoint_minutes", "strict", "save_adapted",
+    "accept_non_commercial",
+)  # fmt: skip
+
+
+def fingerprint(source: Path, settings: Settings, device: torch.device, networks: dict[str, Any]) -> dict[str, str]:
+    """Names and values; names are what the user calls the things.
+
+    Args:
+        source: input file or folder of images.
+        settings: all of them.
+        device: that is computed on.
+        networks: name for the user, and a text, a module (its weights count), or None.
+    """
+    facts = {"the input file": identity(source), "the device": device.type}
+    for name, value in _flat(to_table(settings)):
+        if name not in INDIFFERENT:
+            facts["--" + name.rpartition(".")[2].replace("_", "-")] = str(value)
+    for name, network in networks.items():
+        facts[name] = digest(network) if isinstance(network, nn.Module) else str(network)
+    libraries = " ".join(f"{k} {v}" for k, v in sorted(av.library_versions.items()))
+    facts["the version of the program"] = f"{selfhvd_tta.__version__}, torch {torch.__version__}, {libraries}"
+    return facts
+
+
+def identity(path: Path) -> str:
+    """What tells an input from a changed one.
+
+    Size, time of modification and a hash of the beginning, the middle and the end of a file; of a folder of images, the
+    sizes and times of its files.
+    """
+    hasher = hashlib.sha256()
+    if path.is_dir():
+        for entry in sorted(path.iterdir()):
+            stat = entry.stat()
+            hasher.update(f"{entry.name} {stat.st_size} {stat.st_mtime_ns}\n".encode(errors="surrogateescape"))
+        return hasher.hexdigest()
+    stat = path.stat()
+    with path.open("rb") as file:
+        for start in sorted({0, max(0, stat.st_size // 2), max(0, stat.st_size - SAMPLE)}):
+            file.seek(start)
+            hasher.update(file.read(SAMPLE))
+    return f"{stat.st_size} {stat.st_mtime_ns} {hasher.hexdigest()}"
+
+
+def digest(network: nn.Module) -> str:
+    """Hash of a network's weights."""
+    hasher = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        hasher.update(name.encode())
+        hasher.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return hasher.hexdigest()
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

@@ -1,0 +1,129 @@
+"""An adaptation's state as tensors and plain values, and an adaptation that goes on from there with the same result.
+
+What the network's weights determine is not stored but computed again: the label bank is that of the weights at the last
+refresh, the historical outputs are those of the weights at the last renewal. So a checkpoint is about six times as
+large as the network, whatever the video's size, and taking it up costs one refresh of the labels.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from selfhvd_tta.method.adaptation import Adaptation, Record
+from selfhvd_tta.method.scscm import HistoryCheck
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """State of an adaptation between two steps, or at its end.
+
+    Attributes:
+        tensors: by name, on the CPU.
+        facts: everything else, as JSON can hold it.
+    """
+
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return int(self.facts["step"])
+
+    @property
+    def finished(self) -> bool:
+        """The network is adapted: only the restoration is left to do."""
+        return bool(self.facts["finished"])
+
+    def record(self) -> Record:
+        """What the adaptation did so far."""
+        stored = copy.deepcopy(self.facts["record"])
+        stored["checks"] = [(step, HistoryCheck(**check)) for step, check in stored["checks"]]
+        return Record(**stored)
+
+    def weights(self, part: str = "network") -> dict[str, Tensor]:
+        """State dict of the network (``network``), at the last refresh (``good``), or of the history (``history``)."""
+        start = part + "."
+        return {name.removeprefix(start): t for name, t in self.tensors.items() if name.startswith(start)}
+
+
+def capture(adaptation: Adaptation, finished: bool = False) -> Checkpoint:
+    """The state as it is now; call it between two steps, or from a listener.
+
+    Args:
+        adaptation: running, or done.
+        finished: it is done; then only the network and the record are of interest.
+    """
+    adaptation.read(tell=False)
+    tensors = _named("network", adaptation.network.state_dict())
+    facts: dict[str, Any] = {
+        "step": adaptation.next_step,
+        "finished": finished,
+        "record": asdict(adaptation.record),
+    }
+    if not finished:
+        tensors |= _named("good", adaptation.good) | _named("history", adaptation.history)
+        for number, values in adaptation.optimiser.state_dict()["state"].items():
+            tensors |= _named(f"optimiser.{number}", values)
+        tensors["random"] = torch.get_rng_state()
+        if adaptation.compute.device.type == "cuda":
+            tensors["random_cuda"] = torch.cuda.get_rng_state(adaptation.compute.device)
+        facts |= {
+            "stage2": adaptation.stage2,
+            "lost": adaptation.lost,
+            "draws": adaptation.rng.bit_generator.state,
+            "elapsed": adaptation.pace.clock() - adaptation.pace.begun,
+            "refresh_seconds": adaptation.refresh_seconds,
+        }
+        if adaptation.held_out is not None:
+            facts["bad"] = adaptation.held_out.bad
+            tensors |= _named("best", adaptation.held_out.best)
+    # Copies: the network goes on learning, and files cannot hold views of one memory.
+    tensors = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
+    return Checkpoint(tensors, json.loads(json.dumps(facts)))
+
+
+def resume(adaptation: Adaptation, checkpoint: Checkpoint) -> None:
+    """Bring a new adaptation, with the same video and settings, to where another one was.
+
+    Args:
+        adaptation: as it was built, its network with the weights it begins with.
+        checkpoint: of the other one, not finished.
+    """
+    facts = checkpoint.facts
+    adaptation.record = checkpoint.record()
+    adaptation.next_step = checkpoint.step
+    adaptation.stage2 = bool(facts["stage2"])
+    adaptation.lost = int(facts["lost"])
+    adaptation.refresh_seconds = float(facts["refresh_seconds"])
+    if adaptation.held_out is not None:
+        adaptation.held_out.errors = adaptation.record.held_out
+        adaptation.held_out.bad = int(facts["bad"])
+        adaptation.held_out.best = checkpoint.weights("best")
+    adaptation.rng.bit_generator.state = facts["draws"]
+    adaptation.good = checkpoint.weights("good")
+    adaptation.history = checkpoint.weights("history")
+    adaptation.rebuild()
+    adaptation.pace.resume(float(facts["elapsed"]))
+    adaptation.network.load_state_dict(checkpoint.weights())
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in checkpoint.tensors.items():
+        if name.startswith("optimiser."):
+            _, number, what = name.split(".", 2)
+            state.setdefault(int(number), {})[what] = tensor
+    groups = adaptation.optimiser.state_dict()["param_groups"]
+    adaptation.optimiser.load_state_dict({"state": state, "param_groups": groups})
+    torch.set_rng_state(checkpoint.tensors["random"])
+    if "random_cuda" in checkpoint.tensors and adaptation.compute.device.type == "cuda":
+        torch.cuda.set_rng_state(checkpoint.tensors["random_cuda"], adaptation.compute.device)
+
+
+def _named(part: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{part}.{name}": tensor for name, tensor in state.items()}

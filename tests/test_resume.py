@@ -1,0 +1,319 @@
+"""Interrupted runs: nothing is lost, nothing is half written, and what comes out is the same byte for byte."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import selfhvd_tta
+from selfhvd_tta.cancelling import CancelToken
+from selfhvd_tta.errors import Interrupted, UsageError
+from selfhvd_tta.events import Event, Note, Progress
+from selfhvd_tta.job import Job, job_folder, sweep
+from selfhvd_tta.method.adaptation import Adaptation
+from selfhvd_tta.method.checkpoint import Checkpoint, capture, resume
+from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, RuntimeSettings, Settings
+from tests.conftest import ROOT
+from tests.media import decode_planes
+from tests.test_cli import QUICK, run, shaky_file
+from tests.test_pipeline import QUICK as SETTINGS
+from tests.tiny import Still, blurry_clip, small_estrnn, working_set
+
+BANK = AdaptationSettings(iters=14, stage1=0.5, crop=16, clip_length=3, label_refresh=3, learning_rate=1e-2)
+LIVE = replace(BANK, teacher="live", label_refresh=1)
+
+
+def adaptation(plan: AdaptationSettings) -> Adaptation:
+    network, backbone = small_estrnn()
+    settings = Settings(adaptation=plan, alignment=AlignmentSettings(teachers=1))
+    working = working_set(blurry_clip(9, 24, 28))
+    from selfhvd_tta.method.restoration import Compute
+
+    return Adaptation(
+        network, backbone, working, Still(), None, Compute(torch.device("cpu")), settings, lambda event: None, 3
+    )
+
+
+@pytest.mark.parametrize("plan", [BANK, LIVE, replace(BANK, early_stop=True)], ids=["bank", "live", "early stop"])
+def test_a_checkpoint_at_any_step_leads_to_the_same_weights(plan: AdaptationSettings, tmp_path: Path) -> None:
+    whole = adaptation(plan)
+    kept: list[Checkpoint] = []
+    whole.run(lambda refresh_is_next: kept.append(capture(whole)))
+    assert len(kept) == (whole.record.ended_early or plan.iters)
+    for checkpoint in kept[:-1]:
+        with Job(tmp_path / f"{checkpoint.step}.mp4") as job:
+            job.save_adaptation(checkpoint)
+            stored = job.adaptation()
+        assert stored is not None
+        torch.manual_seed(99)
+        again = adaptation(plan)
+        resume(again, stored)
+        record = again.run()
+        for name, weights in whole.network.state_dict().items():
+            assert torch.equal(weights, again.network.state_dict()[name]), (checkpoint.step, name)
+        assert record == whole.record
+
+
+class Stopper:
+    """Asks to stop after so many events of a phase."""
+
+    def __init__(self, phase: str, after: int) -> None:
+        self.phase, self.left = phase, after
+        self.token = CancelToken()
+        self.events: list[Event] = []
+
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
+        if isinstance(event, Progress) and event.phase == self.phase:
+            self.left -= 1
+            if self.left == 0:
+                self.token.cancel()
+
+    @property
+    def told(self) -> str:
+        return "\n".join(e.text for e in self.events if isinstance(e, Note))
+
+
+@pytest.fixture(scope="module")
+def long_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return shaky_file(tmp_path_factory.mktemp("clip") / "long.mp4", 70, 2)
+
+
+@pytest.fixture(scope="module")
+def reference(long_clip: Path) -> bytes:
+    out = long_clip.parent / "reference.mp4"
+    selfhvd_tta.deblur(long_clip, out, SETTINGS)
+    return out.read_bytes()
+
+
+def test_stopping_again_and_again_ends_in_the_same_file(long_clip: Path, reference: bytes, tmp_path: Path) -> None:
+    out = tmp_path / "out.mp4"
+    said = []
+    for phase, after in (("labels", 5), ("stage 1", 1), ("labels", 50), ("restore", 3), ("restore", 66)):
+        stopper = Stopper(phase, after)
+        with pytest.raises(Interrupted) as caught:
+            selfhvd_tta.deblur(long_clip, out, SETTINGS, stopper, stopper.token)
+        said.append(stopper.told)
+        assert not out.exists()
+        assert job_folder(out).exists() == (phase != "labels" or after != 5), "nothing is kept where nothing is done"
+        if job_folder(out).exists():
+            assert "same command" in caught.value.hint
+    assert "1 steps of adaptation are done" in said[2]
+    assert "the network is adapted" in said[4]
+    last = Stopper("none", 1)
+    selfhvd_tta.deblur(long_clip, out, SETTINGS, last)
+    assert "continuing an interrupted run (60 frames are written)" in last.told
+    assert min(e.done for e in last.events if isinstance(e, Progress) and e.phase == "restore") == 61
+    assert out.read_bytes() == reference
+    assert os.listdir(tmp_path) == ["out.mp4"]
+
+
+@pytest.mark.parametrize("backbone", ["estrnn:lite", "ifirnn"])
+def test_restoration_goes_on_with_the_same_bits(backbone: str, long_clip: Path, tmp_path: Path) -> None:
+    """With recurrent networks (the second with random weights), whose state has to be kept."""
+    from selfhvd_tta import models
+    from selfhvd_tta.weights import save
+
+    plain = replace(SETTINGS, adaptation=AdaptationSettings(iters=0), backbone=backbone)
+    plain = replace(plain, runtime=replace(plain.runtime, window=7))
+    if backbone == "ifirnn":
+        torch.manual_seed(0)
+        descriptor, variant = models.find_backbone(backbone)
+        file = tmp_path / "w.safetensors"
+        save(file, descriptor.build(**variant.config).state_dict(), {"backbone": "ifirnn", "variant": variant.name})
+        plain = replace(plain, weights=str(file))
+    whole, out = tmp_path / "whole.mp4", tmp_path / "out.mp4"
+    selfhvd_tta.deblur(long_clip, whole, plain)
+    stopper = Stopper("restore", 64)
+    with pytest.raises(Interrupted):
+        selfhvd_tta.deblur(long_clip, out, plain, stopper, stopper.token)
+    assert list(job_folder(out).glob("mark-*")), "the network can be taken up where it was"
+    selfhvd_tta.deblur(long_clip, out, plain)
+    assert out.read_bytes() == whole.read_bytes()
+
+
+def interrupted(source: Path, out: Path, settings: Settings) -> None:
+    stopper = Stopper("stage 1", 1)
+    with pytest.raises(Interrupted):
+        selfhvd_tta.deblur(source, out, settings, stopper, stopper.token)
+    assert job_folder(out).exists()
+
+
+@pytest.mark.parametrize("change", ["input", "setting", "weights", "restart", "nothing"])
+def test_a_changed_run_is_begun_anew_and_says_why(change: str, tmp_path: Path) -> None:
+    source, out = shaky_file(tmp_path / "in.mp4", 6, 0), tmp_path / "out.mp4"
+    settings = SETTINGS
+    if change == "weights":
+        from selfhvd_tta import models
+        from selfhvd_tta.weights import save
+
+        descriptor, variant = models.find_backbone("estrnn:lite")
+        files = [tmp_path / "w.safetensors"] * 2
+        for seed, file in enumerate(files):
+            torch.manual_seed(seed)
+            save(file, descriptor.build(**variant.config).state_dict(), {"backbone": "estrnn", "variant": "lite"})
+            if seed == 0:
+                settings = replace(settings, weights=str(file))
+                interrupted(source, out, settings)
+    else:
+        interrupted(source, out, settings)
+    if change == "input":
+        os.utime(source, ns=(1, 1))
+    elif change == "setting":
+        settings = replace(settings, adaptation=replace(settings.adaptation, iters=3))
+    elif change == "restart":
+        settings = replace(settings, runtime=replace(settings.runtime, restart=True))
+    listener = Stopper("none", 1)
+    result = selfhvd_tta.deblur(source, out, settings, listener)
+    words = {
+        "input": "because the input file changed: beginning anew",
+        "setting": "because --iters changed from 2 to 3: beginning anew",
+        "weights": "because its weights changed: beginning anew",
+        "restart": "",
+        "nothing": "continuing an interrupted run (1 steps of adaptation are done)",
+    }
+    assert words[change] in listener.told
+    assert ("continuing" in listener.told) == (change == "nothing")
+    assert result.record is not None
+    assert len(result.record.steps) == settings.adaptation.iters
+    assert not job_folder(out).exists()
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "empty"])
+def test_a_damaged_checkpoint_is_not_used(damage: str, tmp_path: Path) -> None:
+    source, out = shaky_file(tmp_path / "in.mp4", 6, 0), tmp_path / "out.mp4"
+    interrupted(source, out, SETTINGS)
+    file = job_folder(out) / "adaptation.safetensors"
+    data = bytearray(file.read_bytes())
+    if damage == "flip":
+        data[100] ^= 0x55
+    file.write_bytes(data[: {"truncate": len(data) // 2, "flip": len(data), "empty": 0}[damage]])
+    assert selfhvd_tta.deblur(source, out, SETTINGS).action == "adapted"
+
+
+def test_two_runs_at_once_on_one_output(tmp_path: Path) -> None:
+    source, out = shaky_file(tmp_path / "in.mp4", 6, 0), tmp_path / "out.mp4"
+    with Job(out), pytest.raises(UsageError, match=f"another run is at work on this output .process {os.getpid()}"):
+        selfhvd_tta.deblur(source, out, SETTINGS)
+    assert selfhvd_tta.deblur(source, out, SETTINGS).action == "adapted"
+
+
+def test_the_lock_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
+    out = tmp_path / "out.mp4"
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom selfhvd_tta.job import Job\n"
+        f"with Job(Path({str(out)!r})):\n    print('held', flush=True)\n    time.sleep(60)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "held\n"
+    with pytest.raises(UsageError, match=str(child.pid)), Job(out):
+        pass
+    child.kill()
+    child.wait()
+    child.stdout.close()
+    with Job(out):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_run_that_was_killed_at_its_very_end_is_tidied_up(tmp_path: Path) -> None:
+    out = tmp_path / "out.mp4"
+    with suppress(ZeroDivisionError), Job(out) as job:
+        (job.segments / "segments.json").write_text("{}")
+        job.finishing()
+        1 / 0  # noqa: B018
+    sweep(out)
+    assert job_folder(out).exists(), "the output is not there yet"
+    out.write_bytes(b"complete")
+    sweep(out)
+    assert os.listdir(tmp_path) == ["out.mp4"]
+
+
+def start(source: Path, out: Path, *options: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "selfhvd_tta", "deblur", source, "-o", out, *QUICK, *options, "--json"]
+    return subprocess.Popen(
+        [str(c) for c in command],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A test run in the background of a shell ignores SIGINT, and would hand that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def until(child: subprocess.Popen[str], phase: str, done: int) -> None:
+    stop = threading.Timer(120, child.kill)
+    stop.start()
+    assert child.stdout is not None
+    for line in iter(child.stdout.readline, ""):
+        event: dict[str, Any] = json.loads(line)
+        if event["event"] == "progress" and event["phase"] == phase and event["done"] >= done:
+            break
+    stop.cancel()
+
+
+FEW = ("--iters", "6", "--crop", "32", "--clip-length", "4", "--checkpoint-minutes", "0")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+def test_killed_in_adaptation_and_in_restoration(tmp_path: Path) -> None:
+    source = shaky_file(tmp_path / "in.mp4", 64, 2)
+    whole = tmp_path / "whole.mp4"
+    assert run("deblur", source, "-o", whole, *QUICK, *FEW).returncode == 0
+    (tmp_path / "here").mkdir()
+    out = tmp_path / "here" / "out.mp4"
+    for phase, done in (("stage 1", 2), ("restore", 63)):
+        child = start(source, out, *FEW)
+        until(child, phase, done)
+        child.kill()
+        child.communicate()
+        assert not out.exists()
+    last = run("deblur", source, "-o", out, *QUICK, *FEW)
+    assert last.returncode == 0, last.stderr
+    assert "continuing an interrupted run" in last.stderr
+    assert out.read_bytes() == whole.read_bytes()
+    assert os.listdir(out.parent) == ["out.mp4"]
+    assert len(decode_planes(out)) == 64
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+@pytest.mark.parametrize("presses", [1, 2])
+def test_ctrl_c_once_and_twice(presses: int, long_clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.mp4"
+    child = start(long_clip, out, "--iters", "100000", "--crop", "32", "--clip-length", "4")
+    until(child, "stage 1", 2)
+    for _ in range(presses):
+        child.send_signal(signal.SIGINT)
+    output, errors = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert "Traceback" not in errors
+    last = json.loads(output.splitlines()[-1])
+    assert last["exit_code"] == 130
+    assert "stopping at the next safe point" in errors
+    if presses == 1:
+        assert "same command" in last["hint"]
+        assert job_folder(out).exists()
+    assert not out.exists()
+
+
+def test_settings_of_the_run_do_not_count_as_changes(tmp_path: Path) -> None:
+    source, out = shaky_file(tmp_path / "in.mp4", 6, 0), tmp_path / "out.mp4"
+    interrupted(source, out, SETTINGS)
+    runtime = RuntimeSettings(device="cpu", offline=True, checkpoint_minutes=7)
+    listener = Stopper("none", 1)
+    selfhvd_tta.deblur(source, out, replace(SETTINGS, runtime=runtime, strict=True), listener)
+    assert "continuing" in listener.told

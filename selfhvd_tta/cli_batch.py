@@ -15,8 +15,9 @@ from selfhvd_tta.settings import Settings
 
 if TYPE_CHECKING:
     from selfhvd_tta.batch import BatchPlan, Summary
+    from selfhvd_tta.batch.cluster import RayCrew
 
-OUTPUT, RUN = "Output", "Running"
+OUTPUT, RUN, CLUSTER = "Output", "Running", "Cluster"
 ConfigFile = Annotated[
     Path | None,
     typer.Option(help="TOML file with settings ('selfhvd-tta config show'); flags win.", rich_help_panel=RUN),
@@ -83,7 +84,34 @@ def _batch(
     suffix: Annotated[
         str, typer.Option(help="Put behind each result's name, for example _sharp.", rich_help_panel=OUTPUT)
     ] = "",
-    jobs: Annotated[int, typer.Option(help="Videos at the same time, on the same device.", rich_help_panel=RUN)] = 1,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            help="Videos at the same time, on the same device. Default: 1; with --ray what the cluster has room for.",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help="Work on a Ray cluster: local (started on this machine), auto (the one this machine belongs to) or "
+            "ray://host:10001.",
+            rich_help_panel=CLUSTER,
+        ),
+    ] = None,
+    gpus_per_video: Annotated[
+        float | None,
+        typer.Option(help="With --ray. Default: 1 if the cluster has any.", min=0, rich_help_panel=CLUSTER),
+    ] = None,
+    cpus_per_video: Annotated[float, typer.Option(help="With --ray.", min=0, rich_help_panel=CLUSTER)] = 1,
+    retries: Annotated[
+        int,
+        typer.Option(
+            help="With --ray: how often a video whose worker was lost is taken up again.",
+            min=0,
+            rich_help_panel=CLUSTER,
+        ),
+    ] = 3,
     report: Annotated[
         bool,
         typer.Option(
@@ -120,23 +148,31 @@ def _batch(
     with Display(style) as display:
         for text in plan.notes:
             display(Note(text, "warning"))
-        summary = _run(plan, display, jobs, json_lines)
+        if ray is None:
+            summary = _run(plan, display, jobs or 1, None)
+        else:
+            from selfhvd_tta.batch.cluster import RayCrew
+
+            with RayCrew(plan, ray, gpus_per_video, cpus_per_video, jobs, retries) as crew:
+                for text in crew.notes:
+                    display(Note(text))
+                summary = _run(plan, display, crew.slots, crew)
     if not json_lines:
         show_table("", ("video", "state", "details"), summary.rows())
     summary.check()
 
 
-def _run(plan: BatchPlan, display: Display, jobs: int, json_lines: bool) -> Summary:
+def _run(plan: BatchPlan, display: Display, jobs: int, crew: RayCrew | None) -> Summary:
     from selfhvd_tta import batch as many
 
-    if json_lines:
-        return many.run(plan, lambda event: show_lines([many.as_json(event)]), jobs)
+    if display.style == "json":
+        return many.run(plan, lambda event: show_lines([many.as_json(event)]), jobs, crew=crew)
     if display.style != "live":
-        return many.run(plan, many.forward(display, jobs), jobs)
+        return many.run(plan, many.forward(display, jobs), jobs, crew=crew)
     from selfhvd_tta.console_batch import BatchTable
 
     with BatchTable(sum(task.state != "finished" for task in plan.tasks)) as table:
-        return many.run(plan, table, jobs)
+        return many.run(plan, table, jobs, crew=crew)
 
 
 def _config_show(

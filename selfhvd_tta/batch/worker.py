@@ -9,6 +9,7 @@ it ends with its batch however that ends.
 from __future__ import annotations
 
 import _thread
+import ctypes
 import json
 import os
 import signal
@@ -21,6 +22,8 @@ from selfhvd_tta.console import Display, show_error
 from selfhvd_tta.errors import Interrupted, SelfHVDError
 from selfhvd_tta.interruption import Interruption
 
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
 
 def main() -> int:
     """Do what standard input asks for.
@@ -29,6 +32,7 @@ def main() -> int:
         The exit status. What is not a :class:`SelfHVDError` leaves as a traceback, which the batch collects.
     """
     signal.signal(signal.SIGTERM, _interrupt)
+    _end_with_a_killed_parent()
     error: SelfHVDError
     try:
         request = json.loads(_read_line())
@@ -46,6 +50,12 @@ def main() -> int:
         error = known
     show_error(error, json_lines=True)
     return int(error.exit_code)
+
+
+def _end_with_a_killed_parent() -> None:
+    """In a cluster: a worker that is killed must leave nothing behind that works on what another one takes over."""
+    if os.environ.get("SELFHVD_TTA_KILL_WITH_PARENT") and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _read_line() -> bytes:

@@ -1,0 +1,170 @@
+"""One video in a process of its own: started, listened to, ended, and judged by how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import IO, Any
+
+from selfhvd_tta.batch.events import Outcome, parse_line
+from selfhvd_tta.errors import ExitCode
+from selfhvd_tta.events import Event, Finished, Note
+
+WORKER = (sys.executable, "-m", "selfhvd_tta.batch.worker")
+GRACE_S = 30.0
+ERROR_TAIL = 20_000
+Tell = Callable[[Event], None]
+Request = Mapping[str, Any]
+
+
+class Processes:
+    """The processes that run now; all of them can be ended at once, from another thread.
+
+    Args:
+        worker: command of the process for one video.
+        environment: of each.
+    """
+
+    def __init__(self, worker: Sequence[str], environment: dict[str, str]) -> None:
+        self.worker, self.environment = tuple(worker), environment
+        self.lock = threading.Lock()
+        self.running: list[subprocess.Popen[str]] = []
+        self.stopped = False
+
+    def work(self, name: str, request: Request, tell: Tell) -> Outcome:
+        """Do one video from start to end.
+
+        Args:
+            name: of the video, for the outcome.
+            request: what the worker reads, see ``batch/worker.py``.
+            tell: gets its events.
+
+        Returns:
+            What became of it; a failure is no exception.
+        """
+        started = time.monotonic()
+        source, output = str(request["video"]), str(request["output"])
+
+        def failed(message: str, hint: str, code: int) -> Outcome:
+            seconds = time.monotonic() - started
+            return Outcome(name, source, output, "failed", "", seconds, message, hint, exit_code=code)
+
+        finished: Finished | None = None
+        error: dict[str, Any] | None = None
+        with tempfile.TemporaryFile() as errors:
+            try:
+                process = self._start(request, errors)
+            except OSError as problem:
+                return failed(f"cannot be started: {problem}", "Free memory or disk space.", ExitCode.FAILED)
+            assert process.stdout is not None
+            try:
+                for line in process.stdout:
+                    event = parse_line(line)
+                    if isinstance(event, dict):
+                        error = event
+                    elif event is not None:
+                        finished = event if isinstance(event, Finished) else finished
+                        tell(event)
+                    elif line.strip():
+                        tell(Note(line.strip()))
+                code = process.wait()
+            except BaseException:
+                self.stop()
+                raise
+            self._forget(process)
+            errors.seek(max(0, errors.seek(0, os.SEEK_END) - ERROR_TAIL))
+            tail = errors.read().decode(errors="replace").strip()
+        if finished is not None:
+            action = dict(finished.rows).get("done", "done")
+            if code != 0:
+                # The result is in place; what was to be made beside it is not.
+                trouble = str(error["message"]) if error is not None else _diagnosis(code, tail)[0]
+                tell(Note(trouble, "warning"))
+                action = f"{action}, but {trouble}"
+            return Outcome(name, source, output, "done", action, finished.seconds)
+        if error is not None:
+            return failed(str(error["message"]), str(error["hint"]), int(error["exit_code"]))
+        return failed(*_diagnosis(code, tail), ExitCode.FAILED)
+
+    def _start(self, request: Request, errors: IO[bytes]) -> subprocess.Popen[str]:
+        """Start one, in a session of its own: an interrupt at the terminal reaches the batch, which ends it once."""
+        with self.lock:
+            if self.stopped:
+                raise OSError("the batch was stopped")
+            process = subprocess.Popen(
+                self.worker,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                encoding="utf-8",
+                errors="replace",
+                env=self.environment,
+                start_new_session=True,
+            )
+            self.running.append(process)
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it is dead already, and its exit status will tell
+            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.flush()
+        return process
+
+    def _forget(self, process: subprocess.Popen[str]) -> None:
+        with self.lock:
+            self.running.remove(process)
+            self._close(process)
+
+    def stop(self) -> None:
+        """Let all end cleanly (standard input closes); whoever takes longer than the grace is killed."""
+        with self.lock:
+            self.stopped = True
+            running = list(self.running)
+            for process in running:
+                self._close(process)
+        deadline = time.monotonic() + GRACE_S
+        try:
+            for process in running:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(max(0.0, deadline - time.monotonic()))
+        finally:  # also when the user interrupts the waiting
+            for process in running:
+                if process.poll() is None:
+                    process.kill()
+
+    @staticmethod
+    def _close(process: subprocess.Popen[str]) -> None:
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+
+
+def shared_environment(jobs: int) -> dict[str, str]:
+    """Processes side by side share the processors instead of each starting a thread for every one."""
+    environment = dict(os.environ)
+    if jobs > 1:
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
+    return environment
+
+
+def _diagnosis(code: int, tail: str) -> tuple[str, str]:
+    """Message and hint for a process that ended without a word."""
+    last = tail.splitlines()[-1] if tail else ""
+    if code < 0:
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        if name == "SIGKILL":
+            return (
+                "its process was killed, probably because memory ran out",
+                "Use fewer --jobs or a smaller --working-set and --window.",
+            )
+        return f"its process crashed ({name})", "The file may be damaged; convert it with another program first."
+    if code == 0:
+        return "its process ended without a result", "Run it alone with 'selfhvd-tta deblur' and --debug."
+    return f"unexpected failure, {last or f'exit status {code}'}", "Run it alone with 'selfhvd-tta deblur' and --debug."

@@ -13,6 +13,7 @@ from selfhvd_tta.flows import FlowEstimator
 from selfhvd_tta.method import transfer
 from selfhvd_tta.method.clues import Clues
 from selfhvd_tta.method.restoration import Restart, Restorer
+from selfhvd_tta.method.teachers import choose_teachers
 from selfhvd_tta.settings import AlignmentSettings, Settings
 from selfhvd_tta.video.background import ahead
 from selfhvd_tta.video.reader import Frame
@@ -63,13 +64,13 @@ class Details:
         Returns:
             (3, H, W); ``current`` itself for a frame with nothing to learn.
         """
-        ranked = transfer.rank_teachers(index, clues, self.alignment)
-        if ranked == [index]:
+        teachers = choose_teachers(index, clues, self.alignment)
+        if not teachers.others:
             return current
-        sharps = [sharp.get(j, index, observed.device) for j in ranked]
+        sharps = [sharp.get(j, index, observed.device) for j in teachers.others]
         base, out = current[None], current[None]
         for _ in range(self.alignment.rounds):
-            composite = transfer.compose(observed[None], out, sharps, self.estimator, self.alignment)
+            composite = transfer.compose(observed[None], out, sharps, teachers, self.estimator, self.alignment)
             out = transfer.apply(composite, base)
         return out[0]
 

@@ -12,7 +12,8 @@ from selfhvd_tta.method.clues import select_clues
 from selfhvd_tta.method.labels import LabelBank
 from selfhvd_tta.method.restoration import Compute
 from selfhvd_tta.method.sampling import Draw, draw_clips
-from selfhvd_tta.method.transfer import apply, compose, rank_teachers
+from selfhvd_tta.method.teachers import Teachers, choose_teachers
+from selfhvd_tta.method.transfer import apply, compose, local_sharpness, similarity
 from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, ClueSettings, Settings
 from tests.tiny import Still, blurry_clip, small_estrnn, working_set
 
@@ -81,19 +82,61 @@ def test_bank_and_literal_mode_agree_when_nothing_has_changed(stage2: bool) -> N
 
 def test_teachers_alternate_between_the_sides_and_respect_the_reach() -> None:
     working = working_set(blurry_clip(20))
-    assert rank_teachers(5, working.clues, AlignmentSettings(teachers=3)) == [4, 7, 1]
-    assert rank_teachers(5, working.clues, AlignmentSettings(teachers=1)) == [4]
-    assert rank_teachers(5, working.clues, AlignmentSettings(teachers=5, teacher_reach=2)) == [4, 7]
-    assert rank_teachers(4, working.clues, AlignmentSettings(teachers=3)) == [4], "no sharp frame is much sharper"
+    assert choose_teachers(5, working.clues, AlignmentSettings(teachers=3)).others == (4, 7, 1)
+    assert choose_teachers(5, working.clues, AlignmentSettings(teachers=1)).others == (4,)
+    assert choose_teachers(5, working.clues, AlignmentSettings(teachers=5, teacher_reach=2)).others == (4, 7)
+    assert choose_teachers(4, working.clues, AlignmentSettings(teachers=1)) == Teachers(4, own=1.0, equal=True)
 
 
-def test_a_mediocre_sharp_frame_learns_from_better_ones_unless_the_paper_is_followed() -> None:
+def test_teachers_count_by_their_sharpness_and_a_sharp_frame_is_one_of_its_own() -> None:
     values = np.array([10.0, 100.0, 12.0, 45.0, 11.0, 90.0, 10.0])
     clues = select_clues(values, [range(7)], ClueSettings())
     clues.sharp[3] = True
-    assert rank_teachers(3, clues, AlignmentSettings()) == [1, 5]
-    assert rank_teachers(3, clues, AlignmentSettings(teachers=1)) == [3]
-    assert rank_teachers(1, clues, AlignmentSettings()) == [1]
+    mediocre = choose_teachers(3, clues, AlignmentSettings())
+    assert mediocre.others == (1, 5)
+    assert mediocre.weights == pytest.approx((1.0, 0.81))
+    assert mediocre.own == pytest.approx(8 * 0.45**2)
+    assert not mediocre.equal
+    blurry = choose_teachers(2, clues, AlignmentSettings())
+    assert set(blurry.others) == {1, 3, 5}
+    assert blurry.own == 0
+    sharp = choose_teachers(1, clues, AlignmentSettings(teachers=3))
+    assert sharp.equal
+    assert sharp.own == pytest.approx(8.0)
+    assert len(sharp.others) == 2, "half of them are enough to average noise"
+    paper = choose_teachers(3, clues, AlignmentSettings(teachers=1))
+    assert paper.others == ()
+    assert paper.equal
+
+
+def test_sharp_frames_lose_noise_and_nothing_else() -> None:
+    generator = torch.Generator().manual_seed(2)
+    clip = torch.from_numpy(blurry_clip()).permute(0, 3, 1, 2).float() / 255
+    scene = clip[1:2]
+    frames = [(scene + 0.02 * torch.randn(scene.shape, generator=generator)).clamp(0, 1) for _ in range(5)]
+    odd = frames[1].clone()
+    odd[..., :20, :20] = (odd[..., :20, :20] + 0.3).clamp(0, 1)  # something else is there
+    teachers = Teachers(0, (1, 2, 3, 4), (1.0, 1.0, 1.0, 1.0), own=4.0, equal=True)
+    made = compose(frames[0], frames[0], [odd, *frames[2:]], teachers, Still(), AlignmentSettings(photometric=False))
+    assert (made.image - scene).square().mean() < 0.45 * (frames[0] - scene).square().mean()
+    corner = (..., slice(2, 17), slice(2, 17))
+    assert (made.image - scene)[corner].abs().mean() < (frames[0] - scene)[corner].abs().mean()
+    alike = similarity(torch.cat((odd, frames[2])), frames[0])
+    assert alike[0, 0, 4:16, 4:16].max() < 0.01
+    assert alike[1].median() > 0.9
+
+
+def test_where_teachers_differ_in_detail_the_detailed_one_counts() -> None:
+    clip = torch.from_numpy(blurry_clip()).permute(0, 3, 1, 2).float() / 255
+    blurry, sharp = clip[:1], clip[1:2]
+    energy = local_sharpness(torch.cat((blurry, sharp)), 4.0)
+    assert (energy[1] > energy[0]).float().mean() > 0.95
+    equal = Teachers(0, (1, 2), (1.0, 1.0))
+    for power, least, most in ((0.0, 0.45, 0.55), (2.0, 0.0, 0.2)):
+        settings = AlignmentSettings(photometric=False, local_power=power)
+        made = compose(blurry, blurry, [sharp, blurry], equal, Still(), settings)
+        share = (made.image - sharp).abs().mean() / (blurry - sharp).abs().mean()
+        assert least <= share <= most
 
 
 def test_composite_mends_a_blurry_frame_and_leaves_what_disagrees() -> None:
@@ -101,7 +144,7 @@ def test_composite_mends_a_blurry_frame_and_leaves_what_disagrees() -> None:
     blurry, sharp = clip[:1], clip[1:2]
     odd = sharp.clone()
     odd[..., :24, :28] = 1 - odd[..., :24, :28]  # a quarter shows something else
-    made = compose(blurry, blurry, [odd], Still(), AlignmentSettings())
+    made = compose(blurry, blurry, [odd], Teachers(0, (1,), (1.0,)), Still(), AlignmentSettings())
     result = apply(made, blurry)
     inside = (..., slice(34, None), slice(38, None))
     assert (result - sharp)[inside].abs().mean() < 0.35 * (blurry - sharp)[inside].abs().mean()

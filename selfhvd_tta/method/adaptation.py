@@ -21,7 +21,7 @@ from selfhvd_tta.method.pace import Pace
 from selfhvd_tta.method.restoration import Compute, Restorer
 from selfhvd_tta.method.sampling import Draw, draw_clips
 from selfhvd_tta.method.scscm import HistoryCheck, check_history
-from selfhvd_tta.method.transfer import rank_teachers
+from selfhvd_tta.method.teachers import choose_teachers
 from selfhvd_tta.method.validation import HeldOut
 from selfhvd_tta.method.working_set import WorkingSet
 from selfhvd_tta.settings import Settings
@@ -99,7 +99,7 @@ class Adaptation:
         self.bank = LabelBank(working, compute.device, working.frames.device)
         self.record = Record()
         self.own_label = torch.tensor(
-            [rank_teachers(row, working.clues, settings.alignment) == [row] for row in range(len(working))],
+            [choose_teachers(row, working.clues, settings.alignment).equal for row in range(len(working))],
             device=compute.device,
         )
         self.historical_network: nn.Module | None = None

@@ -12,6 +12,7 @@ from selfhvd_tta.flows import FlowEstimator
 from selfhvd_tta.method import transfer
 from selfhvd_tta.method.sevd import supervision_is_label
 from selfhvd_tta.method.sharpness import sharpness
+from selfhvd_tta.method.teachers import choose_teachers
 from selfhvd_tta.method.working_set import WorkingSet
 from selfhvd_tta.settings import AlignmentSettings
 
@@ -62,15 +63,15 @@ def make_rows(
     """
     for row in rows:
         frame, now = observed(row), current(row)
-        ranked = transfer.rank_teachers(row, working.clues, settings)
-        if ranked == [row]:
+        teachers = choose_teachers(row, working.clues, settings)
+        if not teachers.others:
             one = torch.ones_like(frame[:, :1])
             yield Rows(frame, one, now, torch.ones(1, dtype=torch.bool, device=frame.device))
             continue
-        sharps = [observed(j) for j in ranked]
-        composite = transfer.compose(frame, now, sharps, estimator, settings)
+        sharps = [observed(j) for j in teachers.others]
+        composite = transfer.compose(frame, now, sharps, teachers, estimator, settings)
         for _ in range(settings.rounds - 1):
-            composite = transfer.compose(frame, transfer.apply(composite, now), sharps, estimator, settings)
+            composite = transfer.compose(frame, transfer.apply(composite, now), sharps, teachers, estimator, settings)
         choice = supervision_is_label(
             composite.occlusion.mean(dim=(1, 2, 3)),
             sharpness(composite.image, composite.mask),

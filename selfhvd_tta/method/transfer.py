@@ -9,18 +9,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from selfhvd_tta.flows import FlowEstimator
 from selfhvd_tta.method.alignment import Aligned, align
-from selfhvd_tta.method.clues import Clues
 from selfhvd_tta.method.parallel import each
+from selfhvd_tta.method.sharpness import laplacian
+from selfhvd_tta.method.teachers import Teachers
 from selfhvd_tta.settings import AlignmentSettings
 
 FINEST_SIGMA = 1.5  # pixels: below it a Gaussian is no longer one
+# Sharp frames are compared patch by patch: what exceeds the usual squared difference by so many times that difference,
+# or by so many squared code values, is no noise.
+PATCH = 5
+TOLERANCE = 3.0
+LEAST_DIFFERENCE = 4.0
 
 
 def low_pass(frames: Tensor, sigma: float) -> Tensor:
@@ -81,67 +86,62 @@ class Composite:
     occlusion: Tensor
 
 
-def rank_teachers(index: int, clues: Clues, settings: AlignmentSettings) -> list[int]:
-    """The sharp frames to learn frame ``index`` from, best first: near in time, and sharp.
-
-    Otsu's threshold lets frames through that are a good deal less sharp than others near them. With more than one
-    teacher, such a frame learns from those; alone, every sharp frame stands for itself, as the paper has it.
+def local_sharpness(frames: Tensor, sigma: float) -> Tensor:
+    """Energy of the Laplacian around each pixel: (B, 1, H, W) in squared code values.
 
     Args:
-        index: frame to be labelled.
-        clues: of the video.
-        settings: number of teachers, their reach, and from which ratio of v_l on a sharp frame has something to learn.
+        frames: (B, 3, H, W) in [0, 1].
+        sigma: extent of the surroundings, pixels.
+    """
+    factor = max(1, int(sigma / FINEST_SIGMA))
+    energy = F.avg_pool2d(laplacian(frames).square(), factor, ceil_mode=True, count_include_pad=False)
+    smooth = low_pass(energy, sigma / factor)
+    return F.interpolate(smooth, size=frames.shape[-2:], mode="bilinear", align_corners=False) if factor > 1 else smooth
+
+
+def similarity(aligned: Tensor, frame: Tensor) -> Tensor:
+    """How well aligned frames agree with an equally sharp one, against the noise that they all have.
+
+    Args:
+        aligned: (n, 3, H, W) in [0, 1].
+        frame: (1, 3, H, W) in [0, 1].
 
     Returns:
-        Between 1 and ``settings.teachers`` indices within the shot; ``[index]`` for a frame with nothing to learn.
+        (n, 1, H, W) in [0, 1]; 1 where the difference is that of most places.
     """
-    own = float(clues.sharpness[index])
-    shot = clues.shot_of(index)
-    near = [j for j in clues.sharp_in(shot) if j != index and abs(j - index) <= settings.teacher_reach]
-    if clues.sharp[index]:
-        others = [j for j in near if clues.sharpness[j] > settings.teacher_advantage * own]
-        if settings.teachers == 1 or not others:
-            return [index]
-        nearest = min(others, key=lambda j: abs(j - index))
-    else:
-        nearest = int(clues.nearest[index])
-        others = near
-    others = [j for j in others if j != nearest]
-    best = max(clues.sharpness[j] for j in [nearest, *others])
-
-    def cost(j: int) -> float:
-        return abs(j - index) - 4.0 * float(np.log(clues.sharpness[j] / best + 1e-9))
-
-    # A frame on the other side in time sees what the nearest one has covered, so sides take turns.
-    before = sorted((j for j in others if j < index), key=cost)
-    after = sorted((j for j in others if j > index), key=cost)
-    sides = [after, before] if nearest < index else [before, after]
-    ranked = [nearest]
-    while len(ranked) < settings.teachers and (sides[0] or sides[1]):
-        if sides[0]:
-            ranked.append(sides[0].pop(0))
-        sides.reverse()
-    return ranked[: settings.teachers]
+    difference = (255 * (aligned - frame)).square().mean(dim=1, keepdim=True)
+    difference = F.avg_pool2d(difference, PATCH, stride=1, padding=PATCH // 2, count_include_pad=False)
+    usual = difference[..., ::4, ::4].median()
+    return torch.exp(-(difference - usual).clamp(min=0) / (TOLERANCE * usual + LEAST_DIFFERENCE))
 
 
 def compose(
     observed: Tensor,
     current: Tensor,
     sharps: Sequence[Tensor],
+    teachers: Teachers,
     estimator: FlowEstimator,
     settings: AlignmentSettings,
 ) -> Composite:
-    """Align several sharp frames to one frame and merge them by their masks.
+    """Align several sharp frames to one frame and merge them by their masks and by how sharp they are.
 
     Args:
         observed: B_i, (1, 3, H, W) in [0, 1].
         current: R_i, what the frame is believed to look like; flow starts from it.
-        sharps: sharp frames, best first, each (1, 3, H, W).
+        sharps: the frames ``teachers.others``, each (1, 3, H, W).
+        teachers: of the frame.
         estimator: optical flow.
         settings: masks.
+
+    Returns:
+        The merged frame. For a frame without teachers it is the frame itself, with a mask of 1.
     """
+    certain = torch.ones_like(observed[:, :1])
+    if not sharps:
+        return Composite(observed, certain, certain)
     aligned: list[Aligned] = each(lambda sharp: align(sharp, current, estimator, settings), sharps, current.device)
-    sigma = max(1.5, settings.agreement_sigma * max(observed.shape[-2:]) / 1000)
+    longer = max(observed.shape[-2:]) / 1000
+    sigma = max(1.5, settings.agreement_sigma * longer)
     masks = []
     for one in aligned:
         mask = one.mask
@@ -150,16 +150,26 @@ def compose(
                 one.image, observed, sigma, settings.agreement_tolerance, settings.agreement_shift
             )
         masks.append(mask)
-    if len(aligned) == 1:
-        return Composite(aligned[0].image, masks[0], aligned[0].occlusion)
+    occlusion = torch.stack([one.occlusion for one in aligned]).amax(dim=0)
+    if len(aligned) == 1 and not teachers.own:
+        return Composite(aligned[0].image, masks[0], occlusion)
+    images = torch.cat([one.image for one in aligned])
     # A power sharpens the choice: averaging frames that are misaligned by a fraction of a pixel would blur again.
-    weights = [mask**settings.blend_power * settings.rank_decay**rank for rank, mask in enumerate(masks)]
-    total = torch.stack(weights).sum(dim=0)
-    image = torch.stack([w * one.image for w, one in zip(weights, aligned, strict=True)]).sum(dim=0)
+    weights = torch.cat(masks) ** settings.blend_power
+    weights = weights * weights.new_tensor(teachers.weights).view(-1, 1, 1, 1)
+    if teachers.own:
+        images = torch.cat((images, observed))
+        weights = torch.cat((weights, teachers.own * certain))
+    if settings.local_power:
+        energy = local_sharpness(images, max(1.5, settings.local_sigma * longer))
+        weights = weights * (energy / (energy.amax(dim=0, keepdim=True) + 1e-3)) ** settings.local_power
+    if teachers.equal:
+        weights = torch.cat((weights[:-1] * similarity(images[:-1], observed), weights[-1:]))
+    total = weights.sum(dim=0, keepdim=True)
     return Composite(
-        image=image / total.clamp(min=1e-6),
-        mask=torch.stack(masks).amax(dim=0),
-        occlusion=torch.stack([one.occlusion for one in aligned]).amax(dim=0),
+        image=(weights * images).sum(dim=0, keepdim=True) / total.clamp(min=1e-6),
+        mask=certain if teachers.own else torch.cat(masks).amax(dim=0, keepdim=True),
+        occlusion=occlusion,
     )
 
 

@@ -12,6 +12,7 @@ from selfhvd_tta import feeds, models
 from selfhvd_tta.events import ignore
 from selfhvd_tta.method import transfer
 from selfhvd_tta.method.clues import Clues
+from selfhvd_tta.method.teachers import choose_teachers
 from selfhvd_tta.report.pictures import Pair
 from selfhvd_tta.settings import Settings
 from selfhvd_tta.video.color import Array
@@ -40,7 +41,7 @@ class Shown:
 
 def with_labels(order: Sequence[int], clues: Clues, settings: Settings, count: int) -> list[int]:
     """The first ``count`` frames of an order of preference that have something to learn."""
-    able = (i for i in order if transfer.rank_teachers(i, clues, settings.alignment) != [i])
+    able = (i for i in order if not clues.sharp[i] and choose_teachers(i, clues, settings.alignment).others)
     return sorted([i for i, _ in zip(able, range(count), strict=False)])
 
 
@@ -57,16 +58,17 @@ def show_labels(pair: Pair, indices: Sequence[int], clues: Clues, settings: Sett
     device = models.choose_device(settings.runtime.device, ignore)
     flow = models.load_flow(settings, device, ignore)
     for index in indices:
-        teachers = transfer.rank_teachers(index, clues, settings.alignment)
-        sharps = {f.index: feeds.to_tensor(f.rgb, device)[None] for f in pair.before.read(sorted(teachers))}
+        teachers = choose_teachers(index, clues, settings.alignment)
+        sharps = {f.index: feeds.to_tensor(f.rgb, device)[None] for f in pair.before.read(sorted(teachers.others))}
         _, before, after = next(pair.frames([index]))
         made = transfer.compose(
             feeds.to_tensor(before, device)[None],
             feeds.to_tensor(after, device)[None],
-            [sharps[j] for j in teachers],
+            [sharps[j] for j in teachers.others],
+            teachers,
             flow.estimator,
             settings.alignment,
         )
         label = (feeds.to_array(made.image[0]) * 255).round().clip(0, 255).astype(np.uint8)
         mask = (made.mask[0, 0].float().cpu().numpy() * 255).round().clip(0, 255).astype(np.uint8)
-        yield Shown(index, tuple(teachers), before, label, mask, after)
+        yield Shown(index, teachers.others, before, label, mask, after)

@@ -17,6 +17,7 @@ from selfhvd_tta.events import Listener, Note, duration
 from selfhvd_tta.inspection import Inspection
 from selfhvd_tta.method import transfer
 from selfhvd_tta.method.restoration import Compute, Restorer
+from selfhvd_tta.method.teachers import Teachers, most_alignments
 from selfhvd_tta.models import LoadedBackbone, LoadedFlow
 from selfhvd_tta.settings import AdaptationSettings, Settings
 from selfhvd_tta.video.encoding import choose_encoding
@@ -102,7 +103,7 @@ def choose(settings: Settings, left: float, speeds: Speeds, load: Load) -> Choic
     """
     budget = duration(settings.runtime.budget or left)
     most = settings.alignment.teachers
-    counts = [n for n in (most, 5, 3, 1) if n <= most]
+    counts = [n for n in (most, 7, 5, 3, 1) if n <= most]
     if settings.method == "adapt" and settings.adaptation.iters:
         for teachers in dict.fromkeys(counts):
             choice = _adaptation(settings, left, speeds, load, teachers)
@@ -133,7 +134,7 @@ def choose(settings: Settings, left: float, speeds: Speeds, load: Load) -> Choic
 def _ending(settings: Settings, speeds: Speeds, load: Load, teachers: int) -> float:
     """Seconds for restoring, blending in and writing."""
     network = speeds.frame if settings.method == "adapt" else 0.0
-    pairs = load.blurry * teachers * settings.alignment.rounds
+    pairs = most_alignments(load.frames, load.blurry, teachers) * settings.alignment.rounds
     return CAUTION * (load.frames * (network + speeds.write) + pairs * speeds.pair) + CLOSING_SECONDS
 
 
@@ -142,7 +143,8 @@ def _adaptation(settings: Settings, left: float, speeds: Speeds, load: Load, tea
     plan = settings.adaptation
     reserve = _ending(settings, speeds, load, teachers if settings.detail else 0)
     share = load.working / max(1, load.frames)
-    refresh = load.working * speeds.frame + share * load.blurry * teachers * settings.alignment.rounds * speeds.pair
+    pairs = most_alignments(load.frames, load.blurry, teachers) * settings.alignment.rounds
+    refresh = load.working * speeds.frame + share * pairs * speeds.pair
     room = left - reserve
     refreshes = max(1, min(MOST_REFRESHES, int(REFRESH_SHARE * room / max(refresh, 1e-9))))
     best: tuple[int, int, int] | None = None
@@ -222,7 +224,8 @@ def measure_speeds(
     encode = _encoding(reader, settings, pictures)
     frames = pictures.to(device).float() / 255
     source, others = frames[:1], [frames[i : i + 1] for i in range(1, min(1 + PAIRS, len(frames)))] or [frames[:1]]
-    pair = _second(lambda: transfer.compose(source, source, others, flow.estimator, settings.alignment), device)
+    few = Teachers(0, tuple(range(1, 1 + len(others))), (1.0,) * len(others))
+    pair = _second(lambda: transfer.compose(source, source, others, few, flow.estimator, settings.alignment), device)
     speeds = Speeds(pair=pair / len(others), write=decode + encode)
     if loaded is None:
         return speeds

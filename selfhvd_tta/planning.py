@@ -13,6 +13,7 @@ from selfhvd_tta.events import Listener, Plan, duration, ignore
 from selfhvd_tta.inspection import Inspection
 from selfhvd_tta.method.adaptation import Record
 from selfhvd_tta.method.restoration import Compute
+from selfhvd_tta.method.teachers import most_alignments
 from selfhvd_tta.models import LoadedBackbone, LoadedFlow
 from selfhvd_tta.settings import Settings
 
@@ -100,7 +101,7 @@ def work_seconds(
         rates: of this machine at this size.
     """
     adaptation, align = settings.adaptation, settings.alignment
-    blending = blurry * rates.pair * align.teachers * align.rounds
+    blending = most_alignments(count, blurry, align.teachers) * rates.pair * align.rounds
     if not rates.network:
         return blending
     height, width = size

@@ -92,8 +92,9 @@ def test_too_little_time_is_said_with_the_least_that_would_do() -> None:
 
 def test_transfer_takes_fewer_teachers_rather_than_more_time() -> None:
     wanted = replace(settings(15), method="transfer")
-    assert choose(wanted, 30.0, SPEEDS, LOAD).settings.alignment.teachers == 7
-    assert choose(wanted, 15.0, SPEEDS, LOAD).settings.alignment.teachers == 3
+    assert choose(wanted, 50.0, SPEEDS, LOAD).settings.alignment.teachers == 10
+    assert choose(wanted, 36.0, SPEEDS, LOAD).settings.alignment.teachers == 7
+    assert choose(wanted, 18.0, SPEEDS, LOAD).settings.alignment.teachers == 3
 
 
 QUICK = Settings(

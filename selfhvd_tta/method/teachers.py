@@ -59,7 +59,7 @@ def choose_teachers(index: int, clues: Clues, settings: AlignmentSettings) -> Te
     mine = float(clues.sharpness[index]) / best
     equal = is_sharp and mine >= settings.equal_sharpness
     if equal:
-        ranked = ranked[: -(-settings.teachers // 2)]  # for averaging noise, half of them do nearly as well
+        ranked = ranked[: _for_noise(settings.teachers)]
     return Teachers(
         index,
         tuple(ranked),
@@ -67,6 +67,22 @@ def choose_teachers(index: int, clues: Clues, settings: AlignmentSettings) -> Te
         settings.own_weight * mine**settings.sharpness_power if is_sharp else 0.0,
         equal,
     )
+
+
+def most_alignments(frames: int, blurry: int, teachers: int) -> int:
+    """How many pairs of frames are aligned at most when every frame of a video meets its teachers once.
+
+    Args:
+        frames: of the video.
+        blurry: of them, those that are no clues.
+        teachers: ``AlignmentSettings.teachers``.
+    """
+    return blurry * teachers + (frames - blurry) * (_for_noise(teachers) if teachers > 1 else 0)
+
+
+def _for_noise(teachers: int) -> int:
+    """For averaging noise, half of the teachers do nearly as well."""
+    return -(-teachers // 2)
 
 
 def _in_turns(index: int, first: int, others: list[int], clues: Clues) -> list[int]:

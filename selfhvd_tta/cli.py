@@ -20,6 +20,7 @@ from selfhvd_tta.interruption import Interruption
 from selfhvd_tta.settings import (
     AdaptationSettings,
     AlignmentSettings,
+    Chroma,
     ClueSettings,
     Codec,
     Layout,
@@ -190,6 +191,13 @@ def deblur(
     working_set: Annotated[
         int, typer.Option(help="Frames that adaptation draws from at most.", rich_help_panel=TUNING)
     ] = A.working_set,
+    range: Annotated[
+        str | None,
+        typer.Option(
+            help="Restore only this part, for example 0:05-0:12, 90- or -0:10; sound and all else is cut to match.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = D.range,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing output.", rich_help_panel=OUTPUT)
     ] = False,
@@ -201,6 +209,17 @@ def deblur(
         int | None, typer.Option(help="Constant rate factor: smaller is better and larger.", rich_help_panel=OUTPUT)
     ] = W.crf,
     preset: Annotated[Preset, typer.Option(help="Preset of the encoder.", rich_help_panel=OUTPUT)] = W.preset,
+    chroma: Annotated[
+        Chroma,
+        typer.Option(
+            help="source: as the video has it. 420: what every player knows, also for 4:2:2 and 4:4:4.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = W.chroma,
+    faststart: Annotated[
+        bool,
+        typer.Option(help="Index of an MP4 or MOV in front: plays while it downloads.", rich_help_panel=OUTPUT),
+    ] = W.faststart,
     report: Annotated[
         Path | None,
         typer.Option(help="Also write a page about the run: one .html file, no network.", rich_help_panel=OUTPUT),

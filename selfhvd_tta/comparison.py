@@ -13,7 +13,7 @@ import numpy as np
 from selfhvd_tta.errors import InputError
 from selfhvd_tta.events import Listener, Note, Progress, ignore
 from selfhvd_tta.orientation import coded, upright
-from selfhvd_tta.settings import Layout, OutputSettings
+from selfhvd_tta.settings import Layout, OutputSettings, TimeRange
 from selfhvd_tta.video.color import Array
 from selfhvd_tta.video.images import ImageWriter
 from selfhvd_tta.video.opening import Reader, Writer, open_reader
@@ -49,6 +49,7 @@ def write_comparison(
     settings: OutputSettings,
     listen: Listener = ignore,
     out: Path | None = None,
+    part: TimeRange | None = None,
 ) -> Path:
     """Write the comparison video: frame times, sound, colour and orientation are those of the source.
 
@@ -59,6 +60,7 @@ def write_comparison(
         settings: codec and quality, and whether an existing file may be replaced.
         listen: gets progress and notes.
         out: where to; None for :func:`comparison_path`.
+        part: of the source that the result shows.
 
     Returns:
         Its path.
@@ -68,7 +70,7 @@ def write_comparison(
         UsageError, DiskError: as for any output.
     """
     path = comparison_path(result, layout) if out is None else out
-    before, after = open_reader(source), open_reader(result)
+    before, after = open_reader(source, part), open_reader(result)
     shown, scale = _arranged(before.info, layout)
     writer: Writer
     if path.suffix:

@@ -61,12 +61,12 @@ def deblur_with(
     if extras.report is not None:
         check_report(extras.report, settings.output.overwrite)
     if extras.compare is not None:
-        check_comparison(open_reader(video), output, extras.compare, settings.output)
+        check_comparison(open_reader(video, settings.part), output, extras.compare, settings.output)
     recorder = Recorder(listen)
     result = deblur(video, output, settings, recorder, cancel)
     try:
         if extras.compare is not None:
-            path = write_comparison(video, output, extras.compare, settings.output, listen)
+            path = write_comparison(video, output, extras.compare, settings.output, listen, part=settings.part)
             listen(Written("comparison", str(path)))
         if extras.report is not None:
             path = write_report(extras.report, video, result, settings, recorder.log, settings.output.overwrite)

@@ -87,7 +87,7 @@ def deblur(
             notes.append(event.text)
         listen(event)
 
-    reader = open_reader(path)
+    reader = open_reader(path, settings.part)
     sweep(Path(output))
     check_output(output, reader.info, settings.output)
     with Job(Path(output), settings.runtime.restart) as job:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Literal, get_args
 
 from selfhvd_tta.errors import UsageError
@@ -11,6 +12,7 @@ from selfhvd_tta.errors import UsageError
 Method = Literal["adapt", "transfer"]
 Teacher = Literal["bank", "live"]
 Precision = Literal["auto", "fp32", "bf16"]
+Chroma = Literal["source", "420"]
 Codec = Literal["h264", "hevc", "av1", "ffv1"]
 Preset = Literal[
     "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo"
@@ -38,6 +40,43 @@ def seconds_of(text: str) -> float:
     if not sum(parts):
         raise UsageError(f"--budget is {text!r}, but it must be a time such as 90s, 5m or 1h30m")
     return 3600 * parts[0] + 60 * parts[1] + parts[2]
+
+
+@dataclass(frozen=True)
+class TimeRange:
+    """A part of a video: ``start <= time < stop`` in seconds from its first frame; without ``stop`` to the end."""
+
+    start: Fraction
+    stop: Fraction | None
+
+    @classmethod
+    def parse(cls, text: str) -> TimeRange:
+        """Of ``0:05-0:12``, ``5-12.5``, ``1:02:03-`` or ``-10``.
+
+        Raises:
+            UsageError: the text is not of that form, or nothing lies between the two times.
+        """
+        wrong = UsageError(f"--range is {text!r}, but it must be two times such as 0:05-0:12, 5-12.5, 90- or -0:10")
+        ends = text.replace(" ", "").split("-")
+        if len(ends) != 2 or not any(ends):
+            raise wrong
+        try:
+            start, stop = (_clock_time(end) if end else None for end in ends)
+        except ValueError:
+            raise wrong from None
+        if stop is not None and stop <= (start or 0):
+            raise UsageError(f"--range is {text!r}, but it must end after it begins")
+        return cls(start or Fraction(0), stop)
+
+
+def _clock_time(text: str) -> Fraction:
+    """Seconds of ``12.5``, ``m:ss`` or ``h:mm:ss``."""
+    if not re.fullmatch(r"(?:(?:\d+:)?\d+:)?\d+(?:\.\d+)?|\.\d+", text, re.ASCII):
+        raise ValueError(text)
+    seconds = Fraction(0)
+    for part in text.split(":"):
+        seconds = 60 * seconds + Fraction(part)
+    return seconds
 
 
 @dataclass(frozen=True)
@@ -273,7 +312,7 @@ class OutputSettings:
     crf: int | None = None
     preset: Preset = "medium"
     overwrite: bool = False
-    chroma: Literal["source", "420"] = "source"
+    chroma: Chroma = "source"
     faststart: bool = True
 
     def __post_init__(self) -> None:
@@ -296,6 +335,7 @@ class Settings:
         strict: fail instead of passing the video through when the method cannot help.
         detail: after adaptation, blend aligned sharp frames into the network's output where they match (ours).
         force: adapt even where the frames do not differ in sharpness.
+        range: the part of the video to restore, for example ``0:05-0:12``, ``90-`` or ``-0:10``; None for all of it.
     """
 
     method: Method = "adapt"
@@ -307,6 +347,7 @@ class Settings:
     strict: bool = False
     detail: bool = True
     force: bool = False
+    range: str | None = None
     clues: ClueSettings = field(default_factory=ClueSettings)
     alignment: AlignmentSettings = field(default_factory=AlignmentSettings)
     adaptation: AdaptationSettings = field(default_factory=AdaptationSettings)
@@ -323,4 +364,11 @@ class Settings:
             "used with an adaptation (--method adapt and --iters above 0)",
             self.save_adapted,
         )
+        if self.range is not None:
+            TimeRange.parse(self.range)
         _check(self.method in ("adapt", "transfer"), "--method", "'adapt' or 'transfer'", self.method)
+
+    @property
+    def part(self) -> TimeRange | None:
+        """``range``, as numbers."""
+        return None if self.range is None else TimeRange.parse(self.range)

@@ -113,7 +113,7 @@ def collect(source: Path, result: Any, settings: Settings, log: RunLog) -> dict[
     from selfhvd_tta.report import facts, plots
     from selfhvd_tta.report.pictures import Pair, evenly, jpeg, most_changed
 
-    pair = Pair(source, result.output)
+    pair = Pair(source, result.output, settings.part)
     change = pair.measure()
     clues, info = result.clues, pair.info
     moments = most_changed(change.difference, MOMENTS)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from selfhvd_tta.errors import InputError
 from selfhvd_tta.method.clues import laplacian_variance
+from selfhvd_tta.settings import TimeRange
 from selfhvd_tta.video.color import Array
 from selfhvd_tta.video.opening import Reader, open_reader
 
@@ -43,13 +44,14 @@ class Pair:
     Args:
         source: the input.
         output: the result, with as many frames.
+        part: of the input that the result shows.
 
     Raises:
         InputError: one of them cannot be read, or they do not belong together.
     """
 
-    def __init__(self, source: Path, output: Path) -> None:
-        self.before: Reader = open_reader(source)
+    def __init__(self, source: Path, output: Path, part: TimeRange | None = None) -> None:
+        self.before: Reader = open_reader(source, part)
         self.after: Reader = open_reader(output)
         self.info = self.before.info
 

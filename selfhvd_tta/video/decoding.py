@@ -78,6 +78,8 @@ class DamageLog:
         lines: list[str] = []
         known = {time for time in raw if time is not None}
         absent = sorted(self.packets - known) if len(known) == len(raw) else []
+        if info.span is not None and known:
+            absent = [time for time in absent if min(known) <= time <= max(known)]
         if absent and (self.refused or info.codec not in PACKETS_WITHOUT_FRAME):
             since = clock(float(absent[0] * info.time_base))
             lines.append(f"{plural(len(absent), 'frame')} missing after {since} (damaged, cannot be decoded)")
@@ -87,7 +89,7 @@ class DamageLog:
             lines.append(f"{plural(self.corrupt, 'packet')} incomplete")
         if self.stopped:
             lines.append(f"reading stopped after {clock(float(end * info.time_base))}: {self.stopped}")
-        if info.duration_s is not None:
+        if info.duration_s is not None and info.span is None:
             length = float((end - pts[0]) * info.time_base)
             step = (end - pts[-1]) * info.time_base
             slack = max(0.04, 2.5 * float(step)) if info.duration_is_video else 0.5 + 0.01 * info.duration_s

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from selfhvd_tta.errors import DiskError, InputError, UsageError
-from selfhvd_tta.settings import OutputSettings
+from selfhvd_tta.settings import OutputSettings, TimeRange
 from selfhvd_tta.video.color import Array, ColorTags, YuvCoding, full_range_luma
 from selfhvd_tta.video.probe import VideoInfo
 from selfhvd_tta.video.reader import Frame, LumaFrame
@@ -43,12 +43,14 @@ class ImageReader:
     Args:
         path: the folder; hidden files and other kinds of files in it are ignored.
         rate: frames per second.
+        part: of them to read, by that rate; they count from its first one.
 
     Raises:
+        UsageError: there is no image in that part.
         InputError: no images, one that cannot be read, or images of different sizes or depths (when it is reached).
     """
 
-    def __init__(self, path: str | Path, rate: Fraction = DEFAULT_RATE) -> None:
+    def __init__(self, path: str | Path, rate: Fraction = DEFAULT_RATE, part: TimeRange | None = None) -> None:
         folder = Path(path)
         try:
             entries = [p for p in folder.iterdir() if p.suffix.lower() in CODECS and not p.name.startswith(".")]
@@ -58,6 +60,12 @@ class ImageReader:
         self.warnings: list[str] = []
         if not self.files:
             raise InputError(f"{folder}: holds no images", f"Give a video, or a folder with {', '.join(CODECS)} files.")
+        if part is not None:
+            count = len(self.files)
+            self.files = [f for i, f in enumerate(self.files) if part.start <= i / rate < (part.stop or i / rate + 1)]
+            if not self.files:
+                hint = f"There are {count} images, which count as {float(count / rate):g} s."
+                raise UsageError(f"{folder}: there is no image in that --range", hint)
         first = load_image(self.files[0])
         deep = first.dtype == np.uint16
         alpha = _has_alpha(self.files[0])

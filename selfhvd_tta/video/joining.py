@@ -15,6 +15,7 @@ import av.error
 from selfhvd_tta.video.compat import KEEP_BYTES, as_fraction, disposition_bits
 from selfhvd_tta.video.probe import VideoInfo, open_input
 from selfhvd_tta.video.segments import CodedPacket
+from selfhvd_tta.video.span import Cut
 from selfhvd_tta.video.streams import Copied, add_streams, clean_tags, copied_packets, interleave, missing_streams
 from selfhvd_tta.video.target import disk_errors
 from selfhvd_tta.video.timing import needed_shift, output_time_base, output_times
@@ -65,7 +66,7 @@ def join(video: CodedVideo, info: VideoInfo, container: str, out: Path, faststar
         notes: gets one line for each thing that had to be converted or left out.
 
     Returns:
-        Seconds by which all times were moved; zero but for negative ones.
+        Seconds by which all times were moved; zero but for negative ones, and for a part of a video.
 
     Raises:
         DiskError: it cannot be written.
@@ -88,7 +89,7 @@ def join(video: CodedVideo, info: VideoInfo, container: str, out: Path, faststar
             left_out |= {other.index for other in info.others if other.kind == kind}
             continue
         break
-    if shift:
+    if shift and info.span is None:
         notes.append(f"all streams start {float(shift):.3f} s later, because the container has no negative times")
     notes += said
     return shift
@@ -109,7 +110,12 @@ def _write(
     with ExitStack() as stack:
         template = stack.enter_context(video.template())
         source = stack.enter_context(open_input(info.path)) if info.path.is_file() else None
+        cut = None
+        if info.span is not None:
+            cut = Cut(video.pts[0] * info.time_base, info.span.stop)
         tags = clean_tags(dict(source.metadata), container) if source else {}
+        if cut is not None and source is not None and _drop_time_code(tags, source):
+            notes.append("the time code is left out, because it is that of the file's first frame")
         options = _muxer_options(info, container, faststart, times[0], tags, notes)
         output = stack.enter_context(av.open(str(out), "w", format=container, container_options=options, **KEEP_BYTES))
         output.metadata.update(tags)
@@ -118,8 +124,8 @@ def _write(
         copies: list[Copied] = []
         if source is not None:
             copies = add_streams(source, output, info.stream_index, container, left_out, notes)
-            _copy_chapters(source, output, shift)
-            others = copied_packets(source, copies, shift, notes)
+            _copy_chapters(source, output, shift, cut)
+            others = copied_packets(source, copies, shift, notes, cut)
         last = max(1, round(_last_duration(source, video, info) / unit))
         for packet in interleave(_video_packets(video, stream, times, unit, last), others):
             output.mux_one(packet)
@@ -161,13 +167,26 @@ def _add_video(output: Any, template: Any, video: CodedVideo, info: VideoInfo, c
     stream.metadata.clear()
     if source is not None:
         original = source.streams[info.stream_index]
-        stream.metadata.update(clean_tags(dict(original.metadata), container))
+        tags = clean_tags(dict(original.metadata), container)
+        if info.span is not None:
+            tags.pop("timecode", None)
+        stream.metadata.update(tags)
         stream.disposition = disposition_bits(original)
     return stream
 
 
-def _copy_chapters(source: Any, output: Any, shift: Fraction) -> None:
+def _drop_time_code(tags: dict[str, str], source: Any) -> bool:
+    """Whether there is one; it is taken out of the tags."""
+    found = [key for key in tags if key.lower() == "timecode"]
+    for key in found:
+        del tags[key]
+    return bool(found) or any("timecode" in stream.metadata for stream in source.streams)
+
+
+def _copy_chapters(source: Any, output: Any, shift: Fraction, cut: Cut | None) -> None:
     chapters = source.chapters()
+    if cut is not None:
+        chapters = list(cut.chapters(chapters))
     for chapter in chapters:
         ticks = round(shift / (as_fraction(chapter["time_base"]) or Fraction(1, 1000)))
         chapter["start"] += ticks
@@ -180,6 +199,8 @@ def _last_duration(source: Any, video: CodedVideo, info: VideoInfo) -> Fraction:
     """Seconds that the last frame is shown: what the source's stream says, if that is plausible, else one frame."""
     step = 1 / video.rate
     original = source.streams[info.stream_index] if source is not None else None
+    if info.span is not None and info.span.stop is not None:
+        return min(step, max(step / 2, info.span.stop - video.pts[-1] * info.time_base))
     if original is None or not original.duration:
         return step
     end = ((original.start_time or 0) + original.duration) * info.time_base

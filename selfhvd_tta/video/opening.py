@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from selfhvd_tta.settings import OutputSettings
+from selfhvd_tta.settings import OutputSettings, TimeRange
 from selfhvd_tta.video.images import ImageReader, ImageWriter
 from selfhvd_tta.video.probe import VideoInfo
 from selfhvd_tta.video.reader import VideoReader
@@ -15,13 +15,13 @@ Reader = VideoReader | ImageReader
 Writer = VideoWriter | ImageWriter
 
 
-def open_reader(path: str | Path) -> Reader:
-    """A reader of a video file, or of a folder of images.
+def open_reader(path: str | Path, part: TimeRange | None = None) -> Reader:
+    """A reader of a video file, or of a folder of images; of a part of it, if one is given.
 
     Raises:
         InputError: as the readers.
     """
-    return ImageReader(path) if Path(path).is_dir() else VideoReader(path)
+    return ImageReader(path, part=part) if Path(path).is_dir() else VideoReader(path, part)
 
 
 def open_writer(

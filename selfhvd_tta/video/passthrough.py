@@ -15,6 +15,7 @@ import av.error
 from selfhvd_tta.errors import DiskError, InputError
 from selfhvd_tta.settings import OutputSettings
 from selfhvd_tta.video.encoding import nominal_rate
+from selfhvd_tta.video.images import ImageReader
 from selfhvd_tta.video.opening import Reader, open_writer
 from selfhvd_tta.video.probe import VideoInfo, open_input
 from selfhvd_tta.video.reader import VideoReader
@@ -45,7 +46,7 @@ def pass_through(reader: Reader, out: Path, settings: OutputSettings, job: Path 
     target = check_output(out, info, settings)
     workplace = make_workplace(target, job)
     try:
-        if isinstance(reader, VideoReader):
+        if isinstance(reader, VideoReader) and info.span is None:
             if target.container is not None and CONTAINERS.get(info.path.suffix.lower()) == target.container:
                 _copy([info.path], workplace / "finished", target)
                 return []
@@ -53,7 +54,7 @@ def pass_through(reader: Reader, out: Path, settings: OutputSettings, job: Path 
                 notes = _move_frames(reader, target, workplace, settings.faststart)
                 if notes is not None:
                     return notes
-        elif target.is_folder:
+        elif isinstance(reader, ImageReader) and target.is_folder:
             _copy(reader.files, workplace / "finished", target)
             return []
     finally:
@@ -61,7 +62,8 @@ def pass_through(reader: Reader, out: Path, settings: OutputSettings, job: Path 
     with open_writer(out, reader, settings, segments=job) as writer:
         for frame in reader:
             writer.write(frame.rgb, frame.pts)
-    return [*writer.notes, "the frames were encoded again, because this kind of output cannot take them as they are"]
+    why = "this kind of output cannot take them as they are" if info.span is None else "a part was asked for"
+    return [*writer.notes, f"the frames were encoded again, because {why}"]
 
 
 def _copy(files: list[Path], finished: Path, target: Target) -> None:

@@ -18,6 +18,7 @@ import av.error
 from selfhvd_tta.errors import InputError
 from selfhvd_tta.video.color import ColorTags, PixelLayout
 from selfhvd_tta.video.compat import KEEP_BYTES, as_fraction, disposition_bits, time_base_of
+from selfhvd_tta.video.span import Span
 
 # What PyAV raises on damaged files: FFmpeg's errors, and a few that its own Python layer lets through.
 DECODE_ERRORS = (av.error.FFmpegError, UnicodeDecodeError, IndexError, ValueError, OSError)
@@ -62,6 +63,8 @@ class VideoInfo:
         time_base: unit of ``pts`` in seconds.
         average_rate: frames per second by the container, or None; wrong for variable frame rate.
         duration_s: seconds by the container, or None.
+        origin: presentation time of the first frame, seconds.
+        span: the part of the file that is read; None for all of it.
         duration_is_video: that is the length of the video stream, not of the longest stream.
         pix_fmt: FFmpeg's name of the decoded pixel format.
         bit_depth: bits per component.
@@ -105,6 +108,8 @@ class VideoInfo:
     chroma_location: int = 0
     untransferable: tuple[str, ...] = ()
     duration_is_video: bool = False
+    origin: Fraction = Fraction(0)
+    span: Span | None = None
 
     @property
     def layout(self) -> PixelLayout:
@@ -238,6 +243,7 @@ def _describe(path: Path, container: Any, stream: Any, frame: Any) -> VideoInfo:
         mastering_display=side.get("MASTERING_DISPLAY_METADATA"),
         content_light=struct.unpack("<2I", light[:8]) if light and len(light) >= 8 else None,
         duration_is_video=own_duration is not None,
+        origin=(frame.pts or 0) * time_base_of(stream),
         chroma_location=int(getattr(frame, "chroma_location", 0)),
         untransferable=tuple(sorted({words for name, words in UNTRANSFERABLE.items() if name in side})),
     )

@@ -8,18 +8,20 @@ says afterwards how many frames are missing and where.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from selfhvd_tta.errors import InputError
+from selfhvd_tta.errors import InputError, UsageError
+from selfhvd_tta.settings import TimeRange
 from selfhvd_tta.video.color import Array, PixelLayout, YuvCoding
 from selfhvd_tta.video.decoding import DamageLog, Timeline, clock, decode_all
 from selfhvd_tta.video.planes import to_luma, to_rgb
 from selfhvd_tta.video.probe import VideoInfo, input_errors, open_input, probe
 from selfhvd_tta.video.seeking import Cursor, FrameIndex, checksum
+from selfhvd_tta.video.span import Span
 
 # Containers without presentation times: the decoder's output order with the sorted packet times is right.
 NO_PTS = ("avi", "h264", "hevc", "m4v", "mpegvideo", "mjpeg")
@@ -63,13 +65,15 @@ class VideoReader:
 
     Args:
         path: a file that FFmpeg can decode.
+        part: of it to read; frames count from its first one, times stay those of the file.
 
     Raises:
         InputError: as :func:`probe`; interlaced video; while iterating: the picture changes its size, or not one frame
             can be decoded.
+        UsageError: while iterating: there is no frame in that part.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, part: TimeRange | None = None) -> None:
         self.info: VideoInfo = probe(path)
         self.warnings: list[str] = []
         self._index: FrameIndex | None = None
@@ -77,6 +81,10 @@ class VideoReader:
             self.info.layout, self.info.color, self.info.codec, self.info.chroma_location
         )
         self._fixed_times: list[int] | None = None
+        if part is not None:
+            times = self._times_without_pts()
+            origin = times[0] * self.info.time_base if times else self.info.origin
+            self.info = replace(self.info, span=Span(origin, part), frames=_frames_in(self.info, part))
         if self.info.interlaced:
             name = self.info.path.name
             raise InputError(
@@ -140,43 +148,74 @@ class VideoReader:
         return to_rgb(frame, self._coding_of(frame))
 
     def _sequential(self) -> Iterator[tuple[int, int, Any]]:
-        """Decode from the start; builds the index if there is none, else follows it."""
-        table = FrameIndex()
-        log = DamageLog()
-        times = self._times_without_pts()
-        step = self._nominal_step()
-        timeline = Timeline(step, round(1 / self.info.time_base))
-        with open_input(self.info.path) as container, input_errors(self.info.path):
-            stream = container.streams[self.info.stream_index]
-            stream.thread_type = "AUTO"
-            for frame in decode_all(container, stream, log):
-                self._require_size(frame, table.pts)
-                index = len(table.pts)
-                raw = frame.pts
-                stated = times[index] if times is not None and index < len(times) else raw
-                pts = timeline.place(stated, drop_late=bool(log.refused or log.concealed))
-                if pts is None:
-                    log.late += 1
-                    table.dropped.add(raw)
-                    continue
-                table.raw.append(raw)
-                table.pts.append(pts)
-                table.key.append(bool(frame.key_frame))
-                table.check.append(checksum(frame))
-                table.end = pts + (frame.duration or step)
-                yield index, pts, frame
-            table.damaged = bool(log.refused or log.concealed or log.corrupt or log.late)
-            table.reorder_depth = getattr(stream.codec_context, "reorder_depth", None)
+        """Decode from the start of the part; builds the index if there is none, else follows it."""
+        span = self.info.span
+        seek_to = span.seek_to if span is not None and self._times_without_pts() is None else None
+        entry = None if seek_to is None else round(seek_to / self.info.time_base)
+        if self._index is not None:
+            entry = self._index.entry
+        table = FrameIndex(entry=entry)
+        for found in self._decode(table):
+            if found is None:  # the jump went too far: from the start, then
+                table = FrameIndex()
+                yield from (again for again in self._decode(table) if again is not None)
+                break
+            yield found
+        if not table.pts and span is not None and (table.skipped or entry is not None):
+            length = "" if self.info.duration_s is None else f"; the video lasts {clock(self.info.duration_s)}"
+            raise UsageError(f"{self.info.path}: there is no frame in that --range{length}", "Ask for another part.")
         if not table.pts:
             raise InputError(f"{self.info.path}: not one frame can be decoded", "The file is damaged; copy it again.")
         if self._index is None:
             self._index = table
-            self.warnings += log.report(self.info, timeline, table.raw, table.pts, table.end)
         elif self._index.pts != table.pts:
             raise InputError(
                 f"{self.info.path}: decoded to {len(self._index.pts)} frames at first and to {len(table.pts)} now",
                 "Did the file change meanwhile? Copy it to a local disk and try again.",
             )
+
+    def _decode(self, table: FrameIndex) -> Iterator[tuple[int, int, Any] | None]:
+        """Decode from the start of the file, or from ``table.entry`` on; gives None if that lies behind the part."""
+        log = DamageLog()
+        times = self._times_without_pts()
+        step = self._nominal_step()
+        timeline = Timeline(step, round(1 / self.info.time_base))
+        span = self.info.span
+        with open_input(self.info.path) as container, input_errors(self.info.path):
+            stream = container.streams[self.info.stream_index]
+            stream.thread_type = "AUTO"
+            if table.entry is not None:
+                container.seek(table.entry, stream=stream)
+            for count, frame in enumerate(decode_all(container, stream, log)):
+                self._require_size(frame, table.pts)
+                raw = frame.pts
+                place = table.skipped + len(table.pts)
+                stated = times[place] if times is not None and place < len(times) else raw
+                pts = timeline.place(stated, drop_late=bool(log.refused or log.concealed))
+                if pts is None:
+                    log.late += 1
+                    table.dropped.add(raw)
+                    continue
+                if span is not None:
+                    now = pts * self.info.time_base
+                    if now < span.start:
+                        table.skipped = count + 1
+                        continue
+                    if table.entry is not None and not count:
+                        yield None
+                        return
+                    if span.stop is not None and now >= span.stop:
+                        break
+                table.raw.append(raw)
+                table.pts.append(pts)
+                table.key.append(bool(frame.key_frame))
+                table.check.append(checksum(frame))
+                table.end = pts + (frame.duration or step)
+                yield len(table.pts) - 1, pts, frame
+            table.damaged = bool(log.refused or log.concealed or log.corrupt or log.late)
+            table.reorder_depth = getattr(stream.codec_context, "reorder_depth", None)
+        if self._index is None and table.pts:
+            self.warnings += log.report(self.info, timeline, table.raw, table.pts, table.end)
 
     def _require_size(self, frame: Any, seen: list[int]) -> None:
         if (frame.width, frame.height) == (self.info.width, self.info.height):
@@ -204,3 +243,11 @@ class VideoReader:
                         times.append(packet.dts)
             self._fixed_times = sorted(set(times))
         return self._fixed_times
+
+
+def _frames_in(info: VideoInfo, part: TimeRange) -> int | None:
+    """How many frames a part probably has."""
+    if info.average_rate is None or info.duration_s is None:
+        return None
+    stop = info.duration_s if part.stop is None else min(info.duration_s, float(part.stop))
+    return max(1, round((stop - float(part.start)) * float(info.average_rate)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,8 @@ class FrameIndex:
         damaged: something could not be decoded as it should; what the decoder then makes up may differ from pass to
             pass, so frames are known by their times alone where a second look from the start gives other pixels.
         end: when the last frame ends.
+        entry: where decoding began, in units of the time base; None: at the start of the file.
+        skipped: frames that were decoded before the first one of the part that is read.
         reorder_depth: how many frames the decoder had to hold back; None if PyAV does not tell.
     """
 
@@ -39,6 +41,8 @@ class FrameIndex:
     dropped: set[int | None] = field(default_factory=set)
     damaged: bool = False
     end: int = 0
+    entry: int | None = None
+    skipped: int = 0
     reorder_depth: int | None = None
 
 
@@ -94,7 +98,10 @@ class Cursor:
         self.container = open_input(self.info.path)
         self.stream = self.container.streams[self.info.stream_index]
         self.stream.thread_type = "AUTO"
-        self.frames: Iterator[Any] = decode_all(self.container, self.stream, DamageLog())
+        if self.table.entry is not None:
+            self.container.seek(self.table.entry, stream=self.stream)
+        frames = decode_all(self.container, self.stream, DamageLog())
+        self.frames: Iterator[Any] = islice(frames, self.table.skipped, None)
         self.position = 0
 
     def _seek(self, key: int) -> bool:

@@ -17,6 +17,7 @@ from selfhvd_tta.video.compat import KEEP_BYTES, disposition_bits, time_base_of
 from selfhvd_tta.video.conversion import Convert, codec_name, convert_stream
 from selfhvd_tta.video.decoding import Timeline, plural
 from selfhvd_tta.video.probe import DECODE_ERRORS, is_picture
+from selfhvd_tta.video.span import Cut
 
 # Tags about the old file that would be wrong, or that the muxer writes itself.
 STALE_TAGS = {"encoder", "duration", "number_of_frames", "number_of_bytes", "bps", "rotate", "vendor_id"}
@@ -182,18 +183,23 @@ def earliest_packet(source: Any, streams: list[Any]) -> Fraction:
 
 
 def copied_packets(
-    source: Any, streams: list[Copied], shift: Fraction, notes: list[str]
+    source: Any, streams: list[Copied], shift: Fraction, notes: list[str], cut: Cut | None = None
 ) -> Iterator[tuple[Fraction, Any]]:
     """Packets of the copied streams with their time in seconds, in the file's order, moved by ``shift`` seconds.
 
-    Damage ends up in ``notes``: what cannot be read or converted is left out.
+    Damage ends up in ``notes``: what cannot be read or converted is left out, as is what ``cut`` does not keep.
     """
     by_index = {item.source.index: item for item in streams}
     timelines = {item.source.index: Timeline(1, round(1 / time_base_of(item.source))) for item in streams}
     reached = Fraction(0)
+    opened: set[int] = set()
     for packet in _demux(source, [item.source for item in streams], notes):
         item = by_index[packet.stream.index]
         unit = time_base_of(packet)
+        if cut is not None and item.kind == "picture":
+            packet.pts = packet.dts = -round(shift / unit)  # cover art has no time of its own: it stays at zero
+        elif cut is not None and not cut.keep(packet, opened):
+            continue
         late = (packet.pts - packet.dts) if packet.pts is not None else None
         packet.dts = (timelines[packet.stream.index].place(packet.dts) or 0) + round(shift / unit)
         if late is not None:

@@ -25,7 +25,7 @@ def output_times(pts: list[int], info: VideoInfo, container: str, shift: Fractio
 
 
 def needed_shift(first: int, info: VideoInfo, container: str) -> Fraction:
-    """Seconds by which all streams have to move, because the container cannot hold what comes before zero.
+    """Seconds by which all streams have to move, so that a part begins at zero, or nothing comes before zero.
 
     MP4 would hide frames before zero (an edit list starts there), Matroska has no negative times for any stream, and
     audio often starts a little before zero.
@@ -36,6 +36,8 @@ def needed_shift(first: int, info: VideoInfo, container: str) -> Fraction:
         container: muxer name.
     """
     start = first * info.time_base
+    if info.span is not None:
+        return -start  # a part begins at zero
     unit = lcm(1000, info.time_base.denominator)
     if container == "matroska":
         unit = 1000

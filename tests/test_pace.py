@@ -66,7 +66,7 @@ def test_an_adaptation_ends_when_its_time_is_up() -> None:
     run = adaptation(told, until=time.monotonic() + 2.0, iters=100_000, label_refresh=25)
     begun = time.monotonic()
     record = run.run()
-    assert 1.0 < time.monotonic() - begun < 3.0
+    assert 1.0 < time.monotonic() - begun < 8.0, "two seconds, and one step on a busy machine"
     assert 5 < len(record.steps) < 100_000
     assert {s["stage"] for s in record.steps} == {1.0, 2.0}
     assert {e.unit for e in told if isinstance(e, Progress) and e.phase != "labels"} == {"seconds"}
@@ -93,7 +93,7 @@ def test_early_stop_keeps_frames_out_of_the_losses_and_ends_with_the_best_weight
 
 def test_no_early_stop_while_the_error_falls() -> None:
     record = adaptation([], early_stop=True, iters=12, learning_rate=5e-3, label_refresh=4).run()
-    assert len(record.held_out) == 4, "at 0, 4, the beginning of stage 2, and 8"
+    assert len(record.held_out) == 4, "at 0, 4, the beginning of stage 2 at 6, and 10"
     assert record.held_out[-1] < record.held_out[0]
     assert len(record.steps) == 12
 

@@ -181,7 +181,10 @@ class Adaptation:
 
     def _refreshes(self, step: int) -> bool:
         """Whether labels are to be renewed before a step that is not the first."""
-        return step % self.refresh_every == 0 or (not self.stage2 and self.pace.second_stage(step))
+        enters_stage2 = not self.stage2 and self.pace.second_stage(step)
+        # Stage 2 begins with a refresh and counts from there, lest another one follow a few steps later.
+        first = self.pace.stage1_steps if self.stage2 and self.pace.until is None else 0
+        return enters_stage2 or (step - first) % self.refresh_every == 0
 
     def rebuild(self) -> None:
         """Compute again what is determined by weights: labels, historical outputs, and the held-out frames' labels.

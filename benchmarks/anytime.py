@@ -2,8 +2,8 @@
 
     python benchmarks/anytime.py --clip camera --size 192x128 --frames 24 --budgets 10s,20s,40s
 
-Frames go in and out as PNG files, so that no codec is in the figures. PSNR is that of the frames with more than a pixel of
-blur. Needs scikit-image for its photographs.
+Frames go in and out as PNG files, so that no codec is in the figures. PSNR is that of the frames with more than a pixel
+of blur. Needs scikit-image for its photographs.
 """
 
 from __future__ import annotations

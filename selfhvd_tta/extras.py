@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from selfhvd_tta.cancelling import CancelToken
 from selfhvd_tta.comparison import check_comparison, write_comparison
 from selfhvd_tta.errors import Interrupted
-from selfhvd_tta.events import Listener, Written, ignore
+from selfhvd_tta.events import Event, Listener, Written, ignore
 from selfhvd_tta.report import Recorder, check_report, write_report
 from selfhvd_tta.settings import Layout, Settings
 from selfhvd_tta.video.opening import open_reader
@@ -62,11 +62,17 @@ def deblur_with(
         check_report(extras.report, settings.output.overwrite)
     if extras.compare is not None:
         check_comparison(open_reader(video, settings.part), output, extras.compare, settings.output)
+
+    def tell(event: Event) -> None:
+        if cancel is not None and cancel.cancelled:
+            raise KeyboardInterrupt
+        listen(event)
+
     recorder = Recorder(listen)
     result = deblur(video, output, settings, recorder, cancel)
     try:
         if extras.compare is not None:
-            path = write_comparison(video, output, extras.compare, settings.output, listen, part=settings.part)
+            path = write_comparison(video, output, extras.compare, settings.output, tell, part=settings.part)
             listen(Written("comparison", str(path)))
         if extras.report is not None:
             path = write_report(extras.report, video, result, settings, recorder.log, settings.output.overwrite)

@@ -27,6 +27,7 @@ from selfhvd_tta.batch.plan import BatchPlan
 from selfhvd_tta.batch.process import WORKER, Processes, Request, Tell
 from selfhvd_tta.errors import DeviceError, ExitCode, UsageError
 from selfhvd_tta.events import Event, Note, Progress
+from selfhvd_tta.job import job_folder
 
 RETRIES = 3
 POLL_S = 0.3
@@ -253,7 +254,7 @@ def _video(name: str, key: str, request: dict[str, Any], hub: Any, depot: Any, w
             client.fetch(f"in/{Path(request['video']).name}", Path(request["video"]))
             output = Path(request["output"])
             output.parent.mkdir()
-            mirror = Mirror(client, output.parent / f".{output.name}.job")
+            mirror = Mirror(client, job_folder(output))
             if attempt > 1:
                 mirror.restore()
             stack.enter_context(mirror)

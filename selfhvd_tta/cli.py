@@ -15,7 +15,7 @@ from selfhvd_tta.cli_batch import ConfigFile, add_commands, settings_of
 from selfhvd_tta.cli_lab import lab
 from selfhvd_tta.cli_weights import weights_app
 from selfhvd_tta.console import Display, Style, show_error, show_lines, show_table
-from selfhvd_tta.errors import ExitCode, Interrupted, SelfHVDError
+from selfhvd_tta.errors import ExitCode, Interrupted, SelfHVDError, UsageError
 from selfhvd_tta.interruption import Interruption
 from selfhvd_tta.settings import (
     AdaptationSettings,
@@ -232,6 +232,15 @@ def deblur(
             rich_help_panel=OUTPUT,
         ),
     ] = None,
+    preview: Annotated[
+        bool,
+        typer.Option(
+            "--preview",
+            help="Only three seconds around the blurriest passage, in a minute at most: writes them before and after "
+            "(sharp-preview.mp4), and says how long the whole would take.",
+            rich_help_panel=RUN,
+        ),
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=RUN)] = R.device,
     precision: Annotated[
         Precision, typer.Option(help="auto: bf16 on GPUs that are good at it.", rich_help_panel=RUN)
@@ -281,6 +290,13 @@ def deblur(
     settings = settings_of(ctx, config)
     style: Style = "json" if json_lines else "quiet" if quiet else "auto"
     with Interruption() as interruption, Display(style) as display:
+        if preview:
+            from selfhvd_tta.preview import preview as show
+
+            if report is not None:
+                raise UsageError("--report: a preview has no report", "Leave one of them out.")
+            show(video, output, settings, compare or "side", display, interruption.token)
+            return
         from selfhvd_tta.extras import Extras, deblur_with
 
         deblur_with(video, output, settings, Extras(report, compare), display, interruption.token)

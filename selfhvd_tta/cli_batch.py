@@ -66,10 +66,10 @@ def add_commands(app: typer.Typer, deblur: Callable[..., None]) -> None:
         app: the program.
         deblur: its main command, whose flags ``batch`` and ``config show`` take too.
     """
-    app.command("batch")(with_flags_of(deblur, "video", "save_adapted")(_batch))
+    app.command("batch")(with_flags_of(deblur, "video", "save_adapted", "preview")(_batch))
     config = typer.Typer(help="Settings as a TOML file.", no_args_is_help=True)
     config.command("show")(
-        with_flags_of(deblur, "video", "output", "report", "compare", "json_lines", "quiet")(_config_show)
+        with_flags_of(deblur, "video", "output", "report", "compare", "preview", "json_lines", "quiet")(_config_show)
     )
     app.add_typer(config, name="config")
     app.command("doctor")(_doctor)

@@ -1,0 +1,167 @@
+"""A quick look at what a run would bring: three seconds around the blurriest passage, before and after."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from selfhvd_tta import models, planning, resources
+from selfhvd_tta.cancelling import CancelToken
+from selfhvd_tta.comparison import write_comparison
+from selfhvd_tta.errors import PreconditionError, UsageError
+from selfhvd_tta.events import Event, Finished, Listener, Note, Plan, Progress, Written, duration, ignore
+from selfhvd_tta.inspection import Inspection, scan
+from selfhvd_tta.method.restoration import Compute
+from selfhvd_tta.method.working_set import choose_frames
+from selfhvd_tta.settings import Layout, OutputSettings, Settings
+from selfhvd_tta.video.opening import Reader, open_reader
+from selfhvd_tta.video.target import CONTAINERS
+from selfhvd_tta.video.writer import VideoWriter, check_output
+
+SECONDS = 3.0
+BUDGET_S = 60.0
+# How far a measured duration may correct the estimate of the whole: the preview is short, and start-up weighs in it.
+CORRECTION = (0.5, 4.0)
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a preview shows.
+
+    Attributes:
+        path: of the comparison video.
+        frames: of the input that it shows.
+        seconds: from and to, in the input.
+        whole: estimated seconds of a run over the whole input with the settings as given.
+    """
+
+    path: Path
+    frames: range
+    seconds: tuple[float, float]
+    whole: float
+
+
+def preview_path(output: str | Path) -> Path:
+    """``sharp.mp4`` has its preview in ``sharp-preview.mp4``; a folder of images too."""
+    path = Path(output)
+    suffix = path.suffix if path.suffix.lower() in CONTAINERS else ".mp4"
+    return path.with_name(f"{path.stem}-preview{suffix}")
+
+
+def preview(
+    video: str | Path,
+    output: str | Path,
+    settings: Settings | None = None,
+    layout: Layout = "side",
+    listen: Listener = ignore,
+    cancel: CancelToken | None = None,
+) -> Preview:
+    """Adapt to the blurriest passage alone, in a minute at most, and write it beside its input.
+
+    A run over the whole video does more steps and knows more sharp frames: it is at least as good, as a rule. The
+    preview has no sound.
+
+    Args:
+        video: input video; it is only read.
+        output: where the result of a whole run would go; nothing is written there.
+        settings: of that run; the preview takes no longer than a minute or ``runtime.budget`` for itself.
+        layout: of the comparison.
+        listen: gets progress, notes and plans as they come.
+        cancel: to end it from another thread.
+
+    Returns:
+        What it shows, and how long the whole would take.
+
+    Raises:
+        PreconditionError: the frames of the video do not differ in sharpness, so there is nothing to show.
+        SelfHVDError: as :func:`selfhvd_tta.deblur`.
+    """
+    from selfhvd_tta.pipeline import deblur
+
+    settings = settings or Settings()
+    if settings.save_adapted is not None:
+        raise UsageError("--save-adapted: a preview adapts to a few seconds only", "Leave it or --preview out.")
+
+    def tell(event: Event) -> None:
+        if cancel is not None and isinstance(event, Progress):
+            cancel.check()
+        if not isinstance(event, Finished):  # of the passage, which nobody asked for
+            listen(event)
+
+    reader = open_reader(video)
+    path = preview_path(output)
+    check_output(path, reader.info, settings.output)
+    seen = scan(reader, settings.clues, tell)
+    if not seen.helpful and not settings.force:
+        raise PreconditionError(f"{video}: no preview, because {seen.verdict}", "Use --force to try all the same.")
+    passage = blurriest(seen)
+    times = [(pts - seen.pts[0]) * float(reader.info.time_base) for pts in seen.pts]
+    first, last = times[passage.start], times[passage.stop - 1]
+    tell(Note(f"preview of {first:.1f} to {last:.1f} s, frames {passage.start} to {passage.stop - 1}"))
+    budget = min(BUDGET_S, settings.runtime.budget or BUDGET_S)
+    lossless = replace(settings.output, codec="ffv1", crf=None, overwrite=False)
+    quick = replace(
+        settings, output=lossless, runtime=replace(settings.runtime, budget=budget), force=True, strict=False
+    )
+    planned: list[float] = []
+
+    def remember(event: Event) -> None:
+        if isinstance(event, Plan) and event.minutes is not None:
+            planned.append(60 * event.minutes)
+        tell(event)
+
+    with tempfile.TemporaryDirectory(prefix="selfhvd-tta-preview-") as place:
+        before, after = Path(place) / "before.mkv", Path(place) / "after.mkv"
+        cut_out(reader, passage, before)
+        result = deblur(before, after, quick, remember, cancel)
+        write_comparison(before, after, layout, settings.output, tell, path)
+    whole = _whole(seen, settings)
+    if planned and planned[-1] > 0:
+        whole *= min(CORRECTION[1], max(CORRECTION[0], result.seconds / planned[-1]))
+    if settings.runtime.budget is not None:
+        whole = min(whole, settings.runtime.budget)
+    listen(Written("preview", str(path)))
+    listen(Note(f"the whole video would take about {duration(whole)} with these settings"))
+    return Preview(path, passage, (first, last), whole)
+
+
+def blurriest(seen: Inspection, seconds: float = SECONDS) -> range:
+    """The stretch of a shot, so long at most, with the most soft frames; of equal ones the least sharp."""
+    times = np.asarray(seen.pts, dtype=np.float64) * float(seen.info.time_base)
+    soft = np.concatenate([[0], np.cumsum(seen.clues.soft)])
+    sharpness = np.concatenate([[0.0], np.cumsum(np.log(np.maximum(seen.clues.sharpness, 1e-3)))])
+    best, chosen = (-1.0, 0.0), range(1)
+    for shot in seen.clues.shots:
+        stop = shot.start
+        for start in shot:
+            while stop < shot.stop and times[stop] - times[start] <= seconds:
+                stop += 1
+            score = (float(soft[stop] - soft[start]), -float(sharpness[stop] - sharpness[start]) / (stop - start))
+            if score > best:
+                best, chosen = score, range(start, stop)
+            if stop == shot.stop:
+                break  # later starts are parts of this stretch
+    return chosen
+
+
+def cut_out(reader: Reader, frames: range, out: Path) -> None:
+    """Write some frames, exact to the rounding of RGB, into a Matroska file of their own, without sound."""
+    # A folder as the source keeps the writer from taking the other streams along.
+    info = replace(reader.info, path=out.parent, others=(), has_audio=False, frames=len(frames))
+    with VideoWriter(out, info, OutputSettings(codec="ffv1")) as writer:
+        for frame in reader.read(frames):
+            writer.write(frame.rgb, frame.pts)
+
+
+def _whole(seen: Inspection, settings: Settings) -> float:
+    """Estimated seconds of a run over the whole video."""
+    device = models.choose_device(settings.runtime.device, ignore)
+    flow = models.load_flow(settings, device, ignore)
+    loaded = models.load_backbone(settings, device, ignore) if settings.method == "adapt" else None
+    compute = models.choose_compute(settings, device, loaded.backbone) if loaded else Compute(device)
+    limit = resources.working_set_limit(seen.info.height, seen.info.width, settings.adaptation.working_set)
+    working = len(choose_frames(seen.clues, limit, settings.clues.segment))
+    return 60 * (planning.plan(seen, settings, flow, loaded, compute, working).minutes or 0.0)

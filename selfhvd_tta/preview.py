@@ -16,10 +16,10 @@ from selfhvd_tta.events import Event, Finished, Listener, Note, Plan, Progress, 
 from selfhvd_tta.inspection import Inspection, scan
 from selfhvd_tta.method.restoration import Compute
 from selfhvd_tta.method.working_set import choose_frames
-from selfhvd_tta.settings import Layout, OutputSettings, Settings
-from selfhvd_tta.video.opening import Reader, open_reader
+from selfhvd_tta.settings import Layout, Settings
+from selfhvd_tta.video.opening import open_reader
 from selfhvd_tta.video.target import CONTAINERS
-from selfhvd_tta.video.writer import VideoWriter, check_output
+from selfhvd_tta.video.writer import check_output
 
 SECONDS = 3.0
 BUDGET_S = 60.0
@@ -62,7 +62,7 @@ def preview(
     """Adapt to the blurriest passage alone, in a minute at most, and write it beside its input.
 
     A run over the whole video does more steps and knows more sharp frames: it is at least as good, as a rule. The
-    preview has no sound.
+    preview keeps the sound.
 
     Args:
         video: input video; it is only read.
@@ -91,21 +91,22 @@ def preview(
         if not isinstance(event, Finished):  # of the passage, which nobody asked for
             listen(event)
 
-    reader = open_reader(video)
+    reader = open_reader(video, settings.part)
     path = preview_path(output)
     check_output(path, reader.info, settings.output)
     seen = scan(reader, settings.clues, tell)
     if not seen.helpful and not settings.force:
         raise PreconditionError(f"{video}: no preview, because {seen.verdict}", "Use --force to try all the same.")
     passage = blurriest(seen)
-    times = [(pts - seen.pts[0]) * float(reader.info.time_base) for pts in seen.pts]
+    origin = seen.pts[0] if seen.info.span is None else seen.info.span.origin
+    times = [(pts - origin) * float(reader.info.time_base) for pts in seen.pts]
     first, last = times[passage.start], times[passage.stop - 1]
     tell(Note(f"preview of {first:.1f} to {last:.1f} s, frames {passage.start} to {passage.stop - 1}"))
     budget = min(BUDGET_S, settings.runtime.budget or BUDGET_S)
     lossless = replace(settings.output, codec="ffv1", crf=None, overwrite=False)
-    quick = replace(
-        settings, output=lossless, runtime=replace(settings.runtime, budget=budget), force=True, strict=False
-    )
+    runtime = replace(settings.runtime, budget=budget)
+    part = time_range(seen, passage)
+    quick = replace(settings, output=lossless, runtime=runtime, range=part, force=True, strict=False)
     planned: list[float] = []
 
     def remember(event: Event) -> None:
@@ -114,10 +115,9 @@ def preview(
         tell(event)
 
     with tempfile.TemporaryDirectory(prefix="selfhvd-tta-preview-") as place:
-        before, after = Path(place) / "before.mkv", Path(place) / "after.mkv"
-        cut_out(reader, passage, before)
-        result = deblur(before, after, quick, remember, cancel)
-        write_comparison(before, after, layout, settings.output, tell, path)
+        after = Path(place) / "after.mkv"
+        result = deblur(video, after, quick, remember, cancel)
+        write_comparison(video, after, layout, settings.output, tell, path, quick.part)
     whole = _whole(seen, settings)
     if planned and planned[-1] > 0:
         whole *= min(CORRECTION[1], max(CORRECTION[0], result.seconds / planned[-1]))
@@ -147,13 +147,15 @@ def blurriest(seen: Inspection, seconds: float = SECONDS) -> range:
     return chosen
 
 
-def cut_out(reader: Reader, frames: range, out: Path) -> None:
-    """Write some frames, exact to the rounding of RGB, into a Matroska file of their own, without sound."""
-    # A folder as the source keeps the writer from taking the other streams along.
-    info = replace(reader.info, path=out.parent, others=(), has_audio=False, frames=len(frames))
-    with VideoWriter(out, info, OutputSettings(codec="ffv1")) as writer:
-        for frame in reader.read(frames):
-            writer.write(frame.rgb, frame.pts)
+def time_range(seen: Inspection, frames: range) -> str:
+    """The part of the video that holds these frames and no others, as ``--range`` wants it."""
+    origin = seen.pts[0] if seen.info.span is None else seen.info.span.origin
+    times = [float((pts - origin) * seen.info.time_base) for pts in seen.pts]
+    step = (times[-1] - times[0]) / max(1, len(times) - 1) or 1.0
+    # Half-way between two frames, rounding does no harm.
+    times = [times[0] - step, *times, times[-1] + step]
+    start, stop = (0.5 * (times[i] + times[i + 1]) for i in (frames.start, frames.stop))
+    return f"{max(0.0, start):.6f}-{stop:.6f}"
 
 
 def _whole(seen: Inspection, settings: Settings) -> float:

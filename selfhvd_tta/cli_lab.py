@@ -133,6 +133,7 @@ def bench(
     iters: Annotated[int, typer.Option(help="Steps per video; with --joint, altogether.")] = A.iters,
     crop: Annotated[int, typer.Option(help="Side of the training crops in pixels.")] = A.crop,
     clip_length: Annotated[int, typer.Option(help="Frames of a training clip.")] = A.clip_length,
+    learning_rate: Annotated[float, typer.Option(help="As for deblur.")] = A.learning_rate,
     flow: Annotated[str, typer.Option(help="As for deblur.")] = "auto",
     detail: Annotated[bool, typer.Option(help="As for deblur.")] = True,
     joint: Annotated[bool, typer.Option("--joint", help="Adapt one model to all videos, as DADeblur does.")] = False,
@@ -185,7 +186,14 @@ def bench(
             detail=detail,
             force=force,
             alignment=AlignmentSettings(flow=flow, teachers=teachers),
-            adaptation=AdaptationSettings(iters=iters, crop=crop, clip_length=clip_length, label_refresh=label_refresh),
+            adaptation=AdaptationSettings(
+                iters=iters,
+                crop=crop,
+                clip_length=clip_length,
+                label_refresh=label_refresh,
+                learning_rate=learning_rate,
+                final_learning_rate=min(A.final_learning_rate, learning_rate),
+            ),
             runtime=RuntimeSettings(device=device, seed=seed, offline=offline),
         )
         plan = BenchSettings(

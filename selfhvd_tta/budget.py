@@ -149,7 +149,7 @@ def _adaptation(settings: Settings, left: float, speeds: Speeds, load: Load, tea
     refreshes = max(1, min(MOST_REFRESHES, int(REFRESH_SHARE * room / max(refresh, 1e-9))))
     best: tuple[int, int, int] | None = None
     for side, length in CLIPS:
-        crop, frames = min(plan.crop, side), min(plan.clip_length, length)
+        crop, frames = min(plan.crop or side, side), min(plan.clip_length or length, length)
         pixels = min(crop, load.height) * min(crop, load.width) * frames * plan.batch
         steps = int((room - refreshes * refresh) / (speeds.step * pixels))
         if steps >= FEWEST_STEPS and (best is None or best[0] < WANTED_STEPS):
@@ -237,7 +237,8 @@ def measure_speeds(
 def _step(loaded: LoadedBackbone, compute: Compute, frames: Tensor, plan: AdaptationSettings) -> float:
     """Seconds of a training step per pixel of its frames: forward and backward on a small crop; no weight changes."""
     side, length = CLIPS[-2]
-    clip = frames[:length, :, : min(side, plan.crop), : min(side, plan.crop)][None]
+    side = min(side, plan.crop or side)
+    clip = frames[:length, :, :side, :side][None]
     network = loaded.network
 
     def step() -> None:

@@ -131,8 +131,12 @@ def bench(
     method: Annotated[Method, typer.Option(help="As for deblur.")] = "adapt",
     backbone: Annotated[str, typer.Option(help="As for deblur. With --speed: several by commas, or all.")] = "auto",
     iters: Annotated[int, typer.Option(help="Steps per video; with --joint, altogether.")] = A.iters,
-    crop: Annotated[int, typer.Option(help="Side of the training crops in pixels.")] = A.crop,
-    clip_length: Annotated[int, typer.Option(help="Frames of a training clip.")] = A.clip_length,
+    crop: Annotated[
+        int | None, typer.Option(help="Side of the training crops in pixels. Default: 256, on a CPU 128.")
+    ] = A.crop,
+    clip_length: Annotated[
+        int | None, typer.Option(help="Frames of a training clip. Default: 10, on a CPU 6.")
+    ] = A.clip_length,
     learning_rate: Annotated[float, typer.Option(help="As for deblur.")] = A.learning_rate,
     flow: Annotated[str, typer.Option(help="As for deblur.")] = "auto",
     detail: Annotated[bool, typer.Option(help="As for deblur.")] = True,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -110,6 +110,7 @@ def _restore(
     reader: Reader, output: Path, seen: Inspection, settings: Settings, started: float, job: Job, tell: Listener
 ) -> tuple[str, Record | None]:
     device = models.choose_device(settings.runtime.device, tell)
+    settings = replace(settings, adaptation=settings.adaptation.on(device.type))
     flow = models.load_flow(settings, device, tell)
     networks: dict[str, object] = {"the optical flow": flow.name, "weights of the flow": flow.estimator}
     loaded = models.load_backbone(settings, device, tell) if settings.method == "adapt" else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -53,19 +53,21 @@ def plan(
     if loaded is None:
         rows.append(("method", "sharp-detail transfer, no network"))
     else:
-        adaptation = settings.adaptation
+        adaptation = settings.adaptation.on(compute.device.type)
         precision = str(compute.autocast).removeprefix("torch.") if compute.autocast else "float32"
         rows.append(("backbone", f"{loaded.name}, weights {loaded.weights}"))
         rows.append(("device", f"{_device_name(compute.device)}, {precision}"))
         per_pixel = _time_network(loaded, compute)
         if adaptation.iters:
             about = "" if settings.runtime.budget is None else "about "
-            steps = f"{about}{adaptation.iters} steps on {working} frames, {adaptation.crop} px crops"
+            steps = f"{about}{adaptation.iters} steps on {working} frames, {adaptation.side} px crops"
             rows.append(("method", f"adaptation, {steps}"))
         else:
             rows.append(("method", "the backbone as it is (--iters 0)"))
     size = (info.height, info.width)
-    seconds = work_seconds(settings, size, count, blurry, working, Rates(per_pixel, pair, loaded is not None))
+    seconds = work_seconds(
+        settings, size, count, blurry, working, Rates(per_pixel, pair, loaded is not None, compute.device.type)
+    )
     if loaded is not None and compute.device.type == "cpu" and seconds > 600:
         quick = work_seconds(settings, size, count, blurry, working, Rates(0.0, pair, False))
         rows.append(("quicker", f"--method transfer takes about {duration(quick)} on this machine"))
@@ -80,11 +82,13 @@ class Rates:
         per_pixel: seconds of a forward pass per frame and pixel.
         pair: seconds to align one pair of frames.
         network: whether there is a network at all (not with transfer).
+        device: kind of device.
     """
 
     per_pixel: float
     pair: float
     network: bool
+    device: str = "cpu"
 
 
 def work_seconds(
@@ -100,14 +104,14 @@ def work_seconds(
         working: frames that adaptation draws from.
         rates: of this machine at this size.
     """
-    adaptation, align = settings.adaptation, settings.alignment
+    adaptation, align = settings.adaptation.on(rates.device), settings.alignment
     blending = most_alignments(count, blurry, align.teachers) * rates.pair * align.rounds
     if not rates.network:
         return blending
     height, width = size
     frame = rates.per_pixel * height * width
-    crop = min(adaptation.crop, height) * min(adaptation.crop, width)
-    step = rates.per_pixel * crop * adaptation.clip_length * adaptation.batch * STEP_OVER_FORWARD
+    crop = min(adaptation.side, height) * min(adaptation.side, width)
+    step = rates.per_pixel * crop * adaptation.length * adaptation.batch * STEP_OVER_FORWARD
     seconds = adaptation.iters * step + count * frame
     if adaptation.iters:
         refreshes = math.ceil(adaptation.iters / adaptation.label_refresh) if adaptation.label_refresh else REFRESHES
@@ -184,8 +188,8 @@ class Forecaster:
     BLURRY = 0.6  # share of the frames that are no clues: what is taken for videos that were not looked through
 
     def __init__(self, settings: Settings, listen: Listener = ignore) -> None:
-        self.settings = settings
         device = models.choose_device(settings.runtime.device, listen)
+        self.settings = replace(settings, adaptation=settings.adaptation.on(device.type))
         flow = models.load_flow(settings, device, listen)
         height, width = self.SIZE
         self.pair = _time_flow(height, width, flow, device) / (height * width)

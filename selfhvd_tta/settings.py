@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Literal, get_args
 
@@ -174,8 +174,8 @@ class AdaptationSettings:
     Attributes:
         iters: optimiser steps of both stages together; 0 leaves the backbone as it is.
         stage1: share of the steps spent in stage 1 (paper: the two stages are equally long).
-        crop: side of the square training crops in pixels; the frame's if that is smaller.
-        clip_length: consecutive frames per training clip.
+        crop: side of the square training crops in pixels, the frame's if that is smaller; None: 256, on a CPU 128.
+        clip_length: consecutive frames per training clip; None: 10, on a CPU 6.
         batch: clips per step.
         learning_rate: Adam's rate at the first step.
         final_learning_rate: rate that the cosine ends at.
@@ -198,8 +198,8 @@ class AdaptationSettings:
 
     iters: int = 2000
     stage1: float = 0.5
-    crop: int = 256
-    clip_length: int = 10
+    crop: int | None = None
+    clip_length: int | None = None
     batch: int = 1
     learning_rate: float = 1e-4
     final_learning_rate: float = 1e-7
@@ -222,8 +222,8 @@ class AdaptationSettings:
     def __post_init__(self) -> None:
         _check(self.iters >= 0, "--iters", "0 or more", self.iters)
         _check(0 <= self.stage1 <= 1, "adaptation.stage1", "within 0..1", self.stage1)
-        _check(self.crop >= 16, "--crop", "at least 16 pixels", self.crop)
-        _check(self.clip_length >= 1, "--clip-length", "at least 1 frame", self.clip_length)
+        _check(self.crop is None or self.crop >= 16, "--crop", "at least 16 pixels", self.crop)
+        _check(self.clip_length is None or self.clip_length >= 1, "--clip-length", "at least 1 frame", self.clip_length)
         _check(self.batch >= 1, "--batch", "at least 1", self.batch)
         _check(self.learning_rate > 0, "--learning-rate", "positive", self.learning_rate)
         _check(
@@ -257,6 +257,23 @@ class AdaptationSettings:
             "used with --label-refresh 1 (the literal paper)",
             f"--label-refresh {self.label_refresh}",
         )
+
+    def on(self, device: str) -> AdaptationSettings:
+        """With what was left to the kind of device (``cpu``, ``cuda``, ``mps``) chosen."""
+        crop, length = (128, 6) if device == "cpu" else (256, 10)
+        return replace(self, crop=self.crop or crop, clip_length=self.clip_length or length)
+
+    @property
+    def side(self) -> int:
+        """The crop's, once :meth:`on` has chosen."""
+        assert self.crop is not None, "on() chooses it"
+        return self.crop
+
+    @property
+    def length(self) -> int:
+        """The clip's, once :meth:`on` has chosen."""
+        assert self.clip_length is not None, "on() chooses it"
+        return self.clip_length
 
 
 @dataclass(frozen=True)

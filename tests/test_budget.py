@@ -105,20 +105,21 @@ QUICK = Settings(
 )
 
 
-def test_a_job_keeps_its_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With speeds given, as those of a busy machine could leave no time to adapt in."""
-    monkeypatch.setattr("selfhvd_tta.budget.measure_speeds", lambda *a: Speeds(1e-3, 1e-3, 1e-3, 1e-7))
+def test_the_clock_ends_the_adaptation_of_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever number of steps was planned; the choice itself is given, for a busy machine would choose otherwise."""
+    planned = replace(QUICK, adaptation=replace(QUICK.adaptation, iters=100_000, label_refresh=1000))
+
+    def fit(*given: object) -> tuple[Settings, float]:
+        return planned, time.monotonic() + 4
+
+    monkeypatch.setattr("selfhvd_tta.budget.fit", fit)
     told: list[object] = []
-    wanted = replace(QUICK, runtime=replace(QUICK.runtime, budget=6.0))
-    begun = time.monotonic()
+    wanted = replace(QUICK, runtime=replace(QUICK.runtime, budget=5.0))
     result = selfhvd_tta.deblur(shaky_file(tmp_path / "in.mp4"), tmp_path / "out.mp4", wanted, told.append)
-    took = time.monotonic() - begun
     assert result.action == "adapted"
     assert result.record is not None
-    assert len(result.record.steps) >= 3
-    assert 4.0 < took < 20.0, "a busy machine may be late by what comes after the adaptation"
-    assert any("budget of 6 s" in note and "steps" in note for note in result.notes)
-    assert {e.unit for e in told if isinstance(e, Progress) and e.phase == "stage 2"} == {"seconds"}
+    assert 1 <= len(result.record.steps) < 10_000
+    assert {e.unit for e in told if isinstance(e, Progress) and e.phase.startswith("stage")} == {"seconds"}
 
 
 def test_an_impossible_budget_is_told_and_the_job_still_done(tmp_path: Path) -> None:

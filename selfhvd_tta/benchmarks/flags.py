@@ -25,7 +25,8 @@ def speed_settings(flags: Mapping[str, Any], iters: int | None) -> SpeedSettings
     Raises:
         UsageError: a flag makes no sense.
     """
-    gpu = choose_device(flags["device"], lambda event: None).type != "cpu"
+    device = choose_device(flags["device"], lambda event: None).type
+    gpu = device != "cpu"
     width, height = parse_size(flags["size"] or ("1280x720" if gpu else "384x256"))
     if flags["backbone"] == "all":
         names = tuple(discover())
@@ -42,7 +43,7 @@ def speed_settings(flags: Mapping[str, Any], iters: int | None) -> SpeedSettings
             crop=flags["crop"],
             clip_length=flags["clip_length"],
             label_refresh=flags["label_refresh"],
-        ),
+        ).on(device),
         runtime=RuntimeSettings(
             device=flags["device"], precision=flags["precision"], seed=flags["seed"], offline=flags["offline"]
         ),

@@ -34,8 +34,8 @@ def as_markdown(report: SpeedReport) -> str:
     s, run = report.settings, report.settings.run
     lines = [f"{label}: {value}" for label, value in report.machine.items()]
     lines += [
-        f"clip: {s.width}x{s.height}, {s.frames} frames; steps: crop {run.adaptation.crop}, "
-        f"{run.adaptation.clip_length} frames, batch {run.adaptation.batch}",
+        f"clip: {s.width}x{s.height}, {s.frames} frames; steps: crop {run.adaptation.side}, "
+        f"{run.adaptation.length} frames, batch {run.adaptation.batch}",
         "networks in: " + ", ".join(f"{name} {dtype}" for name, dtype in report.dtype.items()),
         "",
         METHOD.format(repeats=s.repeats),

@@ -255,9 +255,9 @@ class _Bench:
     def _network(self, loaded: LoadedBackbone, compute: Compute, flow: LoadedFlow, working: WorkingSet) -> list[_Case]:
         s, dtype = self.settings, self.dtype[loaded.name]
         count, _, height, width = working.frames.shape
-        side = min(s.run.adaptation.crop, height) * min(s.run.adaptation.crop, width)
+        side = min(s.run.adaptation.side, height) * min(s.run.adaptation.side, width)
         parameters = sum(p.numel() for p in loaded.network.parameters())
-        clip_pixels = side * s.run.adaptation.clip_length * s.run.adaptation.batch
+        clip_pixels = side * s.run.adaptation.length * s.run.adaptation.batch
         window = s.run.runtime.window or resources.window_for(height, width, self.device, loaded.backbone.reach)
         restorer = Restorer(loaded.network, loaded.backbone, compute, window)
         clip = working.frames.to(self.device).float() / 255

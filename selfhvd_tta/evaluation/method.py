@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -78,9 +78,9 @@ class Subject:
     """
 
     def __init__(self, settings: Settings, listen: Listener) -> None:
-        self.settings = settings
         self.listen = listen
         self.device = models.choose_device(settings.runtime.device, listen)
+        self.settings = settings = replace(settings, adaptation=settings.adaptation.on(self.device.type))
         self.flow = models.load_flow(settings, self.device, listen)
         self.loaded: models.LoadedBackbone | None = None
         self.compute = Compute(self.device)

@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -92,7 +92,7 @@ class Adaptation:
         self.estimator = estimator
         self.features = features
         self.compute = compute
-        self.settings = settings
+        self.settings = settings = replace(settings, adaptation=settings.adaptation.on(compute.device.type))
         self.listen = listen
         self.window = window
         self.rng = np.random.default_rng(settings.runtime.seed)

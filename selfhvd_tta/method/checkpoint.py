@@ -120,6 +120,11 @@ def resume(adaptation: Adaptation, checkpoint: Checkpoint) -> None:
             state.setdefault(int(number), {})[what] = tensor
     groups = adaptation.optimiser.state_dict()["param_groups"]
     adaptation.optimiser.load_state_dict({"state": state, "param_groups": groups})
+    for parameter, moments in adaptation.optimiser.state.items():
+        for what, tensor in moments.items():
+            if tensor.shape == parameter.shape:
+                # The fused optimiser walks through memory: it wants the parameter's order there, not the file's.
+                moments[what] = torch.empty_like(parameter).copy_(tensor)
     torch.set_rng_state(checkpoint.tensors["random"])
     if "random_cuda" in checkpoint.tensors and adaptation.compute.device.type == "cuda":
         torch.cuda.set_rng_state(checkpoint.tensors["random_cuda"], adaptation.compute.device)

@@ -39,8 +39,8 @@ class Pace:
             self.until -= elapsed
 
     def over(self, step: int) -> bool:
-        """Whether step number ``step`` is one too many."""
-        return step >= self.steps if self.until is None else self.clock() >= self.until
+        """Whether step number ``step`` is one too many; with a time given, the first one never is."""
+        return step >= self.steps if self.until is None else step > 0 and self.clock() >= self.until
 
     def second_stage(self, step: int) -> bool:
         """Whether that step belongs to stage 2."""

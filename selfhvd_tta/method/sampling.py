@@ -53,9 +53,9 @@ def draw_clips(
         ``settings.batch`` draws; clips are shorter than asked for where the video is.
     """
     height, width = working.frames.shape[-2:]
-    side = (min(settings.crop, height), min(settings.crop, width))
+    side = (min(settings.side, height), min(settings.side, width))
     longest = max(len(run) for run in working.runs)
-    length = min(settings.clip_length, longest)
+    length = min(settings.length, longest)
     starts = [start for run in working.runs for start in range(run.start, run.stop - length + 1)]
     # Clips in which every frame is sharp teach nothing.
     useful = [s for s in starts if not working.clues.sharp[s : s + length].all()] or starts

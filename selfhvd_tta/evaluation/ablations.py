@@ -11,6 +11,7 @@ from pathlib import Path
 from selfhvd_tta.errors import DiskError, Interrupted, SelfHVDError, UsageError
 from selfhvd_tta.evaluation.bench import NOT_OF_THE_METHOD, BenchResult, BenchSettings, find_pairs, run_bench
 from selfhvd_tta.events import Listener, Note, Progress, ignore
+from selfhvd_tta.models import choose_device
 from selfhvd_tta.settings import Settings
 
 TABLE, RUNS = "ablations.md", "runs"
@@ -219,7 +220,7 @@ def _key(settings: Settings) -> str:
 
 
 def _heading(base: Settings) -> str:
-    plan = base.adaptation
+    plan = base.adaptation.on(choose_device(base.runtime.device, ignore).type)
     return (
         f"# Ablations\n\nBackbone {base.backbone}, {plan.iters} steps of {plan.batch} x {plan.clip_length} frames of "
         f"{plan.crop} px, learning rate {plan.learning_rate:g}, seed {base.runtime.seed}; everything else at its "

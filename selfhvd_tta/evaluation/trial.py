@@ -162,7 +162,7 @@ def adapt_jointly(
     videos = [scan(p.blurry, settings.method.clues, listen) for p in pairs if p.blurry is not None]
     record = subject.adapt(videos)
     assert subject.loaded is not None
-    weights = {k: v.detach().cpu().clone() for k, v in subject.loaded.network.state_dict().items()}
+    weights = {k: v.detach().cpu().contiguous().clone() for k, v in subject.loaded.network.state_dict().items()}
     joint = Joint(weights, _summary(record), time.monotonic() - started)
     about = {"fingerprint": fingerprint, "adaptation": json.dumps(joint.adaptation), "seconds": str(joint.seconds)}
     temporary = path.with_name(f".{path.name}.part")

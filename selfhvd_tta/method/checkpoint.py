@@ -113,10 +113,15 @@ def resume(adaptation: Adaptation, checkpoint: Checkpoint) -> None:
     adaptation.rebuild()
     adaptation.pace.resume(float(facts["elapsed"]))
     adaptation.network.load_state_dict(checkpoint.weights())
+    parameters = [p for group in adaptation.optimiser.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in checkpoint.tensors.items():
         if name.startswith("optimiser."):
             _, number, what = name.split(".", 2)
+            like = parameters[int(number)].detach()
+            if tensor.shape == like.shape:
+                # The fused optimiser goes through memory, so that moments must lie in it as the weights do.
+                tensor = torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
             state.setdefault(int(number), {})[what] = tensor
     groups = adaptation.optimiser.state_dict()["param_groups"]
     adaptation.optimiser.load_state_dict({"state": state, "param_groups": groups})

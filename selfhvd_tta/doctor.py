@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import selfhvd_tta
 from selfhvd_tta.errors import WeightsError
+from selfhvd_tta.hostmemory import container_left, machine_left
 
 State = Literal["ok", "warn", "fail"]
 GIB = 1 << 30
@@ -199,11 +200,7 @@ def decoders() -> Check:
 
 def memory() -> Check:
     """What can be had now, and what a container allows."""
-    meminfo = Path("/proc/meminfo")
-    free = None
-    if meminfo.exists():
-        rows = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
-        free = int(rows["MemAvailable"].split()[0]) * 1024
+    free = machine_left()
     if free is None:
         return Check("memory", "ok", "cannot be told on this system")
     found = f"{free / GIB:.1f} GiB available"
@@ -216,15 +213,6 @@ def memory() -> Check:
     if free < LITTLE_MEMORY:
         return Check("memory", "warn", f"{found}: little for long 1080p or 4K videos", advice)
     return Check("memory", "ok", found)
-
-
-def container_left(root: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Bytes until a container's limit (cgroup version 2), or None without a limit."""
-    try:
-        limit, used = (root / "memory.max").read_text().strip(), (root / "memory.current").read_text()
-    except OSError:
-        return None
-    return None if limit == "max" else max(0, int(limit) - int(used))
 
 
 def disk(folder: Path) -> Check:

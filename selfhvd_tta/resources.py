@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import torch
+
+from selfhvd_tta import hostmemory
 
 # Bank per pixel: input 3, label 3, mask 1, teacher and historical outputs 6 + 6 bytes, and working copies.
 BANK_BYTES_PER_PIXEL = 24
 SHARE = 0.35
-
-
-def host_memory() -> int:
-    """Bytes of host memory that can be had without swapping."""
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+UNKNOWN = 4 << 30  # where a system does not tell
+CPU = torch.device("cpu")
 
 
 def free_memory(device: torch.device) -> int:
     """Bytes that can be had on the device (host memory for the CPU)."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    return host_memory()
+    return hostmemory.host_memory() or UNKNOWN
 
 
 def working_set_limit(height: int, width: int, most: int) -> int:
     """Frames that adaptation may hold: ``most``, or what a third of the host's memory takes; at least 20."""
-    return max(20, min(most, int(SHARE * host_memory() / (BANK_BYTES_PER_PIXEL * height * width))))
+    return max(20, min(most, int(SHARE * free_memory(CPU) / (BANK_BYTES_PER_PIXEL * height * width))))
 
 
 def bank_store(height: int, width: int, frames: int, device: torch.device) -> torch.device:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import av.error
@@ -92,7 +93,9 @@ class DamageLog:
         if info.duration_s is not None and info.span is None:
             length = float((end - pts[0]) * info.time_base)
             step = (end - pts[-1]) * info.time_base
-            slack = max(0.04, 2.5 * float(step)) if info.duration_is_video else 0.5 + 0.01 * info.duration_s
+            # With a variable rate the last frame may be shown as long as any other.
+            gap = max((b - a for a, b in pairwise(pts)), default=0) * info.time_base
+            slack = max(0.04, 2.5 * float(step), 1.5 * float(gap)) if info.duration_is_video else 0.5 + 0.01 * info.duration_s
             if length < info.duration_s - slack:
                 lines.append(f"the video ends at {clock(length)} although its file says {clock(info.duration_s)}")
         if self.concealed:

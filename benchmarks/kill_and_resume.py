@@ -31,7 +31,7 @@ def one(source: Path, folder: Path, options: list[str], seed: int, seconds: floa
         with (folder.parent / "log").open("w+") as log:
             child = subprocess.Popen(command(source, output, options), stderr=log, stdout=log)
             # The more attempts, the longer: progress is kept at checkpoints only, and must outrun the kills in the end.
-            limit = rng.uniform(0.1, 0.35 + 0.1 * kills) * seconds
+            limit = rng.uniform(0.12, 0.25 + 0.06 * kills) * seconds
             try:
                 code = child.wait(limit)
             except subprocess.TimeoutExpired:

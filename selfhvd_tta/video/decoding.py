@@ -95,7 +95,9 @@ class DamageLog:
             step = (end - pts[-1]) * info.time_base
             # With a variable rate the last frame may be shown as long as any other.
             gap = max((b - a for a, b in pairwise(pts)), default=0) * info.time_base
-            slack = max(0.04, 2.5 * float(step), 1.5 * float(gap)) if info.duration_is_video else 0.5 + 0.01 * info.duration_s
+            slack = 0.5 + 0.01 * info.duration_s
+            if info.duration_is_video:
+                slack = max(0.04, 2.5 * float(step), 1.5 * float(gap))
             if length < info.duration_s - slack:
                 lines.append(f"the video ends at {clock(length)} although its file says {clock(info.duration_s)}")
         if self.concealed:

@@ -17,6 +17,7 @@ from selfhvd_tta.job import Job
 from selfhvd_tta.method.adaptation import Adaptation, Record
 from selfhvd_tta.method.checkpoint import Checkpoint, capture, resume
 from selfhvd_tta.method.clues import Clues
+from selfhvd_tta.method.refit import LEARNERS
 from selfhvd_tta.method.restoration import Compute, is_out_of_memory
 from selfhvd_tta.method.working_set import WorkingSet, restrict
 from selfhvd_tta.settings import Settings
@@ -78,7 +79,7 @@ def adapt(
         store = resources.bank_store(reader.info.height, reader.info.width, len(numbers), device)
         working = WorkingSet(feeds.load_frames(reader, numbers).to(store), tuple(numbers), rows, runs)
         try:
-            adaptation = Adaptation(
+            adaptation = LEARNERS[settings.method](
                 loaded.network,
                 loaded.backbone,
                 working,

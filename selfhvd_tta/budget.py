@@ -104,25 +104,25 @@ def choose(settings: Settings, left: float, speeds: Speeds, load: Load) -> Choic
     budget = duration(settings.runtime.budget or left)
     most = settings.alignment.teachers
     counts = [n for n in (most, 7, 5, 3, 1) if n <= most]
-    if settings.method == "adapt" and settings.adaptation.iters:
+    if settings.learns and settings.adaptation.iters:
         for teachers in dict.fromkeys(counts):
             choice = _adaptation(settings, left, speeds, load, teachers)
             if choice is not None:
                 return choice
     for teachers in dict.fromkeys(counts):
         seconds = _ending(replace(settings, method="transfer"), speeds, load, teachers)
-        if settings.method == "adapt" and not settings.adaptation.iters:
+        if settings.learns and not settings.adaptation.iters:
             seconds = _ending(settings, speeds, load, 0)
         if seconds <= left or teachers == counts[-1]:
             break
     fits = seconds <= left
-    if settings.method == "adapt" and not settings.adaptation.iters:
+    if settings.learns and not settings.adaptation.iters:
         done, chosen = "the backbone as it is", settings
     else:
         align = replace(settings.alignment, teachers=teachers)
         chosen = replace(settings, method="transfer", alignment=align, save_adapted=None, adapted=None)
         done = f"sharp-detail transfer from {teachers} frame{'s' * (teachers > 1)} each"
-        if settings.method == "adapt":
+        if settings.learns:
             done += ", for adaptation would take longer"
     if fits:
         return Choice(chosen, seconds, f"budget of {budget}: {done}, about {duration(seconds)}", True)
@@ -133,7 +133,7 @@ def choose(settings: Settings, left: float, speeds: Speeds, load: Load) -> Choic
 
 def _ending(settings: Settings, speeds: Speeds, load: Load, teachers: int) -> float:
     """Seconds for restoring, blending in and writing."""
-    network = speeds.frame if settings.method == "adapt" else 0.0
+    network = speeds.frame if settings.learns else 0.0
     pairs = most_alignments(load.frames, load.blurry, teachers) * settings.alignment.rounds
     return CAUTION * (load.frames * (network + speeds.write) + pairs * speeds.pair) + CLOSING_SECONDS
 
@@ -141,7 +141,7 @@ def _ending(settings: Settings, speeds: Speeds, load: Load, teachers: int) -> fl
 def _adaptation(settings: Settings, left: float, speeds: Speeds, load: Load, teachers: int) -> Choice | None:
     """Steps of the largest clip that allows enough of them; None if hardly any fit."""
     plan = settings.adaptation
-    reserve = _ending(settings, speeds, load, teachers if settings.detail else 0)
+    reserve = _ending(settings, speeds, load, teachers if settings.blends else 0)
     share = load.working / max(1, load.frames)
     pairs = most_alignments(load.frames, load.blurry, teachers) * settings.alignment.rounds
     refresh = load.working * speeds.frame + share * pairs * speeds.pair
@@ -201,7 +201,7 @@ def fit(
     speeds = measure_speeds(reader, seen, settings, flow, loaded, compute)
     choice = choose(settings, deadline - time.monotonic(), speeds, load)
     tell(Note(choice.text, "info" if choice.fits else "warning"))
-    adapts = choice.settings.method == "adapt" and choice.settings.adaptation.iters > 0
+    adapts = choice.settings.learns and choice.settings.adaptation.iters > 0
     return choice.settings, deadline - choice.reserve if adapts else None
 
 

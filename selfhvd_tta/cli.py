@@ -76,7 +76,8 @@ def deblur(
     method: Annotated[
         Method,
         typer.Option(
-            help="adapt: fine-tune a network on this video. transfer: blend in aligned sharp frames, quick.",
+            help="adapt: fine-tune a network on this video. transfer: blend in aligned sharp frames, quick. refit: a "
+            "baseline to compare with, fine-tune on the sharp frames blurred again.",
             rich_help_panel=METHOD,
         ),
     ] = D.method,
@@ -121,8 +122,11 @@ def deblur(
         ),
     ] = False,
     detail: Annotated[
-        bool,
-        typer.Option(help="Blend aligned sharp frames into the network's output at the end.", rich_help_panel=METHOD),
+        bool | None,
+        typer.Option(
+            help="Blend aligned sharp frames into the network's output at the end. Default: yes, but not with refit.",
+            rich_help_panel=METHOD,
+        ),
     ] = D.detail,
     force: Annotated[
         bool, typer.Option("--force", help="Adapt even where no frame is sharper.", rich_help_panel=METHOD)

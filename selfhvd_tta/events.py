@@ -37,7 +37,7 @@ class Progress:
     """How far one phase has come.
 
     Attributes:
-        phase: ``scan``, ``download``, ``labels``, ``stage 1``, ``stage 2``, ``transfer``, ``restore``, ``write`` or
+        phase: ``scan``, ``download``, ``labels``, ``stage 1``, ``stage 2``, ``blur paths``, ``refit``, ``transfer``, ``restore``, ``write`` or
             ``compare``.
         done: units finished.
         total: units altogether; None if unknown.

@@ -35,7 +35,7 @@ class Result:
     Attributes:
         output: path of the finished video.
         frames: number of its frames, equal to the input's.
-        action: ``adapted``, ``restored`` (backbone alone), ``transferred`` or ``passed through``.
+        action: ``adapted``, ``refitted``, ``restored`` (backbone alone), ``transferred`` or ``passed through``.
         clues: sharp frames and shots.
         record: steps and checks of the adaptation, if there was one.
         seconds: duration of the run.
@@ -92,7 +92,7 @@ def deblur(
     check_output(output, reader.info, settings.output)
     with Job(Path(output), settings.runtime.restart) as job:
         seen = scan(reader, settings.clues, tell)
-        if seen.helpful or settings.force or (settings.method == "adapt" and settings.adaptation.iters == 0):
+        if seen.helpful or settings.force or (settings.learns and settings.adaptation.iters == 0):
             action, record = _restore(reader, Path(output), seen, settings, started, job, tell)
         else:
             if settings.strict:
@@ -113,7 +113,7 @@ def _restore(
     settings = replace(settings, adaptation=settings.adaptation.on(device.type))
     flow = models.load_flow(settings, device, tell)
     networks: dict[str, object] = {"the optical flow": flow.name, "weights of the flow": flow.estimator}
-    loaded = models.load_backbone(settings, device, tell) if settings.method == "adapt" else None
+    loaded = models.load_backbone(settings, device, tell) if settings.learns else None
     compute = models.choose_compute(settings, device, loaded.backbone) if loaded else Compute(device)
     features = models.load_features(settings, device, tell) if loaded else None
     if loaded is not None:
@@ -127,7 +127,7 @@ def _restore(
         deadline = started + settings.runtime.budget
         fit = partial(budget.fit, reader, seen, settings, flow, loaded, compute, len(numbers), deadline, tell)
         settings, until = fit_once(job, fit)
-        loaded = loaded if settings.method == "adapt" else None
+        loaded = loaded if settings.learns else None
     details: Details | None = Details.of(flow.estimator, settings)
     tell(planning.plan(seen, settings, flow, loaded, compute, len(numbers)))
     if loaded is None:
@@ -141,9 +141,10 @@ def _restore(
     adapted = record is not None or settings.adapted is not None
     tile, warn = settings.runtime.tile, lambda text: tell(Note(text, "warning"))
     restorer = Restorer(loaded.network, loaded.backbone, compute, window, warn, tile)
-    details = details if settings.detail and adapted else None
+    details = details if settings.blends and adapted else None
     _write(reader, output, seen, settings, device, restorer, details, job, tell)
-    return ("adapted" if adapted else "restored"), record
+    done = "refitted" if record is not None and settings.method == "refit" else "adapted"
+    return (done if adapted else "restored"), record
 
 
 def _write(

@@ -61,7 +61,8 @@ def plan(
         if adaptation.iters:
             about = "" if settings.runtime.budget is None else "about "
             steps = f"{about}{adaptation.iters} steps on {working} frames, {adaptation.side} px crops"
-            rows.append(("method", f"adaptation, {steps}"))
+            kind = "adaptation" if settings.method == "adapt" else "refit, sharp frames blurred again"
+            rows.append(("method", f"{kind}, {steps}"))
         else:
             rows.append(("method", "the backbone as it is (--iters 0)"))
     size = (info.height, info.width)
@@ -115,8 +116,9 @@ def work_seconds(
     seconds = adaptation.iters * step + count * frame
     if adaptation.iters:
         refreshes = math.ceil(adaptation.iters / adaptation.label_refresh) if adaptation.label_refresh else REFRESHES
-        seconds += refreshes * (working * frame + working / max(1, count) * blending)
-        if settings.detail:
+        if settings.method == "adapt":
+            seconds += refreshes * (working * frame + working / max(1, count) * blending)
+        if settings.blends:
             seconds += blending
     return seconds
 
@@ -193,7 +195,7 @@ class Forecaster:
         flow = models.load_flow(settings, device, listen)
         height, width = self.SIZE
         self.pair = _time_flow(height, width, flow, device) / (height * width)
-        self.per_pixel, self.network = 0.0, settings.method == "adapt"
+        self.per_pixel, self.network = 0.0, settings.learns
         if self.network:
             loaded = models.load_backbone(settings, device, listen)
             self.per_pixel = _time_network(loaded, models.choose_compute(settings, device, loaded.backbone))

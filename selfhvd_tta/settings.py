@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from selfhvd_tta.errors import UsageError
 
-Method = Literal["adapt", "transfer"]
+Method = Literal["adapt", "transfer", "refit"]
 Teacher = Literal["bank", "live"]
 Precision = Literal["auto", "fp32", "bf16"]
 Chroma = Literal["source", "420"]
@@ -343,14 +343,16 @@ class Settings:
     """All settings of one run.
 
     Attributes:
-        method: ``adapt`` fine-tunes a network on the video; ``transfer`` blends aligned sharp frames, no network.
+        method: ``adapt`` fine-tunes a network on the video; ``transfer`` blends aligned sharp frames, no network;
+            ``refit`` fine-tunes on the sharp frames blurred again (a baseline: Ren et al., arXiv 2012.05228).
         backbone: id of a backbone plug-in, optionally ``id:variant``, ``hf:owner/name``, or ``auto``.
         weights: path of a safetensors file to use instead of the backbone's own weights.
         adapted: path of a file that ``save_adapted`` wrote; it names its backbone, which must not be contradicted.
         save_adapted: where to write the weights adapted to this video, as a safetensors file.
         accept_non_commercial: weights whose licence forbids commercial use may be used.
         strict: fail instead of passing the video through when the method cannot help.
-        detail: after adaptation, blend aligned sharp frames into the network's output where they match (ours).
+        detail: after adaptation, blend aligned sharp frames into the network's output where they match (ours); None
+            means yes, but no after ``refit``.
         force: adapt even where the frames do not differ in sharpness.
         range: the part of the video to restore, for example ``0:05-0:12``, ``90-`` or ``-0:10``; None for all of it.
     """
@@ -362,7 +364,7 @@ class Settings:
     save_adapted: str | None = None
     accept_non_commercial: bool = False
     strict: bool = False
-    detail: bool = True
+    detail: bool | None = None
     force: bool = False
     range: str | None = None
     clues: ClueSettings = field(default_factory=ClueSettings)
@@ -376,14 +378,29 @@ class Settings:
             self.weights is None or self.adapted is None, "--weights", "left out together with --adapted", self.weights
         )
         _check(
-            self.save_adapted is None or (self.method == "adapt" and self.adaptation.iters > 0),
+            self.save_adapted is None or (self.learns and self.adaptation.iters > 0),
             "--save-adapted",
-            "used with an adaptation (--method adapt and --iters above 0)",
+            "used with an adaptation (--method adapt or refit, and --iters above 0)",
             self.save_adapted,
         )
         if self.range is not None:
             TimeRange.parse(self.range)
-        _check(self.method in ("adapt", "transfer"), "--method", "'adapt' or 'transfer'", self.method)
+        _check(self.method in get_args(Method), "--method", f"one of {', '.join(get_args(Method))}", self.method)
+        if self.method == "refit":
+            # What would choose steps by labels, or another method in their place, has no say in a baseline.
+            _check(self.runtime.budget is None, "--budget", "left out with --method refit", self.runtime.budget)
+            _check(not self.adaptation.early_stop, "--early-stop", "left out with --method refit", True)
+            _check(self.adaptation.teacher == "bank", "--teacher", "left out with --method refit", "live")
+
+    @property
+    def learns(self) -> bool:
+        """Whether there is a network."""
+        return self.method != "transfer"
+
+    @property
+    def blends(self) -> bool:
+        """``detail``, decided."""
+        return self.method != "refit" if self.detail is None else self.detail
 
     @property
     def part(self) -> TimeRange | None:

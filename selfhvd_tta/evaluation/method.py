@@ -85,7 +85,7 @@ class Subject:
         self.loaded: models.LoadedBackbone | None = None
         self.compute = Compute(self.device)
         self.features: torch.nn.Module | None = None
-        if settings.method == "adapt":
+        if settings.learns:
             self.loaded = models.load_backbone(settings, self.device, listen)
             self.compute = models.choose_compute(settings, self.device, self.loaded.backbone)
             self.features = models.load_features(settings, self.device, listen)

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 Row = dict[str, Any]
-METHODS = ("input", "backbone", "transfer", "adapted", "adapted+detail")
+METHODS = ("input", "unsharp", "backbone", "refit", "refit+detail", "transfer", "adapted", "adapted+detail")
 # Measure, heading, digits.
 COLUMNS = (
     ("psnr", "PSNR", 2),

@@ -327,10 +327,12 @@ class Adaptation:
         supervision = [self._live_rows(d, stage2) if live else self.bank.rows(d.shown, d.box) for d in draws]
         with self.compute.context():
             output = self.network(clip)
-        terms = self._objective(output.float(), draws, supervision, stage2)
+        return self._descend(self._objective(output.float(), draws, supervision, stage2))
+
+    def _descend(self, terms: dict[str, Tensor]) -> tuple[tuple[str, ...], Tensor]:
         self.optimiser.zero_grad(set_to_none=True)
         terms["loss"].backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.trainable, plan.gradient_clip)
+        norm = torch.nn.utils.clip_grad_norm_(self.trainable, self.settings.adaptation.gradient_clip)
         done = torch.isfinite(terms["loss"].detach()) & torch.isfinite(norm)
         self.optimiser.found_inf = (~done).float()  # type: ignore[attr-defined]  # read by the fused kernel
         self.optimiser.step()

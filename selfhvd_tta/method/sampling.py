@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from selfhvd_tta.method.clues import BoolArray
 from selfhvd_tta.method.sevd import remove_sharp_clues
 from selfhvd_tta.method.working_set import WorkingSet
 from selfhvd_tta.settings import AdaptationSettings
@@ -39,7 +40,11 @@ class Draw:
 
 
 def draw_clips(
-    working: WorkingSet, settings: AdaptationSettings, rng: np.random.Generator, degrade: bool
+    working: WorkingSet,
+    settings: AdaptationSettings,
+    rng: np.random.Generator,
+    degrade: bool,
+    wanted: BoolArray | None = None,
 ) -> list[Draw]:
     """Draw the clips of one step: equally long, equally large.
 
@@ -48,6 +53,7 @@ def draw_clips(
         settings: crop, clip length, batch, RSCR's L.
         rng: source of all draws.
         degrade: apply RSCR.
+        wanted: (N,) rows of which a clip has to show one; None: those that are not sharp.
 
     Returns:
         ``settings.batch`` draws; clips are shorter than asked for where the video is.
@@ -58,7 +64,8 @@ def draw_clips(
     length = min(settings.length, longest)
     starts = [start for run in working.runs for start in range(run.start, run.stop - length + 1)]
     # Clips in which every frame is sharp teach nothing.
-    useful = [s for s in starts if not working.clues.sharp[s : s + length].all()] or starts
+    wanted = ~working.clues.sharp if wanted is None else wanted
+    useful = [s for s in starts if wanted[s : s + length].any()] or starts
     draws = []
     for _ in range(settings.batch):
         start = useful[int(rng.integers(len(useful)))]

@@ -10,7 +10,7 @@ import typer
 from selfhvd_tta.console import Display, show_lines
 from selfhvd_tta.errors import ExitCode, UsageError
 from selfhvd_tta.events import Note, Progress
-from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, Method, Precision, RuntimeSettings, Settings
+from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, Precision, RuntimeSettings, Settings
 
 lab = typer.Typer()
 SPEED = "With --speed"
@@ -128,7 +128,17 @@ def bench(
         bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=SPEED)
     ] = False,
     protocol: Annotated[str, typer.Option(help="bsd, realblur, rbvd or folder (pairs of blurry and sharp).")] = "bsd",
-    method: Annotated[Method, typer.Option(help="As for deblur.")] = "adapt",
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="adapt (the default), transfer, refit (as for deblur) or unsharp (masking, no network); repeatable: "
+            "beside each other in one table. all: all of them.",
+        ),
+    ] = None,
+    unsharp: Annotated[
+        tuple[float, float] | None,
+        typer.Option(help="Radius (sigma, pixels) and amount of --method unsharp; default: the best on our own clips."),
+    ] = None,
     backbone: Annotated[str, typer.Option(help="As for deblur. With --speed: several by commas, or all.")] = "auto",
     iters: Annotated[int, typer.Option(help="Steps per video; with --joint, altogether.")] = A.iters,
     crop: Annotated[
@@ -139,7 +149,7 @@ def bench(
     ] = A.clip_length,
     learning_rate: Annotated[float, typer.Option(help="As for deblur.")] = A.learning_rate,
     flow: Annotated[str, typer.Option(help="As for deblur.")] = "auto",
-    detail: Annotated[bool, typer.Option(help="As for deblur.")] = True,
+    detail: Annotated[bool | None, typer.Option(help="As for deblur.")] = None,
     joint: Annotated[bool, typer.Option("--joint", help="Adapt one model to all videos, as DADeblur does.")] = False,
     teachers: Annotated[int, typer.Option(help="As for deblur.")] = AlignmentSettings().teachers,
     label_refresh: Annotated[int | None, typer.Option(help="As for deblur.")] = None,
@@ -183,9 +193,9 @@ def bench(
         )
     with Display() as display:
         from selfhvd_tta.evaluation.bench import BenchSettings, run_bench
+        from selfhvd_tta.evaluation.unsharp import Unsharp
 
         settings = Settings(
-            method=method,
             backbone=backbone,
             detail=detail,
             force=force,
@@ -209,6 +219,8 @@ def bench(
             niqe=niqe,
             videos=tuple(video or ()),
             save_frames=save_frames,
+            methods=tuple(method or ()),
+            unsharp=Unsharp(*unsharp) if unsharp else Unsharp(),
         )
         result = run_bench(root, output, plan, settings, display)
     show_lines([result.markdown, *(f"failed: {name}: {why}" for name, why in result.failed.items())])

@@ -37,8 +37,8 @@ class Progress:
     """How far one phase has come.
 
     Attributes:
-        phase: ``scan``, ``download``, ``labels``, ``stage 1``, ``stage 2``, ``blur paths``, ``refit``, ``transfer``, ``restore``, ``write`` or
-            ``compare``.
+        phase: ``scan``, ``download``, ``labels``, ``stage 1``, ``stage 2``, ``blur paths``, ``refit``, ``transfer``,
+            ``restore``, ``write`` or ``compare``.
         done: units finished.
         total: units altogether; None if unknown.
         unit: what is counted, for example ``frames`` or ``steps``.

@@ -106,7 +106,7 @@ def test_ground_truth_is_opened_after_the_last_step(tmp_path: Path, monkeypatch:
         order.append("truth" if "Sharp" in path.parts else "blurry")
         return read_photo(path)
 
-    monkeypatch.setattr(method.Adaptation, "run", watched)
+    monkeypatch.setattr(Adaptation, "run", watched)
     monkeypatch.setattr(frames_module, "read_photo", reading)
     run_bench(root, tmp_path / "out", ONLY_FIDELITY, QUICK)
     assert "truth" in order
@@ -164,7 +164,7 @@ def test_an_interrupted_run_leaves_its_table(
         adapted.append(1)
         return run(self)
 
-    monkeypatch.setattr(method.Adaptation, "run", interrupted)
+    monkeypatch.setattr(Adaptation, "run", interrupted)
     with pytest.raises((KeyboardInterrupt, Interrupted)):
         run_bench(root, tmp_path / "out", ONLY_FIDELITY, QUICK)
     saved = json.loads((tmp_path / "out" / "results.json").read_text())
@@ -198,7 +198,7 @@ def test_one_model_for_the_whole_set(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert first.failed == {}
     assert first.videos[0]["adaptation"] == first.videos[1]["adaptation"]
     (tmp_path / "out" / "videos" / "001.json").unlink()
-    monkeypatch.setattr(method.Adaptation, "run", lambda self: pytest.fail("the joint model was there"))
+    monkeypatch.setattr(Adaptation, "run", lambda self: pytest.fail("the joint model was there"))
     again = run_bench(root, tmp_path / "out", joint, QUICK)
     assert again.videos[1]["methods"]["adapted"]["psnr"] == first.videos[1]["methods"]["adapted"]["psnr"]
 

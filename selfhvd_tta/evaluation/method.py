@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -17,11 +18,12 @@ from selfhvd_tta.evaluation.frames import Frames
 from selfhvd_tta.events import Listener, Note, Progress
 from selfhvd_tta.frameloop import Details, Result, run_frames
 from selfhvd_tta.inspection import judge
-from selfhvd_tta.method.adaptation import Adaptation, Record
+from selfhvd_tta.method.adaptation import Record
 from selfhvd_tta.method.clues import Clues, laplacian_variance, select_clues
+from selfhvd_tta.method.refit import LEARNERS
 from selfhvd_tta.method.restoration import Compute, Restorer
 from selfhvd_tta.method.working_set import WorkingSet, choose_frames, restrict
-from selfhvd_tta.settings import ClueSettings, Settings
+from selfhvd_tta.settings import ClueSettings, Method, Settings
 from selfhvd_tta.video.reader import Frame
 from selfhvd_tta.video.shots import ShotDetector
 
@@ -91,6 +93,14 @@ class Subject:
             self.features = models.load_features(settings, self.device, listen)
             self.pristine = {k: v.detach().clone() for k, v in self.loaded.network.state_dict().items()}
 
+    def by(self, method: Method) -> Subject:
+        """The same networks, used by another method; only one that has a network can become one with."""
+        other = copy.copy(self)
+        other.settings = replace(self.settings, method=method)
+        if not other.settings.learns:
+            other.loaded, other.compute, other.features = None, Compute(self.device), None
+        return other
+
     @property
     def names(self) -> dict[str, str]:
         """What is at work, for the table."""
@@ -117,7 +127,7 @@ class Subject:
         assert self.loaded is not None
         working = self._working_set(videos)
         height, width = working.frames.shape[-2:]
-        adaptation = Adaptation(
+        adaptation = LEARNERS[self.settings.method](
             self.loaded.network,
             self.loaded.backbone,
             working,

@@ -7,6 +7,8 @@ from typing import Any
 
 Row = dict[str, Any]
 METHODS = ("input", "unsharp", "backbone", "refit", "refit+detail", "transfer", "adapted", "adapted+detail")
+LEARNT = "seconds_adaptation"
+OF_A_RUN = ("action", "adaptation", LEARNT, "peak_memory", "peak_memory_of")
 # Measure, heading, digits.
 COLUMNS = (
     ("psnr", "PSNR", 2),
@@ -40,6 +42,22 @@ def mean_of(rows: list[Row]) -> dict[str, dict[str, float]]:
     return found
 
 
+def runs_of(row: Row) -> dict[str, Row]:
+    """What each method's run did on a video; where only one was run, that is the row itself."""
+    found: dict[str, Row] = row.get("runs") or {"": row}
+    return found
+
+
+def merged(rows: dict[str, Row]) -> Row:
+    """Rows of one video by several methods as one: scores beside each other, the rest by method under ``runs``."""
+    if len(rows) == 1:
+        return next(iter(rows.values()))
+    scores = {name: one for row in rows.values() for name, one in row["methods"].items()}
+    runs = {name: {k: v for k, v in row.items() if k in OF_A_RUN} for name, row in rows.items()}
+    video = {k: v for k, v in next(iter(rows.values())).items() if k not in (*OF_A_RUN, "methods")}
+    return video | {"methods": {m: scores[m] for m in METHODS if m in scores}, "runs": runs}
+
+
 def _columns(methods: dict[str, dict[str, float]]) -> list[tuple[str, str, int]]:
     known = {name for name, _, _ in COLUMNS}
     present = {name for one in methods.values() for name in one}
@@ -62,7 +80,7 @@ def markdown(head: Row, rows: list[Row], mean: dict[str, dict[str, float]], fail
     first, last = head["skipped_ends"]
     plan = head["settings"]["adaptation"]
     how = "one model for the whole set" if head["joint"] else "each video by itself"
-    how = f"{plan['iters']} steps, {how}" if head["subject"]["method"] == "adapt" else "no network"
+    how = f"{plan['iters']} steps, {how}" if "backbone" in head["subject"] else "no network"
     lines = [
         f"# {head['protocol']}: {head['root']}",
         "",
@@ -90,16 +108,24 @@ def _videos(rows: list[Row], methods: list[str]) -> list[str]:
     with_truth = any("psnr" in one for row in rows for one in row["methods"].values())
     head = ["video", "frames scored", "sharp frames"]
     head += [f"{m}, PSNR / SSIM" for m in methods] if with_truth else []
-    head += ["adapting, s", "peak memory, GB"]
+    learners = list(dict.fromkeys(name for row in rows for name, run in runs_of(row).items() if LEARNT in run))
+    several = len(learners) > 1
+    head += [f"{name}: learning, s" for name in learners] if several else ["adapting, s"]
+    head += ["peak memory, GB"]
     body = []
     for row in rows:
-        note = "" if row["action"] != "passed through" else " (passed through)"
+        runs = runs_of(row)
+        passed = [name for name, run in runs.items() if run["action"] == "passed through"]
+        note = (
+            "" if not passed else " (passed through)" if len(runs) == 1 else f" (passed through: {', '.join(passed)})"
+        )
         line = [row["video"] + note, str(row["scored"]), str(row["sharp_frames"])]
         if with_truth:
             for m in methods:
                 one = row["methods"].get(m, {})
                 line.append(f"{_number(one.get('psnr'), 2)} / {_number(one.get('ssim'), 4)}")
-        size = row["peak_memory"]
-        line += [_number(row.get("seconds_adaptation"), 1), _number(size and size / 1e9, 2)]
+        seconds = [runs.get(name, {}).get(LEARNT) for name in learners] or [None]
+        size = max((run["peak_memory"] or 0 for run in runs.values()), default=0)
+        line += [*(_number(value, 1) for value in seconds), _number(size / 1e9 if size else None, 2)]
         body.append(line)
     return ["## Videos", "", *_grid(head, body)]

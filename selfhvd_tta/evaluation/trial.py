@@ -11,6 +11,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -23,11 +24,13 @@ from selfhvd_tta.evaluation.method import FloatImage, Scanned, Subject, scan
 from selfhvd_tta.evaluation.metrics import quantise, scored
 from selfhvd_tta.evaluation.protocols import Pair
 from selfhvd_tta.evaluation.scoring import NoReference, Scorer
+from selfhvd_tta.evaluation.unsharp import Unsharp
 from selfhvd_tta.events import Listener, Note
 from selfhvd_tta.method.adaptation import Record
 from selfhvd_tta.settings import Settings
 
 Row = dict[str, Any]
+Scores = dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,14 @@ class TrialSettings:
         skip: frames left out of the score at both ends.
         temporal: measure warping error, flicker and shift.
         no_reference: measures of single frames, by name.
+        unsharp: run unsharp masking instead of ``method``; None: ``method``.
     """
 
     method: Settings
     skip: tuple[int, int]
     temporal: bool
     no_reference: dict[str, NoReference]
+    unsharp: Unsharp | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,13 @@ class Joint:
 
 
 def run_video(
-    subject: Subject, pair: Pair, settings: TrialSettings, joint: Joint | None, frames: Path | None, listen: Listener
+    subject: Subject,
+    pair: Pair,
+    settings: TrialSettings,
+    joint: Joint | None,
+    frames: Path | None,
+    listen: Listener,
+    known: Scores | None = None,
 ) -> Row:
     """Adapt to one video and score it.
 
@@ -74,6 +85,7 @@ def run_video(
         joint: weights to use instead of adapting to this video.
         frames: folder to write outputs to, or None.
         listen: gets progress and notes.
+        known: scores of the input and of the backbone, where another method's run has them already.
 
     Returns:
         What the results file says of the video.
@@ -89,7 +101,10 @@ def run_video(
     seen = scan(pair.blurry, method.clues, listen)
     counted = scored(len(pair.blurry), settings.skip)
     blurry = {i for i in range(len(pair.blurry)) if not seen.clues.sharp[i]}
-    helpful = seen.helpful or method.force
+    known = known or {}
+    names = _outputs_of(settings)
+    # Unsharp masking does not ask whether there is anything to learn.
+    helpful = seen.helpful or method.force or settings.unsharp is not None
     row: Row = {
         "video": pair.name,
         "frames": len(pair.blurry),
@@ -98,24 +113,27 @@ def run_video(
         "sharp_frames": int(seen.clues.sharp.sum()),
         "soft_frames": int(seen.clues.soft.sum()),
         "verdict": seen.verdict,
-        "action": method.method if helpful else "passed through",
+        "action": (method.method if settings.unsharp is None else "unsharp") if helpful else "passed through",
     }
     score = _Scoring(
         pair, seen, lambda: Scorer(counted, blurry, settings.temporal, settings.no_reference), _sink(frames)
     )
-    names = _outputs_of(method)
-    methods: dict[str, dict[str, float]] = {}
-    if helpful and method.method == "transfer":
+    methods: Scores = {name: known[name] for name in ("input", "backbone") if name in known}
+    if settings.unsharp is not None:
+        made = (settings.unsharp.apply(frame) for frame in pair.blurry.on_canvas(range(len(pair.blurry))))
+        methods |= score.run(names, ((torch.from_numpy(frame).permute(2, 0, 1),) for frame in made))
+    elif helpful and method.method == "transfer":
         methods |= score.run(names, ((out,) for out in subject.transferred(seen)))
     elif helpful and names:
         row |= _adapt(subject, seen, joint)
         plain = ((out,) for out in subject.network_outputs(seen))
-        methods |= score.run(names, subject.with_details(seen) if method.detail else plain)
-    if method.method == "adapt":
+        methods |= score.run(names, subject.with_details(seen) if method.blends else plain)
+    if method.learns and settings.unsharp is None and "backbone" not in methods:
         # Last, as it needs the pretrained weights again: from here on the adapted ones are gone.
         subject.reset()
         methods |= score.run(("backbone",), ((out,) for out in subject.network_outputs(seen)))
-    methods |= score.inputs()
+    if "input" not in methods:
+        methods |= score.inputs()
     if not helpful:
         methods |= {name: dict(methods["input"]) for name in names}
     memory = peak.read()
@@ -123,12 +141,16 @@ def run_video(
     return row | {"peak_memory": memory.size, "peak_memory_of": memory.of}
 
 
-def _outputs_of(method: Settings) -> tuple[str, ...]:
-    if method.method == "transfer":
-        return ("transfer",)
+def _outputs_of(settings: TrialSettings) -> tuple[str, ...]:
+    method = settings.method
+    if settings.unsharp is not None:
+        return ("unsharp",)
+    if not method.learns:
+        return (method.method,)
     if method.adaptation.iters == 0:
         return ()
-    return ("adapted", "adapted+detail") if method.detail else ("adapted",)
+    name = "adapted" if method.method == "adapt" else method.method
+    return (name, f"{name}+detail") if method.blends else (name,)
 
 
 def _adapt(subject: Subject, seen: Scanned, joint: Joint | None) -> Row:

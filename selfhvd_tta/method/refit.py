@@ -1,5 +1,6 @@
-"""Baseline after Ren et al., "Video Deblurring by Fitting to Test Data" (arXiv 2012.05228): the network is fine-tuned on
-the sharp frames of the video, which are blurred again by random motion kernels; nothing is aligned.
+"""Baseline after Ren et al., "Video Deblurring by Fitting to Test Data" (arXiv 2012.05228).
+
+The network is fine-tuned on the sharp frames of the video, blurred again by random motion kernels; nothing is aligned.
 
 What is ours: a network for videos gets clips, in which the blurry frames stay as they are, most of the sharp ones are
 blurred again, and only these and the sharp ones that are left are compared with what they should be. Kernels are drawn
@@ -28,7 +29,6 @@ from selfhvd_tta.flows.global_motion import DOUBTFUL, GlobalMotionFirst
 from selfhvd_tta.flows.homography import estimate_homography
 from selfhvd_tta.method import losses
 from selfhvd_tta.method.adaptation import Adaptation
-from selfhvd_tta.method.labels import on_device
 from selfhvd_tta.method.pace import Pace
 from selfhvd_tta.method.sampling import Draw, draw_clips
 
@@ -47,8 +47,8 @@ RANDOM_BEND = 0.3  # most bend of a random path, as a share of its velocity
 class Refit(Adaptation):
     """Fine-tunes ``network`` in place on the sharp frames of one video; arguments as :class:`Adaptation`.
 
-    All steps are of one kind (``adaptation.stage1``, SEVD, SCSCM and the labels play no part); optimiser, learning rate,
-    crops, losses and checkpoints are those of the adaptation.
+    All steps are of one kind (stages, SEVD, SCSCM and labels play no part); optimiser, learning rate, crops, losses
+    and checkpoints are those of the adaptation.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -56,7 +56,7 @@ class Refit(Adaptation):
         plan = replace(self.settings.adaptation, stage1=1.0, teacher="bank", early_stop=False)
         self.settings = replace(self.settings, adaptation=plan)
         self.pace = _Pace(plan.iters, 1.0, self.pace.until)
-        # Otsu's threshold lets frames through that are a good deal less sharp than their neighbours: they teach nothing.
+        # Otsu's threshold lets frames through that are a good deal less sharp than others: they teach nothing.
         self.sources = self.own_label.cpu().numpy()
         self.paths: list[BlurPath] | None = None
 
@@ -140,8 +140,9 @@ def measured_paths(adaptation: Adaptation) -> list[BlurPath]:
     longest = LONGEST * max(working.frames.shape[-2:])
     found = []
     for done, row in enumerate(picked.tolist(), 1):
-        pair = (adaptation.bank.observed(r) for r in (row, int(working.clues.nearest[row])))
-        motion = estimate_homography(*(luma(frame)[0].cpu().numpy() for frame in pair))
+        frames = (adaptation.bank.observed(r) for r in (row, int(working.clues.nearest[row])))
+        source, target = (luma(frame)[0].cpu().numpy() for frame in frames)
+        motion = estimate_homography(source, target)
         usable = motion.refined and motion.support >= DOUBTFUL and motion.blurrier == "source"
         if usable and SHORTEST <= motion.path.length <= longest:
             found.append(motion.path)

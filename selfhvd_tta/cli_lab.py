@@ -137,7 +137,7 @@ def bench(
     ] = None,
     unsharp: Annotated[
         tuple[float, float] | None,
-        typer.Option(help="Radius (sigma, pixels) and amount of --method unsharp; default: the best on our own clips."),
+        typer.Option(help="Radius (sigma, pixels) and amount of --method unsharp. Default: 1 0.5."),
     ] = None,
     backbone: Annotated[str, typer.Option(help="As for deblur. With --speed: several by commas, or all.")] = "auto",
     iters: Annotated[int, typer.Option(help="Steps per video; with --joint, altogether.")] = A.iters,

@@ -19,7 +19,7 @@ from selfhvd_tta.method.checkpoint import Checkpoint, capture, resume
 from selfhvd_tta.method.refit import Refit, from_linear, kernel, measured_paths, reblurred, to_linear
 from selfhvd_tta.method.restoration import Compute, Restorer
 from selfhvd_tta.method.sampling import Draw
-from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, RuntimeSettings, Settings
+from selfhvd_tta.settings import AdaptationSettings, RuntimeSettings, Settings
 from tests.test_cli import shaky_file
 from tests.test_pipeline import QUICK
 from tests.test_resume import Stopper
@@ -150,7 +150,8 @@ def test_what_it_does_not_go_with() -> None:
 
 def test_a_video_is_refitted_and_continued(tmp_path: Path) -> None:
     source = shaky_file(tmp_path / "in.mp4", 24)
-    settings = replace(QUICK, method="refit", alignment=AlignmentSettings(flow="dis", teachers=1))
+    plan = replace(QUICK.adaptation, iters=5)
+    settings = replace(QUICK, method="refit", adaptation=plan)
     whole = selfhvd_tta.deblur(source, tmp_path / "whole.mp4", settings)
     assert whole.action == "refitted"
     assert whole.frames == 24
@@ -159,5 +160,5 @@ def test_a_video_is_refitted_and_continued(tmp_path: Path) -> None:
         selfhvd_tta.deblur(source, tmp_path / "out.mp4", settings, stopper, stopper.token)
     again = Stopper("none", 1)
     selfhvd_tta.deblur(source, tmp_path / "out.mp4", settings, again)
-    assert "steps of adaptation are done" in again.told
+    assert "3 steps of adaptation are done" in again.told
     assert (tmp_path / "out.mp4").read_bytes() == (tmp_path / "whole.mp4").read_bytes()

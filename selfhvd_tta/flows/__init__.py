@@ -16,7 +16,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from selfhvd_tta.flows.blur_path import BlurPath
 from selfhvd_tta.plugins import discover_plugins
+
+__all__ = [
+    "BlurPath",
+    "Flow",
+    "FlowEstimator",
+    "FlowField",
+    "FlowVariant",
+    "discover",
+    "gray_u8",
+    "luma",
+    "pad_replicate",
+]
 
 
 @dataclass(frozen=True)
@@ -48,6 +61,15 @@ class FlowEstimator(nn.Module):
         Two calls unless an estimator can share work between the directions, or make them consistent by construction.
         """
         return self(source, target), self(target, source)
+
+    measures_blur = False
+
+    def blur(self, source: Tensor, target: Tensor) -> BlurPath | None:
+        """Shake blur of ``source`` relative to ``target``, both (1, 3, H, W), in their pixels; None if it is not known.
+
+        Only estimators with ``measures_blur`` ever know it.
+        """
+        return None
 
 
 def luma(frames: Tensor) -> Tensor:

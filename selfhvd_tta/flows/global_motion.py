@@ -78,6 +78,16 @@ class GlobalMotionFirst(FlowEstimator):
         )
         return forward, backward
 
+    measures_blur = True
+
+    def blur(self, source: Tensor, target: Tensor) -> BlurPath | None:
+        """The path that was fitted along with the homography; None where ``target`` is blurrier, or in doubt."""
+        motion = estimate_homography(
+            luma(source)[0].float().cpu().numpy(), luma(target)[0].float().cpu().numpy(), self.working_side
+        )
+        known = motion.refined and motion.support >= DOUBTFUL and motion.blurrier == "source"
+        return motion.path if known else None
+
     def _pair(self, source: Tensor, target: Tensor) -> tuple[FlowField, FlowField]:
         small = [_resized(frame, self.working_side) for frame in (source, target)]
         motion = estimate_homography(luma(small[0])[0].numpy(), luma(small[1])[0].numpy(), self.working_side)

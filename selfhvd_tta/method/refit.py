@@ -23,10 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from selfhvd_tta.events import Note, Progress
-from selfhvd_tta.flows import luma
-from selfhvd_tta.flows.blur_path import BlurPath
-from selfhvd_tta.flows.global_motion import DOUBTFUL, GlobalMotionFirst
-from selfhvd_tta.flows.homography import estimate_homography
+from selfhvd_tta.flows import BlurPath
 from selfhvd_tta.method import losses
 from selfhvd_tta.method.adaptation import Adaptation
 from selfhvd_tta.method.pace import Pace
@@ -67,7 +64,7 @@ class Refit(Adaptation):
     def _relabel(self) -> None:
         if self.paths is not None:
             return
-        self.paths = measured_paths(self) if isinstance(self.estimator, GlobalMotionFirst) else []
+        self.paths = measured_paths(self) if self.estimator.measures_blur else []
         if len(self.paths) >= FEWEST:
             lengths = sorted(path.length for path in self.paths)
             text = f"sharp frames are blurred like the video: {len(lengths)} paths, {lengths[len(lengths) // 2]:.1f} px"
@@ -140,12 +137,10 @@ def measured_paths(adaptation: Adaptation) -> list[BlurPath]:
     longest = LONGEST * max(working.frames.shape[-2:])
     found = []
     for done, row in enumerate(picked.tolist(), 1):
-        frames = (adaptation.bank.observed(r) for r in (row, int(working.clues.nearest[row])))
-        source, target = (luma(frame)[0].cpu().numpy() for frame in frames)
-        motion = estimate_homography(source, target)
-        usable = motion.refined and motion.support >= DOUBTFUL and motion.blurrier == "source"
-        if usable and SHORTEST <= motion.path.length <= longest:
-            found.append(motion.path)
+        source, target = (adaptation.bank.observed(r) for r in (row, int(working.clues.nearest[row])))
+        path = adaptation.estimator.blur(source, target)
+        if path is not None and SHORTEST <= path.length <= longest:
+            found.append(path)
         adaptation.listen(Progress(MEASURING, done, len(picked)))
     return found
 

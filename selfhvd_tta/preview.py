@@ -16,6 +16,7 @@ from selfhvd_tta.events import Event, Finished, Listener, Note, Plan, Progress, 
 from selfhvd_tta.inspection import Inspection, scan
 from selfhvd_tta.method.restoration import Compute
 from selfhvd_tta.method.working_set import choose_frames
+from selfhvd_tta.report.log import Recorder
 from selfhvd_tta.settings import Layout, Settings
 from selfhvd_tta.video.opening import open_reader
 from selfhvd_tta.video.target import CONTAINERS
@@ -23,8 +24,9 @@ from selfhvd_tta.video.writer import check_output
 
 SECONDS = 3.0
 BUDGET_S = 60.0
-# How far a measured duration may correct the estimate of the whole: the preview is short, and start-up weighs in it.
-CORRECTION = (0.5, 4.0)
+# Phases that the plan's estimate is about, and how far their duration may correct the estimate of the whole.
+WORK = ("labels", "stage 1", "stage 2", "restore", "transfer")
+CORRECTION = (0.5, 2.0)
 
 
 @dataclass(frozen=True)
@@ -107,20 +109,24 @@ def preview(
     runtime = replace(settings.runtime, budget=budget)
     part = time_range(seen, passage)
     quick = replace(settings, output=lossless, runtime=runtime, range=part, force=True, strict=False)
-    planned: list[float] = []
+    planning_done = False
 
-    def remember(event: Event) -> None:
-        if isinstance(event, Plan) and event.minutes is not None:
-            planned.append(60 * event.minutes)
-        tell(event)
+    def tell_of_passage(event: Event) -> None:
+        nonlocal planning_done
+        planning_done = planning_done or isinstance(event, Plan)
+        # What is said about writing is about a file that nobody sees.
+        if not (planning_done and isinstance(event, Note) and event.level == "info"):
+            tell(event)
 
+    recorder = Recorder(tell_of_passage)
     with tempfile.TemporaryDirectory(prefix="selfhvd-tta-preview-") as place:
         after = Path(place) / "after.mkv"
-        result = deblur(video, after, quick, remember, cancel)
+        deblur(video, after, quick, recorder, cancel)
         write_comparison(video, after, layout, settings.output, tell, path, quick.part)
     whole = _whole(seen, settings)
-    if planned and planned[-1] > 0:
-        whole *= min(CORRECTION[1], max(CORRECTION[0], result.seconds / planned[-1]))
+    spent = sum(recorder.log.seconds.get(phase, 0.0) for phase in WORK)
+    if recorder.log.planned_minutes:
+        whole *= min(CORRECTION[1], max(CORRECTION[0], spent / (60 * recorder.log.planned_minutes)))
     if settings.runtime.budget is not None:
         whole = min(whole, settings.runtime.budget)
     listen(Written("preview", str(path)))

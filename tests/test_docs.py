@@ -43,6 +43,7 @@ def test_commands_and_flags_exist(page: Path) -> None:
         assert not unknown, f"{unknown} in: {' '.join(words)}"
     for command in program.commands.values():
         everything |= flags_of(command)
+    everything |= flags_of(program)
     prose = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
     named = {flag for span in re.findall(r"`([^`]+)`", prose) for flag in re.findall(r"(?<!\S)--[a-z][a-z0-9-]+", span)}
     assert named <= everything | {"--gpus"}, named - everything

@@ -115,7 +115,8 @@ def work_seconds(
     step = rates.per_pixel * crop * adaptation.length * adaptation.batch * STEP_OVER_FORWARD
     seconds = adaptation.iters * step + count * frame
     if adaptation.iters:
-        refreshes = math.ceil(adaptation.iters / adaptation.label_refresh) if adaptation.label_refresh else REFRESHES
+        every = adaptation.label_refresh or max(100, math.ceil(adaptation.iters / REFRESHES))
+        refreshes = math.ceil(adaptation.iters / every)
         if settings.method == "adapt":
             seconds += refreshes * (working * frame + working / max(1, count) * blending)
         if settings.blends:

@@ -187,7 +187,7 @@ class AdaptationSettings:
         sis_threshold: tau, mean of the occlusion mask above which a frame's label may serve.
         scscm: spatial-consistency maintenance in stage 2.
         history_updates: #update, how often the historical model is renewed at most.
-        label_refresh: K, steps between two refreshes of the label bank; None: a sixth of all steps, at least 25.
+        label_refresh: K, steps between two refreshes of the label bank; None: a sixth of all steps, at least 100.
         teacher: ``bank`` takes outputs of the model at the last refresh, ``live`` those of the current step.
         sharp_weight: weight of positions that show a sharp frame, which is then its own label (ours).
         vgg_layer: VGG19 layer whose activations are compared (before its ReLU).

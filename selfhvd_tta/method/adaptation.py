@@ -119,7 +119,7 @@ class Adaptation:
         self.lost = 0
         self.good: dict[str, Tensor] = {}
         self.history: dict[str, Tensor] = {}
-        self.refresh_every = plan.label_refresh or max(25, math.ceil(plan.iters / 6))
+        self.refresh_every = plan.label_refresh or max(100, math.ceil(plan.iters / 6))
         self.trainable = [p for p in network.parameters() if p.requires_grad]
         self.optimiser = torch.optim.Adam(self._groups(), lr=plan.learning_rate, betas=(0.9, 0.999), fused=True)
 

@@ -167,7 +167,8 @@ def deblur(
     label_refresh: Annotated[
         int | None,
         typer.Option(
-            help="Steps between two refreshes of the labels. Default: a sixth of the steps, at least 100.", rich_help_panel=TUNING
+            help="Steps between two refreshes of the labels. Default: a sixth of the steps, at least 100.",
+            rich_help_panel=TUNING,
         ),
     ] = A.label_refresh,
     teacher: Annotated[

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from selfhvd_tta.backbones.wrapper import Network
 from selfhvd_tta.errors import DeviceError
-from selfhvd_tta.method.restoration import Compute, Restart, Restorer
+from selfhvd_tta.method.restoration import FADE, Compute, Restart, Restorer
 from selfhvd_tta.method.tiles import join_tiles, tiles_of
+from tests.test_backbones import REGISTRY, make
+from tests.test_backbones import clip as video
 from tests.tiny import drift, small_estrnn
 
 CPU = Compute(torch.device("cpu"))
@@ -196,3 +198,14 @@ def test_tiles_cover_every_pixel_and_leave_the_identity_alone(length: int, other
     joined = join_tiles(((t, t.crop(picture)) for t in tiles), length, other)
     torch.testing.assert_close(joined, picture)
     assert all(t.bottom - t.top <= side and t.right - t.left <= side for t in tiles)
+
+
+@pytest.mark.parametrize("name", ["dstnetplus", "nafnet"])
+def test_windows_of_real_structures_leave_no_seam(name: str) -> None:
+    """Small networks with random weights; those that take minutes are in benchmarks/seams.py."""
+    backbone = REGISTRY[name]
+    network = make(backbone)
+    frames = video(2 * (2 * backbone.reach + FADE) + 6)[0]
+    whole = torch.stack(list(Restorer(network, backbone, CPU, len(frames) + 2).restore(iter(frames))))
+    parts = torch.stack(list(Restorer(network, backbone, CPU, len(frames) - 6).restore(iter(frames))))
+    assert 255 * (whole - parts).abs().max() <= 1

@@ -10,7 +10,7 @@ import numpy as np
 from selfhvd_tta.cancelling import CancelToken
 from selfhvd_tta.errors import InputError
 from selfhvd_tta.events import Event, Listener, Note, Progress, ignore
-from selfhvd_tta.method.clues import Clues, laplacian_variance, select_clues
+from selfhvd_tta.method.clues import Clues, laplacian_variance, local_contrast, select_clues
 from selfhvd_tta.settings import ClueSettings
 from selfhvd_tta.video.opening import Reader, open_reader
 from selfhvd_tta.video.probe import VideoInfo
@@ -43,10 +43,12 @@ def scan(reader: Reader, settings: ClueSettings, listen: Listener) -> Inspection
         InputError: not one frame could be decoded.
     """
     values: list[float] = []
+    contrast: list[float] = []
     pts: list[int] = []
     detector = ShotDetector()
     for frame in reader.luma():
         values.append(laplacian_variance(frame.y))
+        contrast.append(local_contrast(frame.y))
         detector.add(frame.y)
         pts.append(frame.pts)
         if len(values) % 10 == 0:
@@ -56,7 +58,7 @@ def scan(reader: Reader, settings: ClueSettings, listen: Listener) -> Inspection
     listen(Progress("scan", len(values), len(values)))
     for text in reader.warnings:
         listen(Note(text, "warning"))
-    clues = select_clues(np.asarray(values), detector.shots(), settings)
+    clues = select_clues(np.asarray(values), detector.shots(), settings, np.asarray(contrast))
     helpful, verdict = judge(clues, settings)
     return Inspection(reader.info, clues, tuple(pts), verdict, helpful)
 

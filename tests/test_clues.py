@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfhvd_tta.method.clues import laplacian_variance, nearest_sharp, otsu_threshold, select_clues
+from selfhvd_tta.method.clues import LEAST_CONTRAST, laplacian_variance, nearest_sharp, otsu_threshold, select_clues
 from selfhvd_tta.settings import ClueSettings
 
 SETTINGS = ClueSettings()
@@ -79,6 +79,20 @@ def test_a_slow_change_is_not_blur_but_a_dip_is() -> None:
     assert select_clues(ramp, [range(200)], SETTINGS).soft_share == 0
     ramp[100:104] *= 0.3
     assert np.flatnonzero(select_clues(ramp, [range(200)], SETTINGS).soft).tolist() == [100, 101, 102, 103]
+
+
+def test_v_l_is_compared_relative_to_contrast() -> None:
+    values, bright = np.array([100.0, 100.0, 25.0, 25.0]), np.array([900.0, 900.0, 225.0, 900.0])
+    least = LEAST_CONTRAST**2
+    clues = select_clues(values, [range(4)], SETTINGS, bright)
+    assert clues.sharpness.tolist() == values.tolist()
+    assert clues.score == pytest.approx(values * (900 + least) / (bright + least))
+    assert clues.sharp.tolist() == [True, True, True, False], "the third is as sharp, only darker"
+    literal = select_clues(values, [range(4)], ClueSettings(normalise=False), bright)
+    assert literal.sharp.tolist() == [True, True, False, False]
+    # Nearly black frames consist of rounding (v_l = 20 / 12): it is not taken for detail.
+    dark = select_clues(np.array([100.0, 100.0, 1.7]), [range(3)], SETTINGS, np.array([900.0, 900.0, 0.3]))
+    assert dark.score[2] < 0.5 * dark.score[0]
 
 
 def test_shots_must_cover_the_frames() -> None:

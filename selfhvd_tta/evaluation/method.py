@@ -19,7 +19,7 @@ from selfhvd_tta.events import Listener, Note, Progress
 from selfhvd_tta.frameloop import Details, Result, run_frames
 from selfhvd_tta.inspection import judge
 from selfhvd_tta.method.adaptation import Record
-from selfhvd_tta.method.clues import Clues, laplacian_variance, select_clues
+from selfhvd_tta.method.clues import Clues, laplacian_variance, local_contrast, select_clues
 from selfhvd_tta.method.refit import LEARNERS
 from selfhvd_tta.method.restoration import Compute, Restorer
 from selfhvd_tta.method.working_set import WorkingSet, choose_frames, restrict
@@ -56,15 +56,17 @@ def scan(frames: Frames, settings: ClueSettings, listen: Listener) -> Scanned:
         InputError: there is no frame, or one cannot be read.
     """
     values: list[float] = []
+    contrast: list[float] = []
     detector = ShotDetector()
     for frame in frames.on_canvas(range(len(frames))):
         y = np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8)
         values.append(laplacian_variance(y))
+        contrast.append(local_contrast(y))
         detector.add(y)
     if not values:
         raise InputError(f"{frames.name}: holds no frame", "Check the data set.")
     listen(Progress("scan", len(values), len(values)))
-    clues = select_clues(np.asarray(values), detector.shots(), settings)
+    clues = select_clues(np.asarray(values), detector.shots(), settings, np.asarray(contrast))
     return Scanned(frames, clues, *judge(clues, settings))
 
 
@@ -222,5 +224,6 @@ def merge(parts: list[tuple[Clues, tuple[range, ...]]]) -> tuple[Clues, tuple[ra
         separability=float(np.average([c.separability for c, _ in parts], weights=weights)),
         contrast=float(np.exp(np.average([np.log(c.contrast) for c, _ in parts], weights=weights))),
         soft=np.concatenate([c.soft for c, _ in parts]),
+        score=np.concatenate([c.score for c, _ in parts]),
     )
     return clues, tuple(r for (_, runs), s in zip(parts, starts, strict=True) for r in moved(runs, s))

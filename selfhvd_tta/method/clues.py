@@ -11,6 +11,11 @@ import numpy.typing as npt
 
 from selfhvd_tta.settings import ClueSettings
 
+CONTRAST_SIDE = 256
+# Local contrast in code values below which it is left out of account: what is nearly black or flat consists of noise
+# and rounding, which dividing by the contrast would make look sharp.
+LEAST_CONTRAST = 6.0
+
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 IndexArray = npt.NDArray[np.int64]
@@ -25,10 +30,12 @@ class Clues:
         sharp: (N,) True for the selected sharp frames (the clues).
         nearest: (N,) J(i), index of the sharp frame nearest in time within the shot; J(i) = i for a sharp frame.
         shots: stretches without a hard cut, in order, covering 0..N-1.
-        thresholds: Otsu's threshold on v_l, one per shot.
-        separability: Otsu's between-class share of the variance of v_l within the shots, 0..1 (uniform: 0.75).
-        contrast: median v_l of the sharp frames over the median of the others, geometric mean over shots; 1 = equal.
+        thresholds: Otsu's threshold on the score, one per shot.
+        separability: Otsu's between-class share of the variance of the score within the shots, 0..1 (uniform: 0.75).
+        contrast: median score of the sharp frames over the median of the others, geometric mean over shots; 1 = equal.
         soft: (N,) True for frames that are clearly less sharp than some frame near them in time.
+        score: (N,) what frames are compared by: v_l freed from what contrast and exposure do to it, in units of v_l at
+            the shot's median contrast; v_l itself where that is switched off or the contrast is not known.
     """
 
     sharpness: FloatArray
@@ -39,6 +46,7 @@ class Clues:
     separability: float
     contrast: float
     soft: BoolArray
+    score: FloatArray
 
     @property
     def soft_share(self) -> float:
@@ -71,6 +79,26 @@ def laplacian_variance(luma: npt.NDArray[np.uint8]) -> float:
     return float(deviation.ravel()[0]) ** 2
 
 
+def local_contrast(luma: npt.NDArray[np.uint8]) -> float:
+    """Mean squared deviation of the luma from that of the surroundings, a Gaussian of 1/16 of the longer side.
+
+    Brightness scales it as it scales v_l; shake hardly lowers it, and a bright sign that comes into view hardly raises
+    it. Computed at 256 pixels of the longer side.
+
+    Args:
+        luma: (H, W) uint8.
+
+    Returns:
+        Squared code values.
+    """
+    height, width = luma.shape
+    scale = CONTRAST_SIDE / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    small = cv2.resize(luma, size, interpolation=cv2.INTER_AREA).astype(np.float32)
+    around = cv2.GaussianBlur(small, (0, 0), CONTRAST_SIDE / 16)
+    return float(np.square(small - around).mean())
+
+
 def otsu_threshold(values: Sequence[float] | FloatArray) -> tuple[float, float]:
     """Otsu's threshold over a handful of values, exactly (every split is tried, no histogram).
 
@@ -97,16 +125,21 @@ def otsu_threshold(values: Sequence[float] | FloatArray) -> tuple[float, float]:
     return float((ordered[best] + ordered[best + 1]) / 2), float(between[best] / total)
 
 
-def select_clues(sharpness: FloatArray, shots: Sequence[range], settings: ClueSettings) -> Clues:
+def select_clues(
+    sharpness: FloatArray, shots: Sequence[range], settings: ClueSettings, contrast: FloatArray | None = None
+) -> Clues:
     """Select the sharp frames.
 
-    Otsu over the v_l of one shot gives the globally sharp frames; each segment of ``settings.segment`` frames that
-    holds none contributes its sharpest frame.
+    v_l goes with the square of the brightness: a darker frame would pass for a blurry one. So unless
+    ``settings.normalise`` is off, v_l is divided by the local contrast, which brightness changes alike and blur hardly
+    at all. Otsu over these scores of one shot gives the globally sharp frames; each segment of ``settings.segment``
+    frames that holds none contributes its sharpest frame.
 
     Args:
         sharpness: (N,) v_l per frame.
         shots: consecutive ranges covering 0..N-1.
-        settings: segment length and what counts as clearly softer.
+        settings: segment length, what counts as clearly softer, and normalisation.
+        contrast: (N,) :func:`local_contrast` of every frame; None: v_l is compared as it is.
 
     Returns:
         Clues; every shot has at least one sharp frame.
@@ -117,6 +150,7 @@ def select_clues(sharpness: FloatArray, shots: Sequence[range], settings: ClueSe
     sharpness = np.asarray(sharpness, dtype=np.float64)
     if [i for shot in shots for i in shot] != list(range(sharpness.size)):
         raise ValueError("shots must cover all frames once, in order")
+    score = sharpness.copy()
     sharp = np.zeros(sharpness.size, dtype=bool)
     soft = np.zeros(sharpness.size, dtype=bool)
     nearest = np.zeros(sharpness.size, dtype=np.int64)
@@ -125,7 +159,10 @@ def select_clues(sharpness: FloatArray, shots: Sequence[range], settings: ClueSe
     ratios: list[float] = []
     lengths: list[int] = []
     for shot in shots:
-        values = sharpness[shot.start : shot.stop]
+        values = score[shot.start : shot.stop]
+        if contrast is not None and settings.normalise:
+            local = contrast[shot.start : shot.stop] + LEAST_CONTRAST**2
+            values *= np.median(local) / local
         threshold, share = otsu_threshold(values)
         selected = values > threshold
         for start in range(0, len(shot), settings.segment):
@@ -152,6 +189,7 @@ def select_clues(sharpness: FloatArray, shots: Sequence[range], settings: ClueSe
         separability=float(np.average(shares, weights=weights)),
         contrast=float(np.exp(np.average(np.log(ratios), weights=weights))),
         soft=soft,
+        score=score,
     )
 
 
@@ -159,7 +197,7 @@ def nearest_sharp(values: FloatArray, selected: BoolArray) -> IndexArray:
     """J(i) within one shot: the selected frame nearest in time; of two equally near ones the sharper.
 
     Args:
-        values: (n,) v_l.
+        values: (n,) scores.
         selected: (n,) at least one True.
 
     Returns:
@@ -173,7 +211,7 @@ def nearest_sharp(values: FloatArray, selected: BoolArray) -> IndexArray:
 
 
 def softer_than_neighbours(values: FloatArray, reach: int, contrast: float) -> BoolArray:
-    """Frames for which a frame at most ``reach`` away has at least ``contrast`` times their v_l.
+    """Frames for which a frame at most ``reach`` away has at least ``contrast`` times their score.
 
     A slow change of the scene moves v_l as well, so frames are compared with their surroundings only.
     """

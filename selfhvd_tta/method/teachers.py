@@ -20,7 +20,7 @@ class Teachers:
     Attributes:
         index: the frame.
         others: sharp frames within the shot, best first; empty for a frame that stands for itself.
-        weights: of each of them, in (0, 1]: its v_l over that of the sharpest, to a power.
+        weights: of each of them, in (0, 1]: its score over that of the sharpest, to a power.
         own: weight of the frame itself among them; 0 for a blurry one.
         equal: the frame is about as sharp as its teachers. They may average its noise away, no more: it is an anchor
             for the network, and where a teacher differs from it, the frame is right.
@@ -55,15 +55,15 @@ def choose_teachers(index: int, clues: Clues, settings: AlignmentSettings) -> Te
         return Teachers(index, own=1.0, equal=True)
     first = min(near, key=lambda j: abs(j - index)) if is_sharp else int(clues.nearest[index])
     ranked = _in_turns(index, first, [j for j in near if j != first], clues)[: settings.teachers]
-    best = max(float(clues.sharpness[j]) for j in ([index, *ranked] if is_sharp else ranked)) + 1e-9
-    mine = float(clues.sharpness[index]) / best
+    best = max(float(clues.score[j]) for j in ([index, *ranked] if is_sharp else ranked)) + 1e-9
+    mine = float(clues.score[index]) / best
     equal = is_sharp and mine >= settings.equal_sharpness
     if equal:
         ranked = ranked[: _for_noise(settings.teachers)]
     return Teachers(
         index,
         tuple(ranked),
-        tuple(max(float(clues.sharpness[j]) / best, 1e-3) ** settings.sharpness_power for j in ranked),
+        tuple(max(float(clues.score[j]) / best, 1e-3) ** settings.sharpness_power for j in ranked),
         settings.own_weight * mine**settings.sharpness_power if is_sharp else 0.0,
         equal,
     )
@@ -90,10 +90,10 @@ def _in_turns(index: int, first: int, others: list[int], clues: Clues) -> list[i
 
     A frame on the other side in time sees what the nearest one has covered, so sides take turns.
     """
-    best = max(float(clues.sharpness[j]) for j in [first, *others]) + 1e-9
+    best = max(float(clues.score[j]) for j in [first, *others]) + 1e-9
 
     def cost(j: int) -> float:
-        return abs(j - index) - SHARPNESS_IN_FRAMES * float(np.log(clues.sharpness[j] / best + 1e-9))
+        return abs(j - index) - SHARPNESS_IN_FRAMES * float(np.log(clues.score[j] / best + 1e-9))
 
     before = sorted((j for j in others if j < index), key=cost)
     after = sorted((j for j in others if j > index), key=cost)

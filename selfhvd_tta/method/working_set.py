@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
@@ -77,15 +77,24 @@ def restrict(clues: Clues, numbers: Sequence[int]) -> tuple[Clues, tuple[range, 
     run_edges = [0, *(np.flatnonzero(breaks) + 1).tolist(), len(index)]
     runs = tuple(range(a, b) for a, b in itertools.pairwise(run_edges))
     sharp = clues.sharp[index].copy()
-    sharpness = clues.sharpness[index]
+    score = clues.score[index]
     nearest = np.zeros(len(index), dtype=np.int64)
     for shot in shots:
         rows = slice(shot.start, shot.stop)
         if not sharp[rows].any():
-            sharp[shot.start + int(np.argmax(sharpness[rows]))] = True
-        nearest[rows] = shot.start + nearest_sharp(sharpness[rows], sharp[rows])
+            sharp[shot.start + int(np.argmax(score[rows]))] = True
+        nearest[rows] = shot.start + nearest_sharp(score[rows], sharp[rows])
     thresholds = tuple(clues.thresholds[int(shot_number[shot.start])] for shot in shots)
     return (
-        Clues(sharpness, sharp, nearest, shots, thresholds, clues.separability, clues.contrast, clues.soft[index]),
+        replace(
+            clues,
+            sharpness=clues.sharpness[index],
+            sharp=sharp,
+            nearest=nearest,
+            shots=shots,
+            thresholds=thresholds,
+            soft=clues.soft[index],
+            score=score,
+        ),
         runs,
     )

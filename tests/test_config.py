@@ -98,6 +98,7 @@ def test_flags_win_over_the_file() -> None:
     assert (got.adaptation.iters, got.adaptation.crop, got.output.crf, got.alignment.flow) == (7, 64, None, "dis")
 
 
+@settings(deadline=None)
 @given(st.floats(1e-12, 1))
 def test_a_low_rate_lowers_the_rate_at_the_end(rate: float) -> None:
     got = config.override(Settings(), {"learning_rate": rate}).adaptation

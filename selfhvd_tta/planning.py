@@ -66,9 +66,9 @@ def plan(
         else:
             rows.append(("method", "the backbone as it is (--iters 0)"))
     size = (info.height, info.width)
-    seconds = work_seconds(
-        settings, size, count, blurry, working, Rates(per_pixel, pair, loaded is not None, compute.device.type)
-    )
+    lasting = flow.estimator.explains_blur
+    rates = Rates(per_pixel, pair, loaded is not None, compute.device.type, lasting)
+    seconds = work_seconds(settings, size, count, blurry, working, rates)
     if loaded is not None and compute.device.type == "cpu" and seconds > 600:
         quick = work_seconds(settings, size, count, blurry, working, Rates(0.0, pair, False))
         rows.append(("quicker", f"--method transfer takes about {duration(quick)} on this machine"))
@@ -84,12 +84,14 @@ class Rates:
         pair: seconds to align one pair of frames.
         network: whether there is a network at all (not with transfer).
         device: kind of device.
+        labels_last: labels are made once and not at every refresh.
     """
 
     per_pixel: float
     pair: float
     network: bool
     device: str = "cpu"
+    labels_last: bool = False
 
 
 def work_seconds(
@@ -118,7 +120,8 @@ def work_seconds(
         every = adaptation.label_refresh or max(100, math.ceil(adaptation.iters / REFRESHES))
         refreshes = math.ceil(adaptation.iters / every)
         if settings.method == "adapt":
-            seconds += refreshes * (working * frame + working / max(1, count) * blending)
+            seconds += refreshes * working * frame
+            seconds += (1 if rates.labels_last else refreshes) * working / max(1, count) * blending
         if settings.blends:
             seconds += blending
     return seconds
@@ -196,6 +199,7 @@ class Forecaster:
         flow = models.load_flow(settings, device, listen)
         height, width = self.SIZE
         self.pair = _time_flow(height, width, flow, device) / (height * width)
+        self.lasting = flow.estimator.explains_blur
         self.per_pixel, self.network = 0.0, settings.learns
         if self.network:
             loaded = models.load_backbone(settings, device, listen)
@@ -204,6 +208,6 @@ class Forecaster:
     def seconds(self, height: int, width: int, count: int) -> float:
         """Rough duration of the work on a video of which nothing but its size and length is known."""
         working = resources.working_set_limit(height, width, min(count, self.settings.adaptation.working_set))
-        rates = Rates(self.per_pixel, self.pair * height * width, self.network)
+        rates = Rates(self.per_pixel, self.pair * height * width, self.network, labels_last=self.lasting)
         blurry = round(self.BLURRY * count)
         return work_seconds(self.settings, (height, width), count, blurry, min(count, working), rates)

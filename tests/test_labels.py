@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from selfhvd_tta.events import ignore
+from selfhvd_tta.flows import FlowField
 from selfhvd_tta.method.adaptation import Adaptation
 from selfhvd_tta.method.clues import select_clues
 from selfhvd_tta.method.labels import LabelBank
@@ -48,6 +49,38 @@ def test_sis_prefers_the_teacher_where_it_is_sharper() -> None:
     sharper = (working.frames[1].float() / 255 * 2 - 0.5).clamp(0, 1)
     bank.refresh(((row, sharper) for row in range(8)), Still(), PAPER, 0.5, lambda done: None)
     assert bank.choice.tolist() == working.clues.sharp.tolist()
+
+
+class Explaining(Still):
+    """Counts how often it is asked, and for what."""
+
+    explains_blur = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sources: list[torch.Tensor] = []
+
+    def both(self, source: torch.Tensor, target: torch.Tensor) -> tuple[FlowField, FlowField]:
+        self.sources.append(source)
+        return super().both(source, target)
+
+
+def test_labels_of_a_flow_that_explains_blur_come_from_the_recorded_frames_and_last() -> None:
+    working = working_set(blurry_clip())
+    bank, flow = LabelBank(working, CPU, CPU), Explaining()
+    black = torch.zeros_like(working.frames[0]).float()
+    bank.refresh(((row, black) for row in range(8)), flow, PAPER, 0.5, lambda done: None)
+    blurry = [row for row in range(8) if not working.clues.sharp[row]]
+    assert len(flow.sources) == len(blurry)
+    assert all(torch.equal(s, bank.observed(row)) for s, row in zip(flow.sources, blurry, strict=True))
+    assert bank.choice.all(), "anything is sharper than a black frame"
+    labels, asked = bank.label.clone(), len(flow.sources)
+    sharper = (working.frames[1].float() / 255 * 2 - 0.5).clamp(0, 1)
+    bank.refresh(((row, sharper) for row in range(8)), flow, PAPER, 0.5, lambda done: None)
+    assert len(flow.sources) == asked
+    assert torch.equal(bank.label, labels)
+    assert torch.equal(bank.current(2)[0], sharper.half().float())
+    assert bank.choice.tolist() == working.clues.sharp.tolist(), "what labels are compared with is new"
 
 
 def test_rows_and_frames_are_cropped_alike() -> None:

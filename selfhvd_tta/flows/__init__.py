@@ -50,7 +50,13 @@ class FlowEstimator(nn.Module):
 
     Estimators without weights are modules too, so that ``.to(device)`` and ``state_dict()`` work everywhere.
     No gradient flows through an estimator: implementations run under ``torch.no_grad()``.
+
+    Attributes:
+        explains_blur: it finds the blur of a frame along with the motion, and wants the frame as it was recorded;
+            others do best with the sharpest picture of it there is (the network's output, as the paper has it).
     """
+
+    explains_blur = False
 
     def forward(self, source: Tensor, target: Tensor) -> FlowField:
         raise TypeError(f"{type(self).__name__} does not implement forward")

@@ -58,6 +58,8 @@ class GlobalMotionFirst(FlowEstimator):
         working_side: frames with a longer side are scaled down to it for everything but the final flow.
     """
 
+    explains_blur = True
+
     def __init__(self, inner: FlowEstimator | None = None, working_side: int = 640) -> None:
         super().__init__()
         self.inner = inner

@@ -400,6 +400,7 @@ class Adaptation:
             mask=torch.cat([m.mask for m in made]),
             teacher=out[index],
             choice=torch.cat([m.choice for m in made]),
+            visible=torch.cat([m.visible for m in made]),
             historical=None if old is None else old[index],
         )
 

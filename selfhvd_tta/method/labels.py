@@ -28,6 +28,7 @@ class Rows:
         mask: M, (n, 1, h, w) float in [0, 1].
         teacher: R_k, (n, 3, h, w) float in [0, 1].
         choice: (n,) bool, True where SIS lets the label supervise.
+        visible: (n,) mean of M_occ; 2 for a frame that is its own label, which then always supervises.
         historical: R^e_k like ``teacher``, or None before stage 2.
     """
 
@@ -35,6 +36,7 @@ class Rows:
     mask: Tensor
     teacher: Tensor
     choice: Tensor
+    visible: Tensor
     historical: Tensor | None = None
 
 
@@ -66,19 +68,24 @@ def make_rows(
         teachers = choose_teachers(row, working.clues, settings)
         if not teachers.others:
             one = torch.ones_like(frame[:, :1])
-            yield Rows(frame, one, now, torch.ones(1, dtype=torch.bool, device=frame.device))
+            yield Rows(frame, one, now, _always(1, frame.device), 2 * torch.ones(1, device=frame.device))
             continue
         sharps = [observed(j) for j in teachers.others]
         composite = transfer.compose(frame, now, sharps, teachers, estimator, settings)
         for _ in range(settings.rounds - 1):
             composite = transfer.compose(frame, transfer.apply(composite, now), sharps, teachers, estimator, settings)
-        choice = supervision_is_label(
-            composite.occlusion.mean(dim=(1, 2, 3)),
-            sharpness(composite.image, composite.mask),
-            sharpness(now, composite.mask),
-            sis_threshold,
-        )
-        yield Rows(composite.image, composite.mask, now, choice)
+        visible = composite.occlusion.mean(dim=(1, 2, 3))
+        choice = _selected(visible, composite.image, composite.mask, now, sis_threshold)
+        yield Rows(composite.image, composite.mask, now, choice, visible)
+
+
+def _always(count: int, device: torch.device) -> Tensor:
+    return torch.ones(count, dtype=torch.bool, device=device)
+
+
+def _selected(visible: Tensor, label: Tensor, mask: Tensor, now: Tensor, threshold: float) -> Tensor:
+    """SIS for one row: (1,) bool."""
+    return supervision_is_label(visible, sharpness(label, mask), sharpness(now, mask), threshold)
 
 
 class LabelBank:
@@ -103,6 +110,8 @@ class LabelBank:
         self.historical: Tensor | None = None
         self.choice = torch.zeros(count, dtype=torch.bool, device=device)
         self.coverage = torch.zeros(count, device=device)
+        self.visible = torch.zeros(count, device=device)
+        self.lasting = False
 
     def observed(self, row: int) -> Tensor:
         """B of one row: (1, 3, H, W) float in [0, 1] on the device."""
@@ -120,7 +129,7 @@ class LabelBank:
         sis_threshold: float,
         tick: Callable[[int], None],
     ) -> None:
-        """Renew everything but the historical outputs.
+        """Renew everything but the historical outputs; where the flow explains blur, labels are made only once.
 
         Args:
             outputs: row and R of every frame, (3, H, W) in [0, 1].
@@ -131,13 +140,25 @@ class LabelBank:
         """
         self.take_outputs(outputs)
         every = range(len(self.working))
-        made_rows = make_rows(every, self.working, self.observed, self.current, estimator, settings, sis_threshold)
-        for row, made in zip(every, made_rows, strict=True):
-            self.label[row] = (made.label[0] * 255).round().clamp(0, 255).to(torch.uint8)
-            self.mask[row] = (made.mask[0] * 255).round().to(torch.uint8)
-            self.choice[row] = made.choice[0]
-            self.coverage[row] = made.mask.mean()
-            tick(row + 1)
+        if not self.lasting:
+            made_rows = make_rows(every, self.working, self.observed, self.current, estimator, settings, sis_threshold)
+            for row, made in zip(every, made_rows, strict=True):
+                self.label[row] = (made.label[0] * 255).round().clamp(0, 255).to(torch.uint8)
+                self.mask[row] = (made.mask[0] * 255).round().to(torch.uint8)
+                self.choice[row] = made.choice[0]
+                self.coverage[row] = made.mask.mean()
+                self.visible[row] = made.visible[0]
+                tick(row + 1)
+        if not estimator.explains_blur:
+            return
+        # Labels made from the recorded frames last. What they are compared with does not; and as a run that is resumed
+        # makes them anew, the comparison is always with the label as it is kept.
+        self.lasting = True
+        for row in every:
+            if self.visible[row] <= 1:
+                label, mask = (stack[row : row + 1].to(self.device).float() / 255 for stack in (self.label, self.mask))
+                seen = self.visible[row : row + 1]
+                self.choice[row] = _selected(seen, label, mask, self.current(row), sis_threshold)[0]
 
     def take_outputs(self, outputs: Iterator[tuple[int, Tensor]]) -> None:
         """Let these be the present outputs R: row and (3, H, W) in [0, 1] of every frame."""
@@ -160,6 +181,7 @@ class LabelBank:
             mask=self._crop(self.mask, rows, box).float() / 255,
             teacher=self._crop(self.teacher, rows, box).float(),
             choice=self.choice[index],
+            visible=self.visible[index],
             historical=None if self.historical is None else self._crop(self.historical, rows, box).float(),
         )
 

@@ -127,7 +127,7 @@ def compose(
 
     Args:
         observed: B_i, (1, 3, H, W) in [0, 1].
-        current: R_i, what the frame is believed to look like; flow starts from it.
+        current: R_i, what the frame is believed to look like; flow starts from it, unless it explains blur itself.
         sharps: the frames ``teachers.others``, each (1, 3, H, W).
         teachers: of the frame.
         estimator: optical flow.
@@ -139,7 +139,8 @@ def compose(
     certain = torch.ones_like(observed[:, :1])
     if not sharps:
         return Composite(observed, certain, certain)
-    aligned: list[Aligned] = each(lambda sharp: align(sharp, current, estimator, settings), sharps, current.device)
+    source = observed if estimator.explains_blur else current
+    aligned: list[Aligned] = each(lambda sharp: align(sharp, source, estimator, settings), sharps, source.device)
     longer = max(observed.shape[-2:]) / 1000
     sigma = max(1.5, settings.agreement_sigma * longer)
     masks = []

@@ -81,7 +81,7 @@ def write_regression_set(
     """The project's small benchmark: three clips of 384x256 and 48 frames, from free photographs, with fixed seeds.
 
     ``camera`` (shake alone, over a table with a cup of coffee), ``texture`` (more shake, over grass) and ``object``
-    (shake, and something moving in front of a portrait), all with an H.264 round trip at CRF 18. The photographs come
+    (shake, and something moving in front of a portrait), all with an H.264 round trip at CRF 10. The photographs come
     with scikit-image, which has to be installed.
 
     Args:

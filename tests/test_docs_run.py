@@ -124,7 +124,11 @@ def test_completion_knows_commands_options_and_values() -> None:
     assert complete("selfhvd-tta ins", 1) == ["inspect"]
     assert "--preview" in complete("selfhvd-tta deblur a.mp4 --pre", 3)
     assert complete("selfhvd-tta deblur a.mp4 --compare ", 4) == ["side", "wipe", "stack"]
-    assert "complete -o default -F" in run("--show-completion", "bash").stdout
+    # Typer would look for the shell that started it, and tests may be started by none.
+    named = os.environ | {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    command = [sys.executable, "-m", "selfhvd_tta", "--show-completion", "bash"]
+    shown = subprocess.run(command, cwd=ROOT, env=named, capture_output=True, text=True, timeout=60)
+    assert "complete -o default -F" in shown.stdout, shown.stderr
 
 
 def test_the_notebook_is_valid_and_its_commands_exist() -> None:

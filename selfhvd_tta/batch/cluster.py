@@ -24,7 +24,7 @@ import selfhvd_tta
 from selfhvd_tta.batch.depot import Depot, DepotClient, Mirror
 from selfhvd_tta.batch.events import Outcome
 from selfhvd_tta.batch.plan import BatchPlan
-from selfhvd_tta.batch.process import WORKER, Processes, Request, Tell
+from selfhvd_tta.batch.process import GRACE_S, WORKER, Processes, Request, Tell
 from selfhvd_tta.errors import DeviceError, ExitCode, UsageError
 from selfhvd_tta.events import Event, Note, Progress
 from selfhvd_tta.job import job_folder
@@ -192,13 +192,17 @@ class RayCrew:
             tell(event)
 
     def stop(self) -> None:
-        """Cancel what is at work; each worker ends its process cleanly."""
+        """Cancel what is at work; each worker ends its process cleanly, which is waited for."""
         with self._lock:
             self._stopped = True
             refs = list(self._refs)
-        for ref in refs:
-            with contextlib.suppress(self.ray.exceptions.RayError):
+        # Ray gives up a cancelled task before its worker has, and the end of the session would kill that.
+        with contextlib.suppress(self.ray.exceptions.RayError):
+            for ref in refs:
                 self.ray.cancel(ref)
+            deadline = time.monotonic() + GRACE_S
+            while time.monotonic() < deadline and self.ray.get(self.hub.busy.remote(), timeout=GRACE_S):
+                time.sleep(POLL_S)
 
 
 class _Hub:
@@ -207,14 +211,24 @@ class _Hub:
     def __init__(self) -> None:
         self.events: dict[str, list[Event]] = {}
         self.attempts: dict[str, int] = {}
+        self.at_work: set[str] = set()
 
     def begin(self, key: str, where: str) -> int:
         """An attempt begins; which one it is, from 1."""
         self.attempts[key] = self.attempts.get(key, 0) + 1
+        self.at_work.add(key)
         number = self.attempts[key]
         text = f"at work on {where}" if number == 1 else f"its worker was lost: goes on at {where} (attempt {number})"
         self.tell(key, [Note(text, "info" if number == 1 else "warning")])
         return number
+
+    def end(self, key: str) -> None:
+        """The attempt has ended, and its process with it."""
+        self.at_work.discard(key)
+
+    def busy(self) -> bool:
+        """Whether some attempt has not ended."""
+        return bool(self.at_work)
 
     def tell(self, key: str, events: list[Event]) -> None:
         """Keep events; of a stage's progress the latest only."""
@@ -237,6 +251,25 @@ def _video(name: str, key: str, request: dict[str, Any], hub: Any, depot: Any, w
 
     here = f"{ray.util.get_node_ip_address()}, process {os.getpid()}"
     attempt = ray.get(hub.begin.remote(key, here))
+    try:
+        return _attempt(name, key, request, hub, depot, worker, version, here, attempt)
+    finally:
+        hub.end.remote(key)
+
+
+def _attempt(
+    name: str,
+    key: str,
+    request: dict[str, Any],
+    hub: Any,
+    depot: Any,
+    worker: Any,
+    version: str,
+    here: str,
+    attempt: int,
+) -> Outcome:
+    import ray
+
     output = Path(request["output"])
     if selfhvd_tta.__version__ != version:
         message = f"{here} has selfhvd-tta {selfhvd_tta.__version__}, the batch {version}"

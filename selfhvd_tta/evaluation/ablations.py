@@ -9,7 +9,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from selfhvd_tta.errors import DiskError, Interrupted, SelfHVDError, UsageError
-from selfhvd_tta.evaluation.bench import NOT_OF_THE_METHOD, BenchResult, BenchSettings, find_pairs, run_bench
+from selfhvd_tta.evaluation.bench import (
+    NOT_OF_THE_METHOD,
+    BenchResult,
+    BenchSettings,
+    find_pairs,
+    run_bench,
+    write_whole,
+)
 from selfhvd_tta.events import Listener, Note, Progress, ignore
 from selfhvd_tta.models import choose_device
 from selfhvd_tta.settings import Settings
@@ -197,7 +204,7 @@ def run_studies(
             listen(Progress("ablations", position, count, "variants"))
         blocks.append(_block(study, rows, base, dict(variants)))
         text = "\n".join([_heading(base), *blocks])
-        _write(out / TABLE, text)  # after every study: an interrupted run leaves what it has finished
+        write_whole(out / TABLE, text)  # after every study: an interrupted run leaves what it has finished
     return text
 
 
@@ -254,13 +261,3 @@ def _line(row: Measured, usual: Measured | None, scored: list[str]) -> str:
         cells.append(f"{one['psnr'] - same['psnr']:+.3f}" if same else "–")
         cells += [f"{one['psnr_blurry']:.3f}" if "psnr_blurry" in one else "–", f"{one['ssim']:.4f}"]
     return "| " + " | ".join(cells) + " |"
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise DiskError(f"{path}: {error.strerror or error}", "Choose another --output.") from error

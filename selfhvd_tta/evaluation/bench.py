@@ -300,14 +300,9 @@ class _Run:
         return rows
 
     def _write(self, path: Path, content: Row | str) -> None:
-        text = content if isinstance(content, str) else json.dumps(content, indent=1, allow_nan=False) + "\n"
-        temporary = path.with_name(f".{path.name}.part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(text, encoding="utf-8")
-            temporary.replace(path)
-        except OSError as error:
-            raise DiskError(f"{path}: {error.strerror or error}", "Choose another --output.") from error
+        write_whole(
+            path, content if isinstance(content, str) else json.dumps(content, indent=1, allow_nan=False) + "\n"
+        )
 
     def _save(self, rows: list[Row], failed: dict[str, str]) -> BenchResult:
         mean = table.mean_of(rows)
@@ -322,6 +317,21 @@ def _told(problems: dict[str, str]) -> str:
     if len(set(problems.values())) == 1:
         return next(iter(problems.values()))
     return "; ".join(f"{name}: {reason}" for name, reason in problems.items())
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that is complete, or as it was before.
+
+    Raises:
+        DiskError: it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise DiskError(f"{path}: {error.strerror or error}", "Choose another --output.") from error
 
 
 def _identity(frames: Frames) -> list[tuple[str, int, int]]:

@@ -68,7 +68,8 @@ def make_rows(
         teachers = choose_teachers(row, working.clues, settings)
         if not teachers.others:
             one = torch.ones_like(frame[:, :1])
-            yield Rows(frame, one, now, _always(1, frame.device), 2 * torch.ones(1, device=frame.device))
+            chosen = torch.ones(1, dtype=torch.bool, device=frame.device)
+            yield Rows(frame, one, now, chosen, torch.full((1,), 2.0, device=frame.device))
             continue
         sharps = [observed(j) for j in teachers.others]
         composite = transfer.compose(frame, now, sharps, teachers, estimator, settings)
@@ -77,10 +78,6 @@ def make_rows(
         visible = composite.occlusion.mean(dim=(1, 2, 3))
         choice = _selected(visible, composite.image, composite.mask, now, sis_threshold)
         yield Rows(composite.image, composite.mask, now, choice, visible)
-
-
-def _always(count: int, device: torch.device) -> Tensor:
-    return torch.ones(count, dtype=torch.bool, device=device)
 
 
 def _selected(visible: Tensor, label: Tensor, mask: Tensor, now: Tensor, threshold: float) -> Tensor:

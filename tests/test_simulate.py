@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from selfhvd_tta.training.camera import SAMPLES_PER_FRAME, band_limited_noise, calm_envelope, handheld_trajectory
 from selfhvd_tta.training.codec import h264_round_trip
 from selfhvd_tta.training.photos import BUNDLED, bundled_photo, list_photos, read_photo
+from selfhvd_tta.training.shake import Bursts
 from selfhvd_tta.training.simulate import ShakeSettings, SimulatedClip, preset, simulate_clip
 
 SMALL = ShakeSettings(width=96, height=64, frames=8, gap=(3, 5), calm=(0.8, 1.2))
@@ -87,17 +89,28 @@ def test_no_border_of_the_photograph_is_ever_seen(seed: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"readout": 0.6}, {"objects": 1}, {"parallax": 0.4}], ids=["camera", "rolling", "object", "depth"]
+    "changes",
+    [
+        {},
+        {"readout": 0.6},
+        {"objects": 1},
+        {"parallax": 0.4},
+        {"near": (0.4, 0.6)},
+        {"figures": 2},
+        {"pan": 2.0, "bursts": Bursts(shift=(3, 8))},
+    ],
+    ids=["camera", "rolling", "object", "depth", "near", "figures", "bursts"],
 )
-def test_flow_warps_one_ground_truth_onto_another(changes: dict[str, float]) -> None:
-    clip = simulate_clip(picture(), replace(CLEAN, **changes), seed=5)  # type: ignore[arg-type]
+def test_flow_warps_one_ground_truth_onto_another(changes: dict[str, Any]) -> None:
+    clip = simulate_clip(picture(), replace(CLEAN, **changes), seed=5)
     flow, visible = clip.flow_to(1, 4)
     assert visible.mean() > 0.5
     warped = warp(clip, 4, flow)
     error = np.abs(warped - clip.sharp[1]).max(-1)
     still = np.abs(clip.sharp[4].astype(float) - clip.sharp[1]).max(-1)
     assert np.median(error[visible]) < 3
-    assert np.percentile(error[visible], 95) < 12
+    # Figures and lattices are mostly edges, where neither frame shows one layer alone.
+    assert np.percentile(error[visible], 90 if {"near", "figures"} & set(changes) else 95) < 12
     assert error[visible].mean() < 0.3 * still[visible].mean()
 
 

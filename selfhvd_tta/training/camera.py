@@ -6,10 +6,12 @@ exposed around t = i.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+
+from selfhvd_tta.training.shake import Bursts
 
 Array = NDArray[np.floating]
 SAMPLES_PER_FRAME = (
@@ -66,6 +68,10 @@ class Trajectory:
     pose: Array
     focal: float
 
+    def scaled(self, factor: float) -> Trajectory:
+        """The same motion, ``factor`` times as large: how a nearer layer moves."""
+        return replace(self, pose=self.pose * factor)
+
     def at(self, times: Array) -> Array:
         """Pose (..., 4) at any instants."""
         return np.stack([np.interp(times, self.times, row) for row in self.pose], -1)
@@ -89,6 +95,28 @@ def _stack(*entries: Array) -> Array:
     return np.stack(entries, -1).reshape(*entries[0].shape, 3, 3)
 
 
+def sample_times(frames: int) -> Array:
+    """(K,) instants in frames at which the motion of a clip is held, a little more than the clip."""
+    return np.arange(-1.5 * SAMPLES_PER_FRAME, (frames + 0.5) * SAMPLES_PER_FRAME + 1) / SAMPLES_PER_FRAME
+
+
+def burst_velocity(generator: np.random.Generator, times: Array, bursts: Bursts) -> Array:
+    """Velocity (2, K) of sudden corrections in pixels per frame: pulses of raised cosine shape in any direction."""
+    velocity = np.zeros((2, len(times)))
+    centre = times[0] + generator.uniform(0, bursts.gap[1])
+    while centre < times[-1]:
+        shift, length, angle = (
+            generator.uniform(*bursts.shift),
+            generator.uniform(*bursts.length),
+            generator.uniform(0, 6.28),
+        )
+        phase = (times - centre) / length
+        pulse = np.where(np.abs(phase) < 0.5, 1 + np.cos(2 * np.pi * phase), 0.0) * shift / length
+        velocity += np.array([[np.cos(angle)], [np.sin(angle)]]) * pulse
+        centre += generator.uniform(*bursts.gap)
+    return velocity
+
+
 def handheld_trajectory(
     generator: np.random.Generator,
     frames: int,
@@ -101,6 +129,8 @@ def handheld_trajectory(
     gap: tuple[float, float],
     calm: tuple[float, float],
     floor: float = 0.02,
+    focal: float = 1.2,
+    jumps: Array | None = None,
 ) -> Trajectory:
     """Draw the motion of one clip.
 
@@ -115,17 +145,21 @@ def handheld_trajectory(
         gap: range of the distance between calm moments, in frames.
         calm: range of the half-width of calm moments, in frames.
         floor: share of the speed that remains in calm moments.
+        focal: focal length in widths.
+        jumps: (2, K) velocity added to the shift, in pixels per frame, at :func:`sample_times`.
     """
-    times = np.arange(-1.5 * SAMPLES_PER_FRAME, (frames + 0.5) * SAMPLES_PER_FRAME + 1) / SAMPLES_PER_FRAME
+    times = sample_times(frames)
     velocity = band_limited_noise(generator, 4, len(times), *band)
     envelope = calm_envelope(generator, times, gap, calm, floor)
     mood = band_limited_noise(generator, 1, len(times), 0.01, 0.06)[0]
     pace = speed * envelope * np.exp(0.35 * mood - 0.06)
     lever = width / 2
     velocity *= np.array([0.707, 0.707, roll / lever, zoom / lever])[:, None] * pace
+    if jumps is not None:
+        velocity[:2] += jumps
     pose = np.zeros_like(velocity)
     for k in range(1, len(times)):
         # The hand pulls back to where it was aiming; not in calm moments, which would be calm no more.
         pull = 0.03 * envelope[k] / SAMPLES_PER_FRAME
         pose[:, k] = pose[:, k - 1] * (1 - pull) + velocity[:, k] / SAMPLES_PER_FRAME
-    return Trajectory(times, pose - pose.mean(1, keepdims=True), focal=1.2 * width)
+    return Trajectory(times, pose - pose.mean(1, keepdims=True), focal=focal * width)

@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from selfhvd_tta.backbones import discover
 from selfhvd_tta.backbones.wrapper import Network
 from selfhvd_tta.errors import UsageError
-from selfhvd_tta.training.dataset import ClipPool, validation_clips
+from selfhvd_tta.training.dataset import ClipPool
 from selfhvd_tta.training.muon import Muon
 from selfhvd_tta.training.photos import list_photos
 from selfhvd_tta.training.simulate import SimulatedClip
+from selfhvd_tta.training.validation import validation_clips
 from selfhvd_tta.weights.tensors import save
 
 Optimisers = tuple[torch.optim.Optimizer, ...]

@@ -75,9 +75,7 @@ def _to_linear(photo: Image, highlights: float, device: torch.device | str) -> T
     return torch.from_numpy(texture).permute(2, 0, 1)[None].contiguous().to(device)
 
 
-def _cut_out(
-    photo: Image, width: int, height: int, scale: tuple[float, float], generator: np.random.Generator
-) -> Image:
+def cut_out(photo: Image, width: int, height: int, scale: tuple[float, float], generator: np.random.Generator) -> Image:
     """A random part of the photograph, resized to (height, width)."""
     largest = min(photo.shape[1] / width, photo.shape[0] / height)
     factor = min(generator.uniform(*scale), largest)
@@ -89,7 +87,7 @@ def _cut_out(
     return np.asarray(cv2.resize(part, (width, height), interpolation=method), np.uint8)
 
 
-def _with_alpha(part: Image, alpha: NDArray[np.float32], highlights: float, device: torch.device | str) -> Tensor:
+def with_alpha(part: Image, alpha: NDArray[np.float32], highlights: float, device: torch.device | str) -> Tensor:
     colour = _to_linear(part, highlights, device)
     matte = cv2.resize(alpha, None, fx=DENSITY, fy=DENSITY, interpolation=cv2.INTER_LINEAR)
     opacity = torch.from_numpy(np.asarray(matte, np.float32)).to(colour.device)[None, None]
@@ -105,7 +103,7 @@ def background(
 ) -> Tensor:
     """Texture of the plane behind everything, as large as the camera's motion needs it."""
     width, height = reach(camera.homographies(camera.times), settings)
-    return _to_linear(_cut_out(photo, width, height, settings.photo_scale, generator), settings.highlights, device)
+    return _to_linear(cut_out(photo, width, height, settings.photo_scale, generator), settings.highlights, device)
 
 
 def depth_layer(
@@ -129,8 +127,8 @@ def depth_layer(
             2 * np.pi * waves * x / width + generator.uniform(0, 6.28)
         )
     alpha = np.clip(np.arange(height)[:, None] - edge + 0.5, 0, 1).astype(np.float32)
-    part = _cut_out(photo, width, height, settings.photo_scale, generator)[:, ::-1]
-    return Layer(_with_alpha(np.ascontiguousarray(part), alpha, settings.highlights, device), view)
+    part = cut_out(photo, width, height, settings.photo_scale, generator)[:, ::-1]
+    return Layer(with_alpha(np.ascontiguousarray(part), alpha, settings.highlights, device), view)
 
 
 def moving_object(
@@ -151,9 +149,9 @@ def moving_object(
         outline += radius * generator.uniform(0, 0.15) * np.cos(lobes * angle + generator.uniform(0, 6.28))
     alpha = np.clip(outline - np.hypot(grid[..., 0], grid[..., 1]) + 0.5, 0, 1).astype(np.float32)
     # An object without texture would show no blur: take the liveliest of a few parts.
-    parts = [_cut_out(photo, side, side, settings.photo_scale, generator)[::-1] for _ in range(6)]
+    parts = [cut_out(photo, side, side, settings.photo_scale, generator)[::-1] for _ in range(6)]
     part = max(parts, key=lambda candidate: float(candidate.std()))
-    texture = _with_alpha(np.ascontiguousarray(part), alpha, settings.highlights, device)
+    texture = with_alpha(np.ascontiguousarray(part), alpha, settings.highlights, device)
 
     speed = generator.uniform(*settings.object_speed)
     swing = np.array([settings.width, settings.height]) * generator.uniform(0.15, 0.3, 2)

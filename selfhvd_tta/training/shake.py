@@ -9,6 +9,56 @@ Preset = Literal["camera", "texture", "object"]
 
 
 @dataclass(frozen=True)
+class Bursts:
+    """Sudden corrections by hand or stabiliser: short fast motion, out of a calm moment too.
+
+    Attributes:
+        gap: range of the time between two of them, in frames.
+        shift: range of how far one moves the picture altogether, in pixels.
+        length: range of how long one takes, in frames.
+    """
+
+    gap: tuple[float, float] = (4.0, 12.0)
+    shift: tuple[float, float] = (6.0, 28.0)
+    length: tuple[float, float] = (0.8, 2.5)
+
+
+@dataclass(frozen=True)
+class PhoneLook:
+    """What a phone does to the picture after the sensor (see :mod:`selfhvd_tta.training.phone`).
+
+    Attributes:
+        contrast: of the tone curve, -1..1; 0: straight, above 0: an S.
+        gamma: of the tone curve; below 1 lifts the shadows.
+        grain: correlation length of the noise in pixels; 1: white noise.
+        denoise: threshold of the noise reduction, in standard deviations of the noise; 0: none.
+        blotches: coloured low-frequency noise that the noise reduction leaves, in standard deviations of the noise.
+        sharpening: amount of unsharp masking, as a share of the detail.
+    """
+
+    contrast: float = 0.0
+    gamma: float = 1.0
+    grain: float = 1.0
+    denoise: float = 0.0
+    blotches: float = 0.0
+    sharpening: float = 0.0
+
+
+@dataclass(frozen=True)
+class Compression:
+    """A lossy file, for cases that ``ShakeSettings.crf`` does not cover.
+
+    Attributes:
+        bits_per_pixel: average of an H.264 stream without B frames. 1080p30 at 17 Mbit/s, as phones record, is 0.27;
+            messengers send 0.05 and less.
+        jpeg: quality, 1..100, of a JPEG 4:2:0 per frame; comes first where both are set.
+    """
+
+    bits_per_pixel: float | None = None
+    jpeg: int | None = None
+
+
+@dataclass(frozen=True)
 class ShakeSettings:
     """One kind of clip. Lengths are output pixels, times are frames; pairs are ranges that each clip draws from.
 
@@ -34,6 +84,17 @@ class ShakeSettings:
         read_noise: standard deviation in linear light.
         crf: of an H.264 round trip of the blurry frames; None: none.
         subframes: least and most sub-frames per exposure.
+        focal: focal length in frame widths; a small part of a phone's frame has a long one.
+        pan: steady motion in some direction, pixels per frame; calm moments do not stop it.
+        bursts: sudden corrections; None: none.
+        near: shift of each further near layer (poles, lattices, sides of the frame) as a share of the speed, the
+            farthest first.
+        figures: number of upright shapes (people, boxes on wheels) that cross the frame.
+        figure_speed: their speed, pixels per frame.
+        lights: small lamps and signs per frame area, many times brighter than white.
+        lamp: how many times brighter.
+        phone: what the phone does after the sensor; None: nothing.
+        compression: a lossy file, besides ``crf``; None: none.
     """
 
     width: int = 384
@@ -57,6 +118,16 @@ class ShakeSettings:
     read_noise: float = 5e-4
     crf: int | None = None
     subframes: tuple[int, int] = (9, 33)
+    focal: float = 1.2
+    pan: float = 0.0
+    bursts: Bursts | None = None
+    near: tuple[float, ...] = ()
+    figures: int = 0
+    figure_speed: tuple[float, float] = (1.0, 8.0)
+    lights: float = 0.0
+    lamp: tuple[float, float] = (3.0, 40.0)
+    phone: PhoneLook | None = None
+    compression: Compression | None = None
 
 
 def preset(name: Preset) -> ShakeSettings:

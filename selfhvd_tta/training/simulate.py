@@ -5,7 +5,7 @@ many sub-frames over the exposure, each under its own homography; its ground tru
 Stabilised (calm) moments leave sharp frames in between, as handheld videos have them (SelfHVD, Sec. 3.1).
 
 What it does not model: defocus, rolling-shutter wobble within the sensor's readout of a sub-frame, depth beyond a few
-layers, and the sharpening and temporal denoising of phones.
+layers, deforming motion, and noise reduction over time.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from selfhvd_tta.training.camera import Array, Trajectory, handheld_trajectory
-from selfhvd_tta.training.codec import h264_round_trip
+from selfhvd_tta.training.camera import Array, Trajectory, burst_velocity, handheld_trajectory, sample_times
+from selfhvd_tta.training.codec import compress, h264_round_trip
+from selfhvd_tta.training.foreground import add_lights, figure, near_layer
+from selfhvd_tta.training.phone import code_deviation, finish, noise_like, reduce_noise, to_code
 from selfhvd_tta.training.scene import (
     Image,
     Layer,
@@ -33,6 +35,8 @@ from selfhvd_tta.training.scene import (
 from selfhvd_tta.training.shake import Preset, ShakeSettings, preset
 
 __all__ = ["Layer", "Preset", "ShakeSettings", "SimulatedClip", "preset", "simulate_clip"]
+# Streams of randomness beside the clip's main one.
+JUMPS, LIGHTS, FIGURES, NEAR = range(101, 105)
 
 
 @dataclass(frozen=True)
@@ -114,12 +118,16 @@ def simulate_clip(
         raise ValueError(f"expected a photograph of shape (H, W, 3) and dtype uint8, got {photo.shape} {photo.dtype}")
     generator = np.random.default_rng(seed)
     speed = generator.uniform(*settings.speed)
-    camera = _trajectory(generator, settings, speed)
-    layers = [Layer(background(photo, camera, settings, generator, device), camera.homographies)]
+    camera = _trajectory(generator, settings, speed, _jumps(settings, seed))
+    ground = background(photo, camera, settings, generator, device)
+    if settings.lights > 0:
+        ground = add_lights(ground, settings, np.random.default_rng((seed, LIGHTS)))
+    layers = [Layer(ground, camera.homographies)]
     if settings.parallax > 0:
         sway = _trajectory(generator, settings, speed * settings.parallax)
         layers.append(depth_layer(photo, camera, sway, settings, generator, device))
     layers += [moving_object(photo, camera, settings, generator, device) for _ in range(settings.objects)]
+    layers += _scenery(photo, camera, speed, settings, seed, device)
 
     gain = generator.uniform(*settings.exposure)
     centre = generator.uniform(*settings.duty)
@@ -138,19 +146,51 @@ def simulate_clip(
         least, most = settings.subframes
         count = min(max(int(np.ceil(1.5 * extent)) | 1, least), most)
         exposure = frame + duty[frame] * ((np.arange(count) + 0.5) / count - 0.5)
-        sharp.append(_to_bytes(gain * _render(layers, np.array([float(frame)]), settings)))
-        light = gain * _render(layers, exposure, settings)
-        spread = (settings.shot_noise * light.clamp(min=0) + settings.read_noise**2).sqrt()
-        light = light + spread * torch.randn(light.shape, generator=noise, device=light.device)
-        blurry.append(_to_bytes(light))
+        truth = to_code(gain * _render(layers, np.array([float(frame)]), settings))
+        recorded = _record(gain * _render(layers, exposure, settings), settings, noise)
+        if settings.phone is not None:
+            truth, recorded = finish(truth, settings.phone), finish(recorded, settings.phone)
+        sharp.append(_to_bytes(truth))
+        blurry.append(_to_bytes(recorded))
         extents.append(extent)
     frames = np.stack(blurry)
     if settings.crf is not None:
         frames = h264_round_trip(frames, settings.crf)
+    if settings.compression is not None:
+        frames = compress(frames, settings.compression)
     return SimulatedClip(frames, np.stack(sharp), np.array(extents), tuple(layers), settings)
 
 
-def _trajectory(generator: np.random.Generator, settings: ShakeSettings, speed: float) -> Trajectory:
+def _scenery(
+    photo: Image, camera: Trajectory, speed: float, settings: ShakeSettings, seed: int, device: torch.device | str
+) -> list[Layer]:
+    """Figures, and in front of them the further near layers."""
+    people = np.random.default_rng((seed, FIGURES))
+    layers = [figure(photo, camera, settings, people, device) for _ in range(settings.figures)]
+    if settings.near:
+        generator = np.random.default_rng((seed, NEAR))
+        sway = _trajectory(generator, settings, speed)
+        layers += [near_layer(photo, camera, sway.scaled(p), settings, generator, device) for p in settings.near]
+    return layers
+
+
+def _jumps(settings: ShakeSettings, seed: int) -> Array | None:
+    """Velocity (2, K) of panning and of sudden corrections, in pixels per frame."""
+    if not settings.pan and settings.bursts is None:
+        return None
+    # A stream of randomness of its own: a clip without these is the same as before they existed.
+    generator = np.random.default_rng((seed, JUMPS))
+    times = sample_times(settings.frames)
+    angle = generator.uniform(0, 2 * np.pi)
+    velocity = np.repeat(settings.pan * np.array([[np.cos(angle)], [np.sin(angle)]]), len(times), axis=1)
+    if settings.bursts is not None:
+        velocity += burst_velocity(generator, times, settings.bursts)
+    return velocity
+
+
+def _trajectory(
+    generator: np.random.Generator, settings: ShakeSettings, speed: float, jumps: Array | None = None
+) -> Trajectory:
     return handheld_trajectory(
         generator,
         settings.frames,
@@ -161,6 +201,8 @@ def _trajectory(generator: np.random.Generator, settings: ShakeSettings, speed: 
         zoom=settings.zoom,
         gap=settings.gap,
         calm=settings.calm,
+        focal=settings.focal,
+        jumps=jumps,
     )
 
 
@@ -193,8 +235,17 @@ def _render(layers: list[Layer], times: Array, settings: ShakeSettings) -> Tenso
     return total / len(times)
 
 
-def _to_bytes(light: Tensor) -> Image:
-    """(3, H, W) linear light -> (H, W, 3) sRGB bytes."""
-    light = light.clamp(0, 1)
-    code = torch.where(light <= 0.0031308, 12.92 * light, 1.055 * light.clamp(min=1e-8) ** (1 / 2.4) - 0.055)
+def _record(light: Tensor, settings: ShakeSettings, generator: torch.Generator) -> Tensor:
+    """What the sensor and the noise reduction make of (3, H, W) linear light: code values."""
+    spread = (settings.shot_noise * light.clamp(min=0) + settings.read_noise**2).sqrt()
+    look = settings.phone
+    noisy = light + spread * noise_like(light, look.grain if look else 1.0, generator)
+    code = to_code(noisy)
+    if look is not None and look.denoise > 0:
+        code = reduce_noise(code, code_deviation(noisy, settings.shot_noise, settings.read_noise), look, generator)
+    return code
+
+
+def _to_bytes(code: Tensor) -> Image:
+    """(3, H, W) code values -> (H, W, 3) bytes."""
     return (code * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()

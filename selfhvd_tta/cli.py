@@ -14,6 +14,7 @@ from selfhvd_tta import __version__
 from selfhvd_tta.cli_ablate import ablations
 from selfhvd_tta.cli_batch import ConfigFile, add_commands, settings_of
 from selfhvd_tta.cli_lab import lab
+from selfhvd_tta.cli_train import train
 from selfhvd_tta.cli_weights import weights_app
 from selfhvd_tta.console import Display, Style, show_error, show_lines, show_table
 from selfhvd_tta.errors import ExitCode, Interrupted, SelfHVDError, UsageError
@@ -43,6 +44,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(weights_app, name="weights")
+app.add_typer(train)
 app.add_typer(lab)
 app.add_typer(ablations)
 # Newer releases of typer carry their own copy of click: its errors are not those of the package of that name.

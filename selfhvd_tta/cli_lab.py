@@ -1,4 +1,4 @@
-"""Commands for those who train and measure: pretrain, simulate, bench."""
+"""Commands for those who measure: simulate, bench."""
 
 from __future__ import annotations
 
@@ -9,63 +9,11 @@ import typer
 
 from selfhvd_tta.console import Display, show_lines
 from selfhvd_tta.errors import ExitCode, UsageError
-from selfhvd_tta.events import Note, Progress
 from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, Precision, RuntimeSettings, Settings
 
 lab = typer.Typer()
 SPEED = "With --speed"
 A = AdaptationSettings()
-
-
-@lab.command()
-def pretrain(
-    photos: Annotated[list[Path], typer.Argument(help="Folders of sharp photographs.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run; an existing run is continued.")],
-    backbone: Annotated[str, typer.Option(help="id or id:variant.")] = "estrnn:lite",
-    steps: Annotated[int, typer.Option(help="Optimiser steps at most.", min=1)] = 200_000,
-    budget: Annotated[float | None, typer.Option(help="Minutes of training at most, over all parts of a run.")] = None,
-    crop: Annotated[int, typer.Option(help="Side of the training crops in pixels.")] = 96,
-    batch: Annotated[int, typer.Option(help="Clips per step.")] = 1,
-    precision: Annotated[Precision, typer.Option(help="Of the forward pass; auto: bf16 on a GPU.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    seed: Annotated[int, typer.Option(help="Of weights and data.")] = 0,
-    export: Annotated[Path | None, typer.Option(help="Write the result as .safetensors at the end.")] = None,
-    licence: Annotated[str, typer.Option(help="Stated in the exported file.")] = "",
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
-) -> None:
-    """Train a backbone on simulated handheld shake over your photographs."""
-    with Display() as display:
-        from selfhvd_tta.models import choose_device
-        from selfhvd_tta.training.pretrain import PretrainConfig, PretrainProgress, export_weights
-        from selfhvd_tta.training.pretrain import pretrain as run
-
-        where = choose_device(device, display)
-        half = precision == "bf16" or (precision == "auto" and where.type == "cuda")
-        network, _, variant = backbone.partition(":")
-        config = PretrainConfig(
-            photos=tuple(photos),
-            output=output,
-            backbone=network,
-            variant=variant or None,
-            steps=steps,
-            budget=None if budget is None else 60 * budget,
-            crop=crop,
-            batch=batch,
-            precision="bf16" if half else "fp32",
-            device=str(where),
-            seed=seed,
-        )
-
-        def tell(report: PretrainProgress) -> None:
-            values = [("loss", report.loss)]
-            if report.validation is not None:
-                values += [("gain_dB", report.validation.blurry), ("on_sharp_dB", report.validation.sharp)]
-            display(Progress("pretrain", report.step, steps, "steps", tuple(values)))
-
-        last = run(config, tell)
-        if export is not None:
-            export_weights(config, export, {"licence": licence} if licence else {})
-            display(Note(f"weights of step {last.step} written to {export}"))
 
 
 @lab.command()

@@ -17,8 +17,9 @@ from selfhvd_tta.training.codec import compress
 from selfhvd_tta.training.dataset import varied_settings
 from selfhvd_tta.training.foreground import box_mask, lattice_mask, leaves_mask, person_mask, poles_mask, side_mask
 from selfhvd_tta.training.phone import code_deviation, finish, noise_like, reduce_noise, to_code, tone_curve
+from selfhvd_tta.training.scene import reach
 from selfhvd_tta.training.shake import Bursts, Compression, PhoneLook, ShakeSettings
-from selfhvd_tta.training.simulate import preset, simulate_clip
+from selfhvd_tta.training.simulate import draw_trajectory, jump_velocity, preset, simulate_clip
 from selfhvd_tta.training.validation import validation_settings
 from tests.test_simulate import CLEAN, SMALL, picture, psnr
 
@@ -207,7 +208,7 @@ def test_training_draws_everything_and_can_be_written_down() -> None:
     slow = varied_settings(np.random.default_rng(3), 64, 6, pace=0.25)
     full = varied_settings(np.random.default_rng(3), 64, 6)
     assert slow.speed[0] == pytest.approx(full.speed[0] / 4)
-    assert replace(slow, speed=full.speed, pan=full.pan, bursts=full.bursts) == full
+    assert replace(slow, speed=full.speed, pan=full.pan, bursts=full.bursts, focal=full.focal) == full
 
 
 @pytest.mark.parametrize("seed", [3, 5, 11, 27])
@@ -218,3 +219,22 @@ def test_what_training_draws_can_be_simulated(seed: int) -> None:
     assert clip.blurry.shape == clip.sharp.shape == (4, 48, 48, 3)
     assert np.array_equal(clip.blurry, again.blurry)
     assert clip.sharp.std() > 1
+
+
+@pytest.mark.parametrize(("size", "frames"), [(24, 4), (64, 30), (160, 14)])
+def test_the_camera_never_turns_away_from_the_scene(size: int, frames: int) -> None:
+    """A plane's texture grows with what is seen of it: at a grazing angle it would fill the memory."""
+    for seed in range(30):
+        kind = varied_settings(np.random.default_rng(seed), size, frames)
+        camera = draw_trajectory(np.random.default_rng(seed), kind, kind.speed[1], jump_velocity(kind, seed))
+        sway = draw_trajectory(np.random.default_rng(seed + 1), kind, kind.speed[1]).scaled(0.9)
+        for views in (
+            camera.homographies(camera.times),
+            sway.homographies(camera.times) @ camera.homographies(camera.times),
+        ):
+            assert max(reach(views, kind)) < 800
+
+
+def test_a_camera_that_turns_away_is_refused() -> None:
+    with pytest.raises(ValueError, match="turns away"):
+        simulate_clip(picture(), replace(CLEAN, pan=400.0, frames=4), seed=0)

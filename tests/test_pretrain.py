@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+from contextlib import suppress
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,21 +19,19 @@ from safetensors.torch import load_file
 from selfhvd_tta.backbones import Backbone, Variant
 from selfhvd_tta.backbones.estrnn import BACKBONE, ESTRNN
 from selfhvd_tta.backbones.wrapper import Network
-from selfhvd_tta.errors import UsageError
+from selfhvd_tta.errors import DeviceError, UsageError, WeightsError
+from selfhvd_tta.training import network as network_module
+from selfhvd_tta.training import pool as pool_module
 from selfhvd_tta.training import pretrain as module
-from selfhvd_tta.training.dataset import ClipPool, augment
 from selfhvd_tta.training.muon import orthogonalise
-from selfhvd_tta.training.pretrain import (
-    PretrainConfig,
-    PretrainProgress,
-    export_weights,
-    learning_rate,
-    pretrain,
-    restoration_loss,
-    split_photos,
-    validate,
-)
-from selfhvd_tta.training.simulate import ShakeSettings, SimulatedClip
+from selfhvd_tta.training.photos import split_photos
+from selfhvd_tta.training.pool import ClipPool, Maker, augment
+from selfhvd_tta.training.pretrain import PretrainConfig, PretrainProgress, export_weights, pretrain
+from selfhvd_tta.training.recipe import learning_rate, restoration_loss
+from selfhvd_tta.training.sources import SceneSource, open_data
+from selfhvd_tta.training.validation import ValidationClip, validate
+from selfhvd_tta.weights import load as load_weights
+from selfhvd_tta.weights import save
 
 TINY = Variant("tiny", {"n_features": 2, "n_blocks": 1, "global_residual": True}, (), "rgb", (-0.5, 0.5))
 
@@ -38,14 +40,14 @@ TINY = Variant("tiny", {"n_features": 2, "n_blocks": 1, "global_residual": True}
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PretrainConfig:
     """Two photographs, a network of a thousand parameters, crops of 16 pixels."""
     backbone: Backbone = replace(BACKBONE, id="tiny", variants=(TINY,))
-    monkeypatch.setattr(module, "discover", lambda: {"tiny": backbone})
+    monkeypatch.setattr(network_module, "discover", lambda: {"tiny": backbone})
     (tmp_path / "photos").mkdir()
     for index in range(2):
         noise = np.random.default_rng(index).integers(0, 256, (120, 120, 3)).astype(np.uint8)
         cv2.imwrite(str(tmp_path / "photos" / f"{index}.png"), cv2.GaussianBlur(noise, (0, 0), 1.5))
-    monkeypatch.setattr(module, "validation_clips", lambda *_args, **_kwargs: [still_clip()])
+    monkeypatch.setattr(module, "validation_sets", lambda _data: {"photos": [still_clip()], "night": [still_clip()]})
     return PretrainConfig(
-        photos=(tmp_path / "photos",),
+        data=(tmp_path / "photos",),
         output=tmp_path / "run",
         backbone="tiny",
         steps=6,
@@ -61,13 +63,13 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PretrainConfig:
     )
 
 
-def still_clip() -> SimulatedClip:
+def still_clip() -> ValidationClip:
     """Two sharp frames, one mildly and one severely degraded one, without any motion."""
     sharp = np.random.default_rng(0).integers(60, 200, (4, 16, 16, 3)).astype(np.uint8)
     blurry = sharp.copy()
     blurry[2] += 4
     blurry[3] += 40
-    return SimulatedClip(blurry, sharp, np.array([0.0, 0.0, 3.0, 9.0]), (), ShakeSettings())
+    return ValidationClip(blurry, sharp, np.array([False, False, True, True]))
 
 
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
@@ -88,10 +90,10 @@ def test_a_resumed_run_equals_the_uninterrupted_one(config: PretrainConfig, tmp_
 
 def test_the_network_learns_a_change_of_brightness(config: PretrainConfig) -> None:
     losses: list[float] = []
-    pool = config.output / "pool"
-    pool.mkdir(parents=True)
     sharp = np.random.default_rng(0).integers(60, 200, (4, 24, 24, 3)).astype(np.uint8)
-    np.save(pool / f"{config.seed}-24x4-000000.npy", np.stack([sharp - 40, sharp]))
+    source = open_data(config.data, 24, 4).source
+    maker = Maker(source, config.output / "pool", config.seed, torch.device("cpu"), config.pace)
+    np.save(maker.path(0), np.stack([sharp - 40, sharp]))
     settings = replace(config, steps=100, pool=1, renewal=0, learning_rate=5e-3)
     pretrain(settings, lambda progress: losses.append(progress.loss))
     assert losses[1] < 0.3 * losses[0]
@@ -117,8 +119,22 @@ def test_log_has_one_json_object_per_report(config: PretrainConfig) -> None:
     seen: list[PretrainProgress] = []
     pretrain(replace(config, validate_every=3), seen.append)
     lines = [json.loads(line) for line in (config.output / "log.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [progress.step for progress in seen] == [3, 6, 6]
+    assert [line["step"] for line in lines] == [progress.step for progress in seen] == [3, 6]
     assert set(lines[0]["validation"]) == {"blurry", "severe", "sharp"}
+    assert lines[0]["further"] == {"night": lines[0]["validation"]}
+    facts = json.loads((config.output / "run.json").read_text())
+    assert facts["config"]["steps"] == 6
+    assert "2 photographs" not in facts["trained_on"]  # one of the two is held out
+    assert "1 photographs" in facts["trained_on"]
+
+
+def test_what_was_logged_after_the_checkpoint_is_taken_back(config: PretrainConfig) -> None:
+    pretrain(replace(config, steps=4, validate_every=2))
+    log = config.output / "log.jsonl"
+    with log.open("a") as file:
+        file.write(json.dumps({"step": 5, "loss": 1.0}) + '\n{"step": 6, "lo')  # killed while writing
+    pretrain(replace(config, steps=6, validate_every=2))
+    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [2, 4, 6]
 
 
 def test_initial_weights_start_a_new_run(config: PretrainConfig, tmp_path: Path) -> None:
@@ -130,10 +146,48 @@ def test_initial_weights_start_a_new_run(config: PretrainConfig, tmp_path: Path)
     assert 0 < distance < 2 * config.learning_rate
 
 
+def test_a_run_goes_on_from_exported_weights(config: PretrainConfig, tmp_path: Path) -> None:
+    pretrain(config)
+    export_weights(config, tmp_path / "out.safetensors", {})
+    second = replace(config, output=tmp_path / "second", initial=tmp_path / "out.safetensors", steps=1)
+    pretrain(second)
+    average = torch.load(config.output / "checkpoint.pt", weights_only=True)["average"]
+    moved = weights_of(second.output)
+    distance = max(float((average[name] - moved[name]).abs().max()) for name in moved)
+    assert 0 < distance < 2 * config.learning_rate + 1e-3
+
+
+def test_bundled_weights_are_found_by_that_name(config: PretrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network_module, "discover", lambda: {"tiny": BACKBONE})
+    settings = replace(config, initial=Path("bundled"), steps=1, variant="lite", learning_rate=1e-9)
+    pretrain(settings)
+    bundled = load_weights("estrnn-lite", offline=True).tensors
+    for name, tensor in weights_of(config.output).items():
+        torch.testing.assert_close(tensor, bundled[name].float(), atol=1e-6, rtol=0)
+
+
+def test_initial_weights_that_do_not_fit_are_refused(config: PretrainConfig, tmp_path: Path) -> None:
+    save(tmp_path / "other.safetensors", {"weight": torch.zeros(3)}, {"backbone": "x", "variant": "y"})
+    with pytest.raises(WeightsError, match="do not fit"):
+        pretrain(replace(config, initial=tmp_path / "other.safetensors"))
+    with pytest.raises(UsageError, match="come with this program"):
+        pretrain(replace(config, initial=Path("bundled")))
+    with pytest.raises(UsageError, match="no checkpoint"):
+        pretrain(replace(config, initial=tmp_path / "none.pt"))
+
+
+def test_accumulated_parts_give_the_gradient_of_the_batch(config: PretrainConfig, tmp_path: Path) -> None:
+    whole, parts = replace(config, output=tmp_path / "a"), replace(config, output=tmp_path / "b", accumulate=2)
+    pretrain(whole)
+    pretrain(parts)
+    for name, tensor in weights_of(whole.output).items():
+        torch.testing.assert_close(tensor, weights_of(parts.output)[name], atol=1e-5, rtol=1e-4)
+
+
 def test_a_checkpoint_of_another_network_is_refused(config: PretrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     pretrain(replace(config, steps=1))
     wider = replace(TINY, config={"n_features": 4, "n_blocks": 1})
-    monkeypatch.setattr(module, "discover", lambda: {"tiny": replace(BACKBONE, id="tiny", variants=(wider,))})
+    monkeypatch.setattr(network_module, "discover", lambda: {"tiny": replace(BACKBONE, id="tiny", variants=(wider,))})
     with pytest.raises(UsageError, match="another network"):
         pretrain(config)
 
@@ -186,24 +240,107 @@ def test_loss_is_zero_at_the_target_quadratic_near_it_and_linear_far_away() -> N
     assert twice_far / far == pytest.approx(2, rel=0.05)
 
 
+def test_the_frequency_term_is_the_distance_of_the_transforms() -> None:
+    output, target = torch.rand(2, 1, 2, 3, 12, 16, generator=torch.Generator().manual_seed(0)).unbind()
+    term = restoration_loss(output, target, 0.05, 0.7) - restoration_loss(output, target, 0.05)
+    difference = np.fft.rfft2((output - target).numpy(), norm="ortho")
+    assert float(term) == pytest.approx(0.7 * np.stack([difference.real, difference.imag]).__abs__().mean(), rel=1e-5)
+    same = target.clone().requires_grad_()
+    restoration_loss(same, target, 0.05, 1.0).backward()
+    assert same.grad is not None
+    assert torch.isfinite(same.grad).all()
+
+
+def pool_of(config: PretrainConfig, folder: Path, **options: Any) -> ClipPool:
+    source = SceneSource(tuple(sorted(config.data[0].iterdir())), size=24, frames=4)
+    maker = Maker(source, folder, 0, torch.device("cpu"), config.pace)
+    return ClipPool(maker, **{"capacity": 2, "renewal": 5, **options})
+
+
 def test_pool_renews_one_clip_at_a_time(config: PretrainConfig, tmp_path: Path) -> None:
-    photos = sorted(config.photos[0].iterdir())
-    options = {"capacity": 2, "renewal": 5, "size": 24, "frames": 4, "seed": 0, "device": torch.device("cpu")}
-    pool = ClipPool(photos, tmp_path / "pool", **options)  # type: ignore[arg-type]
+    pool = pool_of(config, tmp_path / "pool")
     for step in range(30):
         blurry, sharp = pool.batch(step, 2, 16, 3)
         assert blurry.shape == sharp.shape == (2, 3, 3, 16, 16)
-        assert len(list((tmp_path / "pool").iterdir())) <= 2
-    other = ClipPool(photos, tmp_path / "other", **options)  # type: ignore[arg-type]
+        assert len(list((tmp_path / "pool").iterdir())) <= 4
+    other = pool_of(config, tmp_path / "other")
     np.testing.assert_allclose(other.batch(29, 2, 16, 3)[1], sharp)
 
 
+def test_workers_and_memory_change_nothing_but_the_time(
+    config: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "AHEAD", 12)
+    plain = pool_of(config, tmp_path / "plain")
+    with pool_of(config, tmp_path / "ahead", workers=1, keep_on=torch.device("cpu")) as ahead:
+        for step in (0, 7):
+            for a, b in zip(plain.batch(step, 2, 16, 3), ahead.batch(step, 2, 16, 3), strict=True):
+                assert torch.equal(a, b)
+        # By now the worker was told of what comes next, and makes it without being asked for it.
+        pending = dict(ahead.pending)
+        assert pending
+        for future in pending.values():
+            future.result()
+        assert all(ahead.maker.path(number).exists() for number in pending)
+        assert len(ahead.kept) <= 2 + 2
+    assert len(list((tmp_path / "ahead").iterdir())) > len(list((tmp_path / "plain").iterdir()))
+
+
+def test_what_goes_wrong_in_a_worker_is_told(config: PretrainConfig, tmp_path: Path) -> None:
+    for photo in config.data[0].iterdir():
+        photo.write_bytes(b"broken")
+    with pool_of(config, tmp_path / "pool", workers=1) as pool:
+        with pytest.raises(ValueError, match="not a readable image"):
+            pool.batch(0, 1, 16, 3)
+        assert pool.executor is not None
+        pool.executor.submit(os._exit, 1)  # as if memory had run out
+        with pytest.raises(DeviceError, match="ended from outside"):
+            for number in list(pool.pending):
+                with suppress(ValueError):
+                    pool.clip(number)
+
+
+def test_processes_share_out_the_clips_of_a_step(config: PretrainConfig, tmp_path: Path) -> None:
+    whole = pool_of(config, tmp_path / "pool").batch(3, 4, 16, 3)
+    parts = [pool_of(config, tmp_path / "pool", share=(rank, 2)).batch(3, 2, 16, 3) for rank in range(2)]
+    for side in range(2):
+        assert torch.equal(whole[side], torch.cat([part[side] for part in parts]))
+
+
+def test_a_clip_that_another_process_removed_is_made_again(config: PretrainConfig, tmp_path: Path) -> None:
+    pool = pool_of(config, tmp_path / "pool")
+    first = pool.clip(0).clone()
+    pool.maker.path(0).unlink()
+    assert torch.equal(pool.clip(0), first)
+
+
+def test_other_data_are_other_clips(config: PretrainConfig, tmp_path: Path) -> None:
+    """A run that goes on with more photographs or another size must not find the old clips."""
+    pool = pool_of(config, tmp_path / "pool")
+    fewer = SceneSource(pool.maker.source.scenes[:1], 24, 4)  # type: ignore[attr-defined]
+    assert Maker(fewer, tmp_path / "pool", 0, torch.device("cpu"), config.pace).path(0) != pool.maker.path(0)
+
+
+def test_a_curriculum_begins_slowly_and_ends_at_full_speed(config: PretrainConfig) -> None:
+    settings = replace(config, pool=10, renewal=5, curriculum=100)
+    paces = [settings.pace(number) for number in range(60)]
+    assert paces[:10] == [0.3] * 10
+    assert settings.pace(9 + 10) == pytest.approx(0.3 + 0.7 * 0.5)
+    assert paces[29:] == [1.0] * 31
+    assert all(b >= a for a, b in pairwise(paces))
+    assert config.pace(0) == 1.0
+
+
 def test_augmentation_treats_both_sides_alike() -> None:
-    pair = np.random.default_rng(0).integers(0, 256, (1, 5, 20, 22, 3)).astype(np.uint8).repeat(2, 0)
+    side = torch.randint(0, 256, (1, 5, 20, 22, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    pair = side.expand(2, -1, -1, -1, -1)
+    seen = set()
     for seed in range(20):
         blurry, sharp = augment(pair, 12, 3, np.random.default_rng(seed))
         assert blurry.shape == (3, 12, 12, 3)
-        assert np.array_equal(blurry, sharp)
+        assert torch.equal(blurry, sharp)
+        seen.add(blurry.numpy().tobytes())
+    assert len(seen) == 20
 
 
 def test_photos_are_split_by_name_or_every_ninth() -> None:
@@ -220,7 +357,7 @@ def test_photos_are_split_by_name_or_every_ninth() -> None:
     [
         ({"backbone": "nothing"}, "no backbone"),
         ({"variant": "nothing"}, "no variant"),
-        ({"photos": (Path("/nowhere"),)}, "nowhere"),
+        ({"data": (Path("/nowhere"),)}, "nowhere"),
     ],
 )
 def test_wrong_names_are_said(config: PretrainConfig, changes: dict[str, object], words: str) -> None:
@@ -228,7 +365,18 @@ def test_wrong_names_are_said(config: PretrainConfig, changes: dict[str, object]
         pretrain(replace(config, **changes))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("changes", [{"crop": 999}, {"clip_length": 99}, {"steps": 0}, {"learning_rate": -1.0}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"crop": 999},
+        {"clip_length": 99},
+        {"steps": 0},
+        {"learning_rate": -1.0},
+        {"batch": 2, "accumulate": 3},
+        {"curriculum": 10, "renewal": 0},
+        {"frequency": -1.0},
+    ],
+)
 def test_contradictions_are_refused(config: PretrainConfig, changes: dict[str, float]) -> None:
     with pytest.raises(UsageError):
         replace(config, **changes)  # type: ignore[arg-type]

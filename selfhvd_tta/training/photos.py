@@ -13,6 +13,17 @@ Image = NDArray[np.uint8]
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 # Public domain or CC0, inside the scikit-image wheel (its ``data`` folder), one for each preset of the simulator.
 BUNDLED = {"camera": "coffee.png", "texture": "grass.png", "object": "astronaut.png"}
+# Photographs of the developers' set that no training ever sees. Of other sets every ninth is held out.
+HELD_OUT = (
+    "budgie_casa-mila.jpg",
+    "budgie_tea-gardens.jpg",
+    "drewnoakes_HTC_One.jpg",
+    "drewnoakes_Nikon_D40.jpg",
+    "elementary_Morskie_Oko.jpg",
+    "lomiri_life_by_Aitzol_Berasategi.jpg",
+    "plasma_Path.jpg",
+    "pop-os_samuel-zeller-337041.jpg",
+)
 
 
 def read_photo(path: Path) -> Image:
@@ -39,6 +50,12 @@ def list_photos(folders: tuple[Path, ...]) -> list[Path]:
     if not found:
         raise ValueError(f"no photographs ({', '.join(sorted(SUFFIXES))}) in {', '.join(map(str, folders))}")
     return found
+
+
+def split_photos(photos: list[Path]) -> tuple[list[Path], list[Path]]:
+    """Training and held-out photographs."""
+    held = [path for path in photos if path.name in HELD_OUT] or photos[::9]
+    return [path for path in photos if path not in held] or held, held
 
 
 def bundled_photo(name: str) -> Image:

@@ -17,6 +17,7 @@ from selfhvd_tta.training.shake import ShakeSettings
 
 Image = NDArray[np.uint8]
 DENSITY = 2  # texels per output pixel: bilinear sampling of the cubic enlargement keeps the photograph's sharpness
+FARTHEST = 40  # frame sizes that a plane may reach from its centre
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,16 @@ def corners(settings: ShakeSettings) -> Array:
 
 
 def reach(views: Array, settings: ShakeSettings) -> tuple[int, int]:
-    """Width and height of the centred part of a plane that these views look at."""
-    seen = np.abs(project(views[:, None], corners(settings)[None])).max((0, 1))
+    """Width and height of the centred part of a plane that these views look at.
+
+    Raises:
+        ValueError: it is absurdly large, since the camera turns away from the plane.
+    """
+    points = corners(settings)[None]
+    depth = (views[:, None, 2, :2] * points).sum(-1) + views[:, None, 2, 2]
+    seen = np.abs(project(views[:, None], points)).max((0, 1))
+    if depth.min() <= 0 or seen.max() > FARTHEST * max(settings.width, settings.height):
+        raise ValueError("so fast a camera turns away from the scene: a longer focal length or less speed is needed")
     return int(2 * np.ceil(seen[0] + 3)), int(2 * np.ceil(seen[1] + 3))
 
 

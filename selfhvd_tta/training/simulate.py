@@ -118,13 +118,13 @@ def simulate_clip(
         raise ValueError(f"expected a photograph of shape (H, W, 3) and dtype uint8, got {photo.shape} {photo.dtype}")
     generator = np.random.default_rng(seed)
     speed = generator.uniform(*settings.speed)
-    camera = _trajectory(generator, settings, speed, _jumps(settings, seed))
+    camera = draw_trajectory(generator, settings, speed, jump_velocity(settings, seed))
     ground = background(photo, camera, settings, generator, device)
     if settings.lights > 0:
         ground = add_lights(ground, settings, np.random.default_rng((seed, LIGHTS)))
     layers = [Layer(ground, camera.homographies)]
     if settings.parallax > 0:
-        sway = _trajectory(generator, settings, speed * settings.parallax)
+        sway = draw_trajectory(generator, settings, speed * settings.parallax)
         layers.append(depth_layer(photo, camera, sway, settings, generator, device))
     layers += [moving_object(photo, camera, settings, generator, device) for _ in range(settings.objects)]
     layers += _scenery(photo, camera, speed, settings, seed, device)
@@ -169,12 +169,12 @@ def _scenery(
     layers = [figure(photo, camera, settings, people, device) for _ in range(settings.figures)]
     if settings.near:
         generator = np.random.default_rng((seed, NEAR))
-        sway = _trajectory(generator, settings, speed)
+        sway = draw_trajectory(generator, settings, speed)
         layers += [near_layer(photo, camera, sway.scaled(p), settings, generator, device) for p in settings.near]
     return layers
 
 
-def _jumps(settings: ShakeSettings, seed: int) -> Array | None:
+def jump_velocity(settings: ShakeSettings, seed: int) -> Array | None:
     """Velocity (2, K) of panning and of sudden corrections, in pixels per frame."""
     if not settings.pan and settings.bursts is None:
         return None
@@ -188,9 +188,10 @@ def _jumps(settings: ShakeSettings, seed: int) -> Array | None:
     return velocity
 
 
-def _trajectory(
+def draw_trajectory(
     generator: np.random.Generator, settings: ShakeSettings, speed: float, jumps: Array | None = None
 ) -> Trajectory:
+    """Motion of a camera (or of a layer against it) of this kind, with ``jumps`` (2, K) added to its velocity."""
     return handheld_trajectory(
         generator,
         settings.frames,

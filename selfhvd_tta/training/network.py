@@ -1,0 +1,48 @@
+"""The network that is trained and its optimisers."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from selfhvd_tta.backbones import discover
+from selfhvd_tta.backbones.wrapper import Network
+from selfhvd_tta.errors import UsageError
+from selfhvd_tta.training.muon import Muon
+
+Optimisers = tuple[torch.optim.Optimizer, ...]
+
+
+def build_network(backbone_id: str, variant_name: str | None) -> Network:
+    """A backbone with fresh weights.
+
+    Raises:
+        UsageError: there is no such backbone or variant.
+    """
+    backbones = discover()
+    if backbone_id not in backbones:
+        raise UsageError(f"no backbone '{backbone_id}'", f"There are: {', '.join(backbones)}.")
+    backbone = backbones[backbone_id]
+    try:
+        variant = backbone.variant(variant_name)
+    except KeyError:
+        names = ", ".join(v.name for v in backbone.variants)
+        raise UsageError(f"{backbone_id} has no variant '{variant_name}'", f"There are: {names}.") from None
+    return Network(backbone.build(**variant.config), backbone, variant)
+
+
+def build_optimisers(network: Network, rate: float) -> Optimisers:
+    """Muon for the weights within the network; Adam for biases and for the layers that touch pixels."""
+    inner: list[nn.Parameter] = []
+    other: list[nn.Parameter] = []
+    for parameter in network.parameters():
+        at_pixels = parameter.ndim >= 2 and 3 in parameter.shape[:2]
+        (inner if parameter.ndim >= 2 and not at_pixels else other).append(parameter)
+    return Muon(inner, rate), torch.optim.Adam(other, rate, betas=(0.9, 0.99))
+
+
+@torch.no_grad()
+def update_average(average: Network, network: Network, decay: float) -> None:
+    """Move the moving average towards the network."""
+    for kept, current in zip(average.parameters(), network.parameters(), strict=True):
+        kept.lerp_(current, 1 - decay)

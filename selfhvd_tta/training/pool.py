@@ -114,7 +114,20 @@ class ClipPool:
         return [self._oldest(step) + int(n) for n in drawn[which * count : (which + 1) * count]]
 
     def batch(self, step: int, count: int, crop: int, length: int) -> tuple[Tensor, Tensor]:
-        """Blurry and sharp clips (count, length, 3, crop, crop) in [0, 1] for one step."""
+        """Blurry and sharp clips (count, length, 3, crop, crop) in [0, 1] for one step.
+
+        Raises:
+            DeviceError: a worker was killed.
+        """
+        try:
+            return self._batch(step, count, crop, length)
+        except BrokenProcessPool as error:
+            raise DeviceError(
+                "a process that makes training clips was ended from outside",
+                "Most likely memory ran out: ask for fewer --workers; the run continues where it was.",
+            ) from error
+
+    def _batch(self, step: int, count: int, crop: int, length: int) -> tuple[Tensor, Tensor]:
         self._look_ahead(step, count)
         self._forget(self._oldest(step) - 1 - KEPT_BEHIND)
         first = self.share[0] * count
@@ -131,13 +144,7 @@ class ClipPool:
             return self.kept[number]
         future = self.pending.pop(number, None)
         if future is not None:
-            try:
-                future.result()
-            except BrokenProcessPool as error:
-                raise DeviceError(
-                    "a process that makes training clips was ended from outside",
-                    "Most likely memory ran out: ask for fewer --workers; the run continues where it was.",
-                ) from error
+            future.result()
         while True:
             self.maker.make(number)
             with suppress(FileNotFoundError):  # another process may have removed it in between

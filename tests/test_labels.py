@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
 
 from selfhvd_tta.events import ignore
-from selfhvd_tta.flows import FlowField
+from selfhvd_tta.flows import FlowEstimator, FlowField
 from selfhvd_tta.method.adaptation import Adaptation
 from selfhvd_tta.method.clues import select_clues
 from selfhvd_tta.method.labels import LabelBank
@@ -15,10 +17,12 @@ from selfhvd_tta.method.restoration import Compute
 from selfhvd_tta.method.sampling import Draw, draw_clips
 from selfhvd_tta.method.teachers import Teachers, choose_teachers
 from selfhvd_tta.method.transfer import apply, compose, local_sharpness, similarity
+from selfhvd_tta.method.working_set import WorkingSet
 from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, ClueSettings, Settings
 from tests.tiny import Still, blurry_clip, small_estrnn, working_set
 
 CPU = torch.device("cpu")
+EVERY = range(8)
 PAPER = AlignmentSettings(teachers=1, photometric=False)
 
 
@@ -29,12 +33,16 @@ def adaptation(plan: AdaptationSettings, alignment: AlignmentSettings = PAPER) -
     return Adaptation(network, backbone, working, Still(), None, Compute(CPU), settings, ignore, 40)
 
 
+def bank_of(working: WorkingSet, flow: FlowEstimator) -> LabelBank:
+    return LabelBank(working, CPU, CPU, flow, PAPER, 0.5)
+
+
 def test_labels_are_the_aligned_sharp_frames() -> None:
     working = working_set(blurry_clip())
-    bank = LabelBank(working, CPU, CPU)
-    outputs = ((row, bank.observed(row)[0]) for row in range(len(working)))
+    bank = bank_of(working, Still())
     done: list[int] = []
-    bank.refresh(outputs, Still(), PAPER, 0.5, done.append)
+    bank.renew((row, bank.observed(row)[0]) for row in EVERY)
+    bank.complete(EVERY, done.append)
     assert done == list(range(1, 9))
     for row in range(len(working)):
         assert torch.equal(bank.label[row], working.frames[working.clues.nearest[row]])
@@ -45,9 +53,10 @@ def test_labels_are_the_aligned_sharp_frames() -> None:
 
 def test_sis_prefers_the_teacher_where_it_is_sharper() -> None:
     working = working_set(blurry_clip())
-    bank = LabelBank(working, CPU, CPU)
+    bank = bank_of(working, Still())
     sharper = (working.frames[1].float() / 255 * 2 - 0.5).clamp(0, 1)
-    bank.refresh(((row, sharper) for row in range(8)), Still(), PAPER, 0.5, lambda done: None)
+    bank.renew((row, sharper) for row in EVERY)
+    bank.complete(EVERY)
     assert bank.choice.tolist() == working.clues.sharp.tolist()
 
 
@@ -67,26 +76,69 @@ class Explaining(Still):
 
 def test_labels_of_a_flow_that_explains_blur_come_from_the_recorded_frames_and_last() -> None:
     working = working_set(blurry_clip())
-    bank, flow = LabelBank(working, CPU, CPU), Explaining()
+    flow = Explaining()
+    bank = bank_of(working, flow)
     black = torch.zeros_like(working.frames[0]).float()
-    bank.refresh(((row, black) for row in range(8)), flow, PAPER, 0.5, lambda done: None)
+    bank.renew((row, black) for row in EVERY)
+    bank.complete(EVERY)
     blurry = [row for row in range(8) if not working.clues.sharp[row]]
     assert len(flow.sources) == len(blurry)
     assert all(torch.equal(s, bank.observed(row)) for s, row in zip(flow.sources, blurry, strict=True))
     assert bank.choice.all(), "anything is sharper than a black frame"
     labels, asked = bank.label.clone(), len(flow.sources)
     sharper = (working.frames[1].float() / 255 * 2 - 0.5).clamp(0, 1)
-    bank.refresh(((row, sharper) for row in range(8)), flow, PAPER, 0.5, lambda done: None)
+    bank.renew((row, sharper) for row in EVERY)
+    bank.complete(EVERY)
     assert len(flow.sources) == asked
     assert torch.equal(bank.label, labels)
     assert torch.equal(bank.current(2)[0], sharper.half().float())
     assert bank.choice.tolist() == working.clues.sharp.tolist(), "what labels are compared with is new"
 
 
+@pytest.mark.parametrize("flow", [Still, Explaining])
+def test_labels_are_made_when_they_are_needed_and_are_then_what_they_would_have_been(flow: type[Still]) -> None:
+    clip = torch.from_numpy(blurry_clip()).permute(0, 3, 1, 2).float() / 255
+
+    def outputs(shift: int) -> Iterator[tuple[int, torch.Tensor]]:
+        return ((row, clip[row].roll(shift, 2) * 0.9) for row in EVERY)
+
+    lazy, eager = (bank_of(working_set(blurry_clip()), flow()) for _ in range(2))
+    lazy.renew(outputs(0))
+    assert not any(lazy.made)
+    lazy.complete([2, 2, 3])
+    assert [row for row in EVERY if lazy.made[row]] == [2, 3]
+    before = lazy.label[2].clone()
+    lazy.renew(outputs(1))
+    assert lazy.made[2] == flow.explains_blur, "what depends on the outputs is made anew"
+    lazy.complete([2])
+    lazy.complete([5, 6])
+    eager.renew(outputs(1))
+    eager.complete(EVERY)
+    for row in (2, 5, 6):
+        mine, other = (bank.rows([row], (0, 0, 48, 56)) for bank in (lazy, eager))
+        for name in ("label", "mask", "teacher", "choice", "visible"):
+            assert torch.equal(getattr(mine, name), getattr(other, name)), (row, name)
+    assert torch.equal(before, lazy.label[2]), "nothing moves in this clip"
+
+
+def test_a_flow_that_explains_blur_needs_no_outputs_before_stage_2() -> None:
+    network, backbone = small_estrnn()
+    settings = Settings(adaptation=AdaptationSettings(iters=10, crop=32, clip_length=4), alignment=PAPER)
+    working = working_set(blurry_clip())
+    for flow, stage2, outputs in ((Explaining(), False, False), (Explaining(), True, True), (Still(), False, True)):
+        run = Adaptation(network, backbone, working, flow, None, Compute(CPU), settings, ignore, 40)
+        run.refresh(0, stage2)
+        assert run.bank.has_outputs == outputs
+        assert not any(run.bank.made), "before the first clip is drawn"
+        run.step(stage2, False)
+        assert 0 < sum(run.bank.made) < len(working)
+
+
 def test_rows_and_frames_are_cropped_alike() -> None:
     working = working_set(blurry_clip())
-    bank = LabelBank(working, CPU, CPU)
-    bank.refresh(((r, bank.observed(r)[0]) for r in range(8)), Still(), PAPER, 0.5, lambda done: None)
+    bank = bank_of(working, Still())
+    bank.renew((r, bank.observed(r)[0]) for r in EVERY)
+    bank.complete(EVERY)
     box = (5, 9, 16, 20)
     rows = bank.rows([2, 2, 4], box)
     assert rows.label.shape == (3, 3, 16, 20)
@@ -103,6 +155,7 @@ def test_bank_and_literal_mode_agree_when_nothing_has_changed(stage2: bool) -> N
     rows = tuple(range(8))
     draw = Draw(rows, (0, 0, 2, 3, 3, 5, 6, 6), (0, 0, 48, 56), 0, False)
     literal = run._live_rows(draw, stage2)
+    run.bank.complete(draw.shown)
     bank = run.bank.rows(draw.shown, draw.box)
     torch.testing.assert_close(bank.label, literal.label, atol=0.5 / 255 + 1e-6, rtol=0)
     torch.testing.assert_close(bank.mask, literal.mask, atol=0.5 / 255 + 1e-6, rtol=0)

@@ -19,7 +19,7 @@ import torch
 import selfhvd_tta
 from selfhvd_tta.cancelling import CancelToken
 from selfhvd_tta.errors import Interrupted, UsageError
-from selfhvd_tta.events import Event, Note, Progress
+from selfhvd_tta.events import Event, Listener, Note, Progress, ignore
 from selfhvd_tta.job import Job, job_folder, sweep
 from selfhvd_tta.method.adaptation import Adaptation
 from selfhvd_tta.method.checkpoint import Checkpoint, capture, resume
@@ -34,20 +34,28 @@ BANK = AdaptationSettings(iters=14, stage1=0.5, crop=16, clip_length=3, label_re
 LIVE = replace(BANK, teacher="live", label_refresh=1)
 
 
-def adaptation(plan: AdaptationSettings) -> Adaptation:
+class Explaining(Still):
+    explains_blur = True
+
+
+def adaptation(plan: AdaptationSettings, flow: type[Still] = Still, listen: Listener = ignore) -> Adaptation:
     network, backbone = small_estrnn()
     settings = Settings(adaptation=plan, alignment=AlignmentSettings(teachers=1))
     working = working_set(blurry_clip(9, 24, 28))
     from selfhvd_tta.method.restoration import Compute
 
-    return Adaptation(
-        network, backbone, working, Still(), None, Compute(torch.device("cpu")), settings, lambda event: None, 3
-    )
+    return Adaptation(network, backbone, working, flow(), None, Compute(torch.device("cpu")), settings, listen, 3)
 
 
-@pytest.mark.parametrize("plan", [BANK, LIVE, replace(BANK, early_stop=True)], ids=["bank", "live", "early stop"])
-def test_a_checkpoint_at_any_step_leads_to_the_same_weights(plan: AdaptationSettings, tmp_path: Path) -> None:
-    whole = adaptation(plan)
+@pytest.mark.parametrize(
+    ("plan", "flow"),
+    [(BANK, Still), (BANK, Explaining), (LIVE, Still), (replace(BANK, early_stop=True), Explaining)],
+    ids=["bank", "bank, explaining", "live", "early stop"],
+)
+def test_a_checkpoint_at_any_step_leads_to_the_same_weights(
+    plan: AdaptationSettings, flow: type[Still], tmp_path: Path
+) -> None:
+    whole = adaptation(plan, flow)
     kept: list[Checkpoint] = []
     whole.run(lambda refresh_is_next: kept.append(capture(whole)))
     assert len(kept) == (whole.record.ended_early or plan.iters)
@@ -57,12 +65,43 @@ def test_a_checkpoint_at_any_step_leads_to_the_same_weights(plan: AdaptationSett
             stored = job.adaptation()
         assert stored is not None
         torch.manual_seed(99)
-        again = adaptation(plan)
+        again = adaptation(plan, flow)
         resume(again, stored)
         record = again.run()
         for name, weights in whole.network.state_dict().items():
             assert torch.equal(weights, again.network.state_dict()[name]), (checkpoint.step, name)
         assert record == whole.record
+
+
+@pytest.mark.parametrize("flow", [Still, Explaining])
+@pytest.mark.parametrize("early_stop", [False, True])
+def test_stopped_while_labels_are_made_and_taken_up_again(flow: type[Still], early_stop: bool) -> None:
+    """In the middle of a step: clips are drawn, and the refresh before it, if there was one, is done."""
+    plan = replace(BANK, early_stop=early_stop, iters=9)
+    labels: list[Event] = []
+    whole = adaptation(plan, flow, labels.append)
+    whole.run()
+    count = sum(isinstance(e, Progress) and e.phase == "labels" for e in labels)
+    assert count >= (12 if flow is Still else 6)
+    left = [0]
+
+    def stop(event: Event) -> None:
+        left[0] -= isinstance(event, Progress) and event.phase == "labels"
+        if left[0] == 0:
+            raise Interrupted("stopped", "")
+
+    for after in range(1, count + 1):
+        left[0] = after
+        first = adaptation(plan, flow, stop)
+        with pytest.raises(Interrupted):
+            first.run()
+        left[0] = -1
+        again = adaptation(plan, flow)
+        if first.next_step:
+            resume(again, capture(first))
+        assert again.run() == whole.record, after
+        for name, weights in whole.network.state_dict().items():
+            assert torch.equal(weights, again.network.state_dict()[name]), (after, name)
 
 
 class Stopper:
@@ -100,13 +139,13 @@ def reference(long_clip: Path) -> bytes:
 def test_stopping_again_and_again_ends_in_the_same_file(long_clip: Path, reference: bytes, tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
     said = []
-    for phase, after in (("labels", 5), ("stage 1", 1), ("labels", 50), ("restore", 3), ("restore", 66)):
+    for phase, after in (("labels", 2), ("stage 1", 1), ("labels", 2), ("restore", 3), ("restore", 66)):
         stopper = Stopper(phase, after)
         with pytest.raises(Interrupted) as caught:
             selfhvd_tta.deblur(long_clip, out, SETTINGS, stopper, stopper.token)
         said.append(stopper.told)
         assert not out.exists()
-        assert job_folder(out).exists() == (phase != "labels" or after != 5), "nothing is kept where nothing is done"
+        assert job_folder(out).exists() == (len(said) > 1), "nothing is kept where nothing is done"
         if job_folder(out).exists():
             assert "same command" in caught.value.hint
     assert "1 steps of adaptation are done" in said[2]

@@ -358,10 +358,9 @@ def _fill(adaptation: Adaptation) -> None:
     """Labels for the whole clip, as if the network had returned its input: its own time is another row."""
     bank = adaptation.bank
     outputs = ((row, bank.observed(row)[0]) for row in range(len(adaptation.working)))
-    settings = adaptation.settings
-    bank.refresh(
-        outputs, adaptation.estimator, settings.alignment, settings.adaptation.sis_threshold, lambda done: None
-    )
+    bank.made = [False] * len(bank.made)
+    bank.renew(outputs)
+    bank.complete(range(len(bank.made)))
 
 
 def _still(device: torch.device) -> LoadedBackbone:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,6 +17,7 @@ from selfhvd_tta.events import Listener, Note, Progress
 from selfhvd_tta.flows import FlowEstimator
 from selfhvd_tta.method import losses
 from selfhvd_tta.method.labels import LabelBank, Rows, make_rows, on_device
+from selfhvd_tta.method.optimiser import Adam, Group
 from selfhvd_tta.method.pace import Pace
 from selfhvd_tta.method.restoration import Compute, Restorer
 from selfhvd_tta.method.sampling import Draw, draw_clips
@@ -42,7 +43,7 @@ class Record:
         renewals: how often it was renewed.
         skipped: steps left out because of a loss that was not finite.
         stopped: step at which three such steps in a row ended the adaptation; None if it ran to its end.
-        coverage: mean mask of the labels over the blurry frames, at every refresh.
+        coverage: mean mask of the labels over the blurry frames learned from, at the end of every refresh's time.
         held_out: error on frames that no loss saw, at every refresh (with early stop).
         ended_early: step at which that error had stopped falling; None if it did not.
     """
@@ -96,7 +97,14 @@ class Adaptation:
         self.listen = listen
         self.window = window
         self.rng = np.random.default_rng(settings.runtime.seed)
-        self.bank = LabelBank(working, compute.device, working.frames.device)
+        self.bank = LabelBank(
+            working,
+            compute.device,
+            working.frames.device,
+            estimator,
+            settings.alignment,
+            settings.adaptation.sis_threshold,
+        )
         self.record = Record()
         self.own_label = torch.tensor(
             [choose_teachers(row, working.clues, settings.alignment).equal for row in range(len(working))],
@@ -112,25 +120,30 @@ class Adaptation:
             self.weight[self.held_out.rows] = 0.0
         self.refresh_seconds = 0.0
         self.unread: list[tuple[int, bool, tuple[str, ...], Tensor]] = []
-        # Where the adaptation is, so that it can be taken up again (checkpoint.py): steps done, the stage of the last
-        # one, steps lost in a row, and the weights at the last refresh and of the historical model (empty: none yet).
+        # Where the adaptation is, so that it can be taken up again (checkpoint.py): steps done, the step before which
+        # labels were last renewed and the rows shown since, the draws after the last step (one may be interrupted), the
+        # stage of that step, steps lost in a row, and the weights at the last refresh and of the historical model
+        # (empty: none yet).
         self.next_step = 0
+        self.refreshed = -1
+        self.used: set[int] = set()
+        self.drawn = self.rng.bit_generator.state
         self.stage2 = False
         self.lost = 0
         self.good: dict[str, Tensor] = {}
         self.history: dict[str, Tensor] = {}
         self.refresh_every = plan.label_refresh or max(100, math.ceil(plan.iters / 6))
         self.trainable = [p for p in network.parameters() if p.requires_grad]
-        self.optimiser = torch.optim.Adam(self._groups(), lr=plan.learning_rate, betas=(0.9, 0.999), fused=True)
+        self.optimiser = Adam(self._groups())
 
-    def _groups(self) -> list[dict[str, object]]:
+    def _groups(self) -> list[Group]:
         """Parameters by their share of the learning rate."""
         groups: dict[float, list[nn.Parameter]] = {1.0: [], SLOW_SHARE: []}
         for name, parameter in self.network.named_parameters():
             if parameter.requires_grad:
                 slow = name.removeprefix("raw.").startswith(self.backbone.slow) if self.backbone.slow else False
                 groups[SLOW_SHARE if slow else 1.0].append(parameter)
-        return [{"params": params, "share": share} for share, params in groups.items() if params]
+        return [Group(params, share) for share, params in groups.items() if params]
 
     def run(self, after_step: Callable[[bool], None] = lambda refresh_is_next: None) -> Record:
         """Do all steps that are left; the network holds the adapted weights afterwards, in eval mode.
@@ -144,6 +157,7 @@ class Adaptation:
             self.good = copy.deepcopy(self.network.state_dict())
             torch.manual_seed(self.settings.runtime.seed)
             self.pace.begin()
+        reckoned = True
         while not self.pace.over(self.next_step) and self.lost < LOST_STEPS:
             step = self.next_step
             enters_stage2 = not self.stage2 and self.pace.second_stage(step)
@@ -151,8 +165,11 @@ class Adaptation:
             if live:
                 if stage2 and plan.scscm and (enters_stage2 or step % max(1, plan.iters // 10) == 0):
                     self._consider_live_history(step, enters_stage2)
-            elif step == 0 or (self._refreshes(step) and self.pace.allows(self.refresh_seconds)):
+            elif self.refreshed == step:
+                pass  # taken up where the first step after a refresh was interrupted
+            elif step == 0 or (self._refreshes(step) and self._affords(stage2)):
                 self.refresh(step, stage2)
+                self.refreshed, self.used = step, set()
                 if self.held_out is not None and self.held_out.tired:
                     self._end_early(step)
                     break
@@ -160,15 +177,20 @@ class Adaptation:
             elif enters_stage2 and plan.scscm:
                 self.bank.take_history()  # no time for a refresh: the outputs of the last one
                 self.history = copy.deepcopy(self.good)
-            for group in self.optimiser.param_groups:
-                rate = cosine_rate(self.pace.position(step), plan.learning_rate, plan.final_learning_rate)
-                group["lr"] = group["share"] * rate
+            rate = cosine_rate(self.pace.position(step), plan.learning_rate, plan.final_learning_rate)
+            for group in self.optimiser.groups:
+                group.rate = group.share * rate
             names, values = self.step(stage2, live)
             self.unread.append((step, stage2, names, values))
-            self.next_step, self.stage2 = step + 1, stage2
+            self.next_step, self.stage2, self.drawn = step + 1, stage2, self.rng.bit_generator.state
+            reckoned = not live and self._refreshes(self.next_step)
+            if reckoned:
+                self._reckon()
             if self.compute.device.type != "cuda" or len(self.unread) == REPORT_EVERY:
                 self.read()
             after_step(not live and self._refreshes(self.next_step))
+        if not reckoned:
+            self._reckon()
         self.read()
         if self.lost >= LOST_STEPS:
             step = self.next_step - 1
@@ -186,6 +208,20 @@ class Adaptation:
         first = self.pace.stage1_steps if self.stage2 and self.pace.until is None else 0
         return enters_stage2 or (step - first) % self.refresh_every == 0
 
+    def _affords(self, stage2: bool) -> bool:
+        """Whether there is time for a refresh; stage 2 cannot do without outputs."""
+        return (stage2 and not self.bank.has_outputs) or self.pace.allows(self.refresh_seconds)
+
+    def _needs_outputs(self, stage2: bool) -> bool:
+        """Whether anything looks at R: labels of a flow that starts from it, stage 2, early stop."""
+        return stage2 or not self.bank.lasting or self.held_out is not None
+
+    def _reckon(self) -> None:
+        """Record how much of the blurry frames the labels in use cover."""
+        blurry = sorted(row for row in self.used if not self.own_label[row])
+        if blurry:
+            self.record.coverage.append(float(self.bank.coverage[blurry].mean()))
+
     def rebuild(self) -> None:
         """Compute again what is determined by weights: labels, historical outputs, and the held-out frames' labels.
 
@@ -193,7 +229,7 @@ class Adaptation:
         """
         live = self.settings.adaptation.teacher == "live"
         if self.held_out is not None and self.held_out.errors:
-            self._relabel()
+            self._relabel(self.stage2)
             self.held_out.keep_labels(self.bank)
         if self.history:
             self.network.load_state_dict(self.history)
@@ -202,9 +238,12 @@ class Adaptation:
             else:
                 self.bank.take_outputs(self._outputs())
                 self.bank.take_history()
-        if not live and not (self.pace.until is None and self._refreshes(self.next_step)):
+        refresh_is_next = self._refreshes(self.next_step) and self.refreshed != self.next_step
+        if not live and not (self.pace.until is None and refresh_is_next):
             self.network.load_state_dict(self.good)
-            self._relabel()
+            # The step after a refresh may be the first one of stage 2.
+            self._relabel(self.stage2 or self.refreshed == self.next_step)
+            self._complete(sorted(self.used))
 
     def _end_early(self, step: int) -> None:
         assert self.held_out is not None
@@ -248,13 +287,11 @@ class Adaptation:
         """Renew the labels by the present outputs, and in stage 2 take or look at the historical ones."""
         plan = self.settings.adaptation
         begun = time.monotonic()
-        self._relabel()
+        self._relabel(stage2)
         self.refresh_seconds = time.monotonic() - begun
         if self.held_out is not None:
             self.held_out.look(self.bank, self.network)
             self.record.held_out = self.held_out.errors
-        blurry = ~self.own_label
-        self.record.coverage.append(float(self.bank.coverage[blurry].mean()) if bool(blurry.any()) else 1.0)
         if not plan.scscm or not stage2:
             return
         if self.bank.historical is None:
@@ -269,15 +306,16 @@ class Adaptation:
             )
             self._judge(step, check, self._take_history)
 
-    def _relabel(self) -> None:
-        total = len(self.working)
-        self.bank.refresh(
-            self._outputs(),
-            self.estimator,
-            self.settings.alignment,
-            self.settings.adaptation.sis_threshold,
-            lambda done: self.listen(Progress("labels", done, total)),
-        )
+    def _relabel(self, stage2: bool) -> None:
+        """Let labels be those of the present outputs. They are made when a clip shows them, see :meth:`_complete`."""
+        self.bank.renew(self._outputs() if self._needs_outputs(stage2) else None)
+
+    def _complete(self, rows: Sequence[int]) -> None:
+        """Make the labels that these rows lack."""
+        begun, total = time.monotonic(), len(self.working)
+        self.bank.complete(rows, lambda done: self.listen(Progress("labels", done, total)))
+        if not self.bank.lasting:
+            self.refresh_seconds += time.monotonic() - begun  # the next refresh will cost as much again
 
     def _take_history(self) -> None:
         self.bank.take_history()
@@ -322,6 +360,10 @@ class Adaptation:
         """
         plan = self.settings.adaptation
         draws = draw_clips(self.working, plan, self.rng, degrade=stage2 and plan.rscr)
+        if not live:
+            shown = [row for d in draws for row in d.shown]
+            self._complete(shown)
+            self.used.update(shown)
         self.network.train()
         clip = torch.stack([d.turned(self.bank.shown(d.shown, d.box)) for d in draws])
         supervision = [self._live_rows(d, stage2) if live else self.bank.rows(d.shown, d.box) for d in draws]
@@ -330,12 +372,11 @@ class Adaptation:
         return self._descend(self._objective(output.float(), draws, supervision, stage2))
 
     def _descend(self, terms: dict[str, Tensor]) -> tuple[tuple[str, ...], Tensor]:
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimiser.clear()
         terms["loss"].backward()
         norm = torch.nn.utils.clip_grad_norm_(self.trainable, self.settings.adaptation.gradient_clip)
         done = torch.isfinite(terms["loss"].detach()) & torch.isfinite(norm)
-        self.optimiser.found_inf = (~done).float()  # type: ignore[attr-defined]  # read by the fused kernel
-        self.optimiser.step()
+        self.optimiser.step(bad=(~done).float())
         return tuple(terms), torch.stack([*(value.detach().float() for value in terms.values()), done.float()])
 
     def _objective(self, output: Tensor, draws: list[Draw], supervision: list[Rows], stage2: bool) -> dict[str, Tensor]:

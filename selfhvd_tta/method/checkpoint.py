@@ -70,7 +70,7 @@ def capture(adaptation: Adaptation, finished: bool = False) -> Checkpoint:
     }
     if not finished:
         tensors |= _named("good", adaptation.good) | _named("history", adaptation.history)
-        for number, values in adaptation.optimiser.state_dict()["state"].items():
+        for number, values in adaptation.optimiser.state.items():
             tensors |= _named(f"optimiser.{number}", values)
         tensors["random"] = torch.get_rng_state()
         if adaptation.compute.device.type == "cuda":
@@ -78,7 +78,9 @@ def capture(adaptation: Adaptation, finished: bool = False) -> Checkpoint:
         facts |= {
             "stage2": adaptation.stage2,
             "lost": adaptation.lost,
-            "draws": adaptation.rng.bit_generator.state,
+            "refreshed": adaptation.refreshed,
+            "used": sorted(adaptation.used),
+            "draws": adaptation.drawn,
             "elapsed": adaptation.pace.clock() - adaptation.pace.begun,
             "refresh_seconds": adaptation.refresh_seconds,
         }
@@ -102,34 +104,24 @@ def resume(adaptation: Adaptation, checkpoint: Checkpoint) -> None:
     adaptation.next_step = checkpoint.step
     adaptation.stage2 = bool(facts["stage2"])
     adaptation.lost = int(facts["lost"])
-    adaptation.refresh_seconds = float(facts["refresh_seconds"])
     if adaptation.held_out is not None:
         adaptation.held_out.errors = adaptation.record.held_out
         adaptation.held_out.bad = int(facts["bad"])
         adaptation.held_out.best = checkpoint.weights("best")
-    adaptation.rng.bit_generator.state = facts["draws"]
+    adaptation.refreshed = int(facts["refreshed"])
+    adaptation.used = set(facts["used"])
+    adaptation.rng.bit_generator.state = adaptation.drawn = facts["draws"]
     adaptation.good = checkpoint.weights("good")
     adaptation.history = checkpoint.weights("history")
     adaptation.rebuild()
+    adaptation.refresh_seconds = float(facts["refresh_seconds"])
     adaptation.pace.resume(float(facts["elapsed"]))
     adaptation.network.load_state_dict(checkpoint.weights())
-    parameters = [p for group in adaptation.optimiser.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in checkpoint.tensors.items():
-        if name.startswith("optimiser."):
-            _, number, what = name.split(".", 2)
-            like = parameters[int(number)].detach()
-            if tensor.shape == like.shape:
-                # The fused optimiser goes through memory, so that moments must lie in it as the weights do.
-                tensor = torch.empty_like(like, dtype=tensor.dtype).copy_(tensor)
-            state.setdefault(int(number), {})[what] = tensor
-    groups = adaptation.optimiser.state_dict()["param_groups"]
-    adaptation.optimiser.load_state_dict({"state": state, "param_groups": groups})
-    for parameter, moments in adaptation.optimiser.state.items():
-        for what, tensor in moments.items():
-            if tensor.shape == parameter.shape:
-                # The fused optimiser walks through memory: it wants the parameter's order there, not the file's.
-                moments[what] = torch.empty_like(parameter).copy_(tensor)
+    for name, tensor in checkpoint.weights("optimiser").items():
+        number, what = name.split(".", 1)
+        state.setdefault(int(number), {})[what] = tensor
+    adaptation.optimiser.load(state)
     torch.set_rng_state(checkpoint.tensors["random"])
     if "random_cuda" in checkpoint.tensors and adaptation.compute.device.type == "cuda":
         torch.cuda.set_rng_state(checkpoint.tensors["random_cuda"], adaptation.compute.device)

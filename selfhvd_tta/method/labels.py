@@ -86,20 +86,40 @@ def _selected(visible: Tensor, label: Tensor, mask: Tensor, now: Tensor, thresho
 
 
 class LabelBank:
-    """Labels of the whole working set, compact, on the device or in host memory.
+    """Labels of the whole working set, compact, on the device or in host memory; each is made when it is first needed.
 
     Images are kept as uint8 (labels) and float16 (network outputs, whose small differences matter), masks as uint8.
+    A label depends on the recorded frames and the outputs of the last refresh alone, so when it is made does not
+    matter; and those of frames that no clip shows until the next refresh are never made.
 
     Args:
         working: the frames.
         device: where rows are handed out.
         store: where the bank lies.
+        estimator: optical flow.
+        settings: masks and teachers.
+        sis_threshold: tau.
+
+    Attributes:
+        made: (N,) whether a row has the label that the last refresh asks for.
+        has_outputs: outputs R were given.
     """
 
-    def __init__(self, working: WorkingSet, device: torch.device, store: torch.device) -> None:
+    def __init__(
+        self,
+        working: WorkingSet,
+        device: torch.device,
+        store: torch.device,
+        estimator: FlowEstimator,
+        settings: AlignmentSettings,
+        sis_threshold: float,
+    ) -> None:
         count, _, height, width = working.frames.shape
         self.working = working
         self.device = device
+        self.estimator = estimator
+        self.settings = settings
+        self.sis_threshold = sis_threshold
         self.frames = working.frames.to(store)
         self.label = torch.zeros((count, 3, height, width), dtype=torch.uint8, device=store)
         self.mask = torch.zeros((count, 1, height, width), dtype=torch.uint8, device=store)
@@ -108,62 +128,79 @@ class LabelBank:
         self.choice = torch.zeros(count, dtype=torch.bool, device=device)
         self.coverage = torch.zeros(count, device=device)
         self.visible = torch.zeros(count, device=device)
-        self.lasting = False
+        self.made = [False] * count
+        self.judged = [False] * count
+        self.has_outputs = False
+
+    @property
+    def lasting(self) -> bool:
+        """Labels are made from the recorded frames and stay."""
+        return self.estimator.explains_blur
 
     def observed(self, row: int) -> Tensor:
         """B of one row: (1, 3, H, W) float in [0, 1] on the device."""
         return self.frames[row : row + 1].to(self.device).float() / 255
 
     def current(self, row: int) -> Tensor:
-        """R of one row: (1, 3, H, W) float in [0, 1] on the device."""
-        return self.teacher[row : row + 1].to(self.device).float()
+        """R of one row: (1, 3, H, W) float in [0, 1] on the device; before there are outputs, the recorded frame."""
+        return self.teacher[row : row + 1].to(self.device).float() if self.has_outputs else self.observed(row)
 
-    def refresh(
-        self,
-        outputs: Iterator[tuple[int, Tensor]],
-        estimator: FlowEstimator,
-        settings: AlignmentSettings,
-        sis_threshold: float,
-        tick: Callable[[int], None],
-    ) -> None:
-        """Renew everything but the historical outputs; where the flow explains blur, labels are made only once.
+    def renew(self, outputs: Iterator[tuple[int, Tensor]] | None) -> None:
+        """From now on labels and choices are those of these outputs; where the flow explains blur, labels stay.
 
         Args:
-            outputs: row and R of every frame, (3, H, W) in [0, 1].
-            estimator: optical flow.
-            settings: masks and teachers.
-            sis_threshold: tau.
-            tick: told the number of frames labelled so far.
+            outputs: row and R of every frame, (3, H, W) in [0, 1]. None where nothing is going to ask for R: neither
+                the flow, nor (stage 2) SIS.
         """
-        self.take_outputs(outputs)
-        every = range(len(self.working))
+        if outputs is None:
+            assert self.lasting
+            assert not self.has_outputs
+        else:
+            self.take_outputs(outputs)
+        self.judged = [False] * len(self.judged)
         if not self.lasting:
-            made_rows = make_rows(every, self.working, self.observed, self.current, estimator, settings, sis_threshold)
-            for row, made in zip(every, made_rows, strict=True):
-                self.label[row] = (made.label[0] * 255).round().clamp(0, 255).to(torch.uint8)
-                self.mask[row] = (made.mask[0] * 255).round().to(torch.uint8)
-                self.choice[row] = made.choice[0]
-                self.coverage[row] = made.mask.mean()
-                self.visible[row] = made.visible[0]
-                tick(row + 1)
-        if not estimator.explains_blur:
+            self.made = [False] * len(self.made)
+
+    def complete(self, rows: Sequence[int], tick: Callable[[int], None] = lambda done: None) -> None:
+        """Make what some rows lack.
+
+        Args:
+            rows: any order, repetitions allowed.
+            tick: told after each label how many rows have theirs.
+        """
+        missing = [row for row in dict.fromkeys(rows) if not self.made[row]]
+        made_rows = make_rows(
+            missing, self.working, self.observed, self.current, self.estimator, self.settings, self.sis_threshold
+        )
+        for row, made in zip(missing, made_rows, strict=True):
+            self.label[row] = (made.label[0] * 255).round().clamp(0, 255).to(torch.uint8)
+            self.mask[row] = (made.mask[0] * 255).round().to(torch.uint8)
+            self.choice[row] = made.choice[0]
+            self.coverage[row] = made.mask.mean()
+            self.visible[row] = made.visible[0]
+            self.made[row] = True
+            # A label that stays is always judged as it is kept, so that it does not matter when it was made.
+            self.judged[row] = not self.lasting
+            tick(sum(self.made))
+        if not self.has_outputs:
             return
-        # Labels made from the recorded frames last. What they are compared with does not; and as a run that is resumed
-        # makes them anew, the comparison is always with the label as it is kept.
-        self.lasting = True
-        for row in every:
-            if self.visible[row] <= 1:
+        for row in dict.fromkeys(rows):
+            if not self.judged[row]:
                 label, mask = (stack[row : row + 1].to(self.device).float() / 255 for stack in (self.label, self.mask))
                 seen = self.visible[row : row + 1]
-                self.choice[row] = _selected(seen, label, mask, self.current(row), sis_threshold)[0]
+                chosen = _selected(seen, label, mask, self.current(row), self.sis_threshold)
+                self.choice[row] = (chosen | (seen > 1))[0]
+                self.judged[row] = True
 
     def take_outputs(self, outputs: Iterator[tuple[int, Tensor]]) -> None:
         """Let these be the present outputs R: row and (3, H, W) in [0, 1] of every frame."""
         for row, output in outputs:
             self.teacher[row] = output.to(self.teacher.device, torch.float16)
+        self.has_outputs = True
 
     def take_history(self) -> None:
         """Let the present outputs become R^e."""
+        assert self.has_outputs
         self.historical = self.teacher.clone()
 
     def shown(self, rows: Sequence[int], box: tuple[int, int, int, int]) -> Tensor:
@@ -171,7 +208,7 @@ class LabelBank:
         return self._crop(self.frames, rows, box).float() / 255
 
     def rows(self, rows: Sequence[int], box: tuple[int, int, int, int]) -> Rows:
-        """What supervises some rows, cropped; box = top, left, height, width."""
+        """What supervises some rows (complete ones), cropped; box = top, left, height, width."""
         index = on_device(rows, self.device)
         return Rows(
             label=self._crop(self.label, rows, box).float() / 255,

@@ -59,9 +59,9 @@ class Refit(Adaptation):
 
     def refresh(self, step: int, stage2: bool) -> None:
         """There are no labels; before the first step, learn what blur the video has."""
-        self._relabel()
+        self._relabel(stage2)
 
-    def _relabel(self) -> None:
+    def _relabel(self, stage2: bool) -> None:
         if self.paths is not None:
             return
         self.paths = measured_paths(self) if self.estimator.measures_blur else []

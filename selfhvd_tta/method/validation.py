@@ -56,6 +56,7 @@ class HeldOut:
     def keep_labels(self, bank: LabelBank) -> None:
         """Measure by the labels that the bank has now."""
         if self.rows:
+            bank.complete(self.rows)
             self._labels = bank.label[self.rows].clone(), bank.mask[self.rows].clone()
 
     def restore(self, network: nn.Module) -> None:

@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 
 import av
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from selfhvd_tta import feeds
 from selfhvd_tta.events import Listener, Note, duration
 from selfhvd_tta.inspection import Inspection
 from selfhvd_tta.method import transfer
+from selfhvd_tta.method.losses import perceptual_loss, reconstruction_loss
 from selfhvd_tta.method.restoration import Compute, Restorer
 from selfhvd_tta.method.teachers import Teachers, most_alignments
 from selfhvd_tta.models import LoadedBackbone, LoadedFlow
@@ -64,6 +65,7 @@ class Load:
         blurry: of them, those that are no clues.
         working: frames that adaptation draws from.
         height, width: in pixels.
+        labels_last: the flow's labels are made once and not at every refresh, which then needs no outputs in stage 1.
     """
 
     frames: int
@@ -71,6 +73,7 @@ class Load:
     working: int
     height: int
     width: int
+    labels_last: bool = False
 
 
 @dataclass(frozen=True)
@@ -142,16 +145,22 @@ def _adaptation(settings: Settings, left: float, speeds: Speeds, load: Load, tea
     """Steps of the largest clip that allows enough of them; None if hardly any fit."""
     plan = settings.adaptation
     reserve = _ending(settings, speeds, load, teachers if settings.blends else 0)
-    share = load.working / max(1, load.frames)
     pairs = most_alignments(load.frames, load.blurry, teachers) * settings.alignment.rounds
-    refresh = load.working * speeds.frame + share * pairs * speeds.pair
+    label = pairs * speeds.pair / max(1, load.frames)
+    outputs = load.working * speeds.frame
     room = left - reserve
+    refresh = outputs if load.labels_last else outputs + load.working * label
     refreshes = max(1, min(MOST_REFRESHES, int(REFRESH_SHARE * room / max(refresh, 1e-9))))
+    restored = 1 + math.ceil(refreshes * (1 - plan.stage1)) if load.labels_last else refreshes
+    every = load.working * (1 if load.labels_last else refreshes)
     best: tuple[int, int, int] | None = None
     for side, length in CLIPS:
         crop, frames = min(plan.crop or side, side), min(plan.clip_length or length, length)
-        pixels = min(crop, load.height) * min(crop, load.width) * frames * plan.batch
-        steps = int((room - refreshes * refresh) / (speeds.step * pixels))
+        shown = frames * plan.batch
+        step = speeds.step * min(crop, load.height) * min(crop, load.width) * shown
+        time = room - restored * outputs
+        # A label is made when a clip first shows its frame: there are no more of them than frames shown.
+        steps = int(max((time - every * label) / step, time / (step + shown * label)))
         if steps >= FEWEST_STEPS and (best is None or best[0] < WANTED_STEPS):
             best = steps, crop, frames
     if best is None:
@@ -164,7 +173,8 @@ def _adaptation(settings: Settings, left: float, speeds: Speeds, load: Load, tea
     text = (
         f"budget of {duration(settings.runtime.budget or left)}: about {steps} steps with crops of {crop} px and "
         f"{frames} frames, labels from {teachers} sharp frame{'s' * (teachers > 1)} each made "
-        f"{'once' if refreshes == 1 else f'{refreshes} times'}, then {duration(reserve)} for restoring and writing"
+        f"{'once' if refreshes == 1 or load.labels_last else f'{refreshes} times'}, then {duration(reserve)} "
+        "for restoring and writing"
     )
     return Choice(chosen, reserve, text, True)
 
@@ -175,6 +185,7 @@ def fit(
     settings: Settings,
     flow: LoadedFlow,
     loaded: LoadedBackbone | None,
+    features: nn.Module | None,
     compute: Compute,
     working: int,
     deadline: float,
@@ -188,6 +199,7 @@ def fit(
         settings: what was asked for.
         flow: estimator in use.
         loaded: network in use; None for transfer.
+        features: of the perceptual loss; None without it.
         compute: device and precision.
         working: frames that adaptation draws from.
         deadline: when the whole job has to be over.
@@ -197,8 +209,9 @@ def fit(
         Settings to run with, and when adaptation has to end (None where there is none).
     """
     info = reader.info
-    load = Load(len(seen.pts), int((~seen.clues.sharp).sum()), working, info.height, info.width)
-    speeds = measure_speeds(reader, seen, settings, flow, loaded, compute)
+    blurry, lasting = int((~seen.clues.sharp).sum()), flow.estimator.explains_blur
+    load = Load(len(seen.pts), blurry, working, info.height, info.width, lasting)
+    speeds = measure_speeds(reader, seen, settings, flow, loaded, features, compute)
     choice = choose(settings, deadline - time.monotonic(), speeds, load)
     tell(Note(choice.text, "info" if choice.fits else "warning"))
     adapts = choice.settings.learns and choice.settings.adaptation.iters > 0
@@ -211,6 +224,7 @@ def measure_speeds(
     settings: Settings,
     flow: LoadedFlow,
     loaded: LoadedBackbone | None,
+    features: nn.Module | None,
     compute: Compute,
 ) -> Speeds:
     """Time each part on a few frames of the video."""
@@ -231,20 +245,26 @@ def measure_speeds(
         return speeds
     restorer = Restorer(loaded.network, loaded.backbone, compute, len(frames))
     frame = _second(lambda: list(restorer.restore(iter(frames))), device) / len(frames)
-    return replace(speeds, frame=frame, step=_step(loaded, compute, frames, settings.adaptation))
+    return replace(speeds, frame=frame, step=_step(loaded, features, compute, frames, settings.adaptation))
 
 
-def _step(loaded: LoadedBackbone, compute: Compute, frames: Tensor, plan: AdaptationSettings) -> float:
+def _step(
+    loaded: LoadedBackbone, features: nn.Module | None, compute: Compute, frames: Tensor, plan: AdaptationSettings
+) -> float:
     """Seconds of a training step per pixel of its frames: forward and backward on a small crop; no weight changes."""
     side, length = CLIPS[-2]
     side = min(side, plan.crop or side)
     clip = frames[:length, :, :side, :side][None]
+    mask, weight = torch.ones_like(clip[:, :, :1]), torch.ones_like(clip[:, :, 0, 0, 0])
     network = loaded.network
 
     def step() -> None:
         with compute.context():
-            output = network(clip)
-        output.float().square().mean().backward()
+            output = network(clip).float()
+        loss = reconstruction_loss(output, clip, mask, weight)
+        if features is not None and plan.perceptual_weight:
+            loss = loss + perceptual_loss(features, output, clip, mask, weight)
+        loss.backward()
 
     network.train()
     seconds = _second(step, compute.device)

@@ -125,7 +125,7 @@ def _restore(
     until = None
     if settings.runtime.budget is not None:
         deadline = started + settings.runtime.budget
-        fit = partial(budget.fit, reader, seen, settings, flow, loaded, compute, len(numbers), deadline, tell)
+        fit = partial(budget.fit, reader, seen, settings, flow, loaded, features, compute, len(numbers), deadline, tell)
         settings, until = fit_once(job, fit)
         loaded = loaded if settings.learns else None
     details: Details | None = Details.of(flow.estimator, settings)

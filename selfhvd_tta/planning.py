@@ -120,8 +120,11 @@ def work_seconds(
         every = adaptation.label_refresh or max(100, math.ceil(adaptation.iters / REFRESHES))
         refreshes = math.ceil(adaptation.iters / every)
         if settings.method == "adapt":
-            seconds += refreshes * working * frame
-            seconds += (1 if rates.labels_last else refreshes) * working / max(1, count) * blending
+            # Labels that stay ask for no outputs in stage 1, and labels are made when a clip first shows their frame.
+            restored = 1 + math.ceil(refreshes * (1 - adaptation.stage1)) if rates.labels_last else refreshes
+            shown = adaptation.iters * adaptation.length * adaptation.batch
+            labels = min((1 if rates.labels_last else refreshes) * working, shown)
+            seconds += restored * working * frame + labels / max(1, count) * blending
         if settings.blends:
             seconds += blending
     return seconds

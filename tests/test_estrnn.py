@@ -106,3 +106,23 @@ def test_other_configurations_keep_the_contract(config: dict[str, int]) -> None:
     network = tiny(**config)
     output = network(torch.zeros(2, 7, 3, 8, 12))
     assert output.shape == (2, 7 - network.past - network.future, 3, 8, 12)
+
+
+def test_a_cpu_encodes_no_more_frames_at_once_than_its_caches_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = tiny()
+    frames = torch.rand(1, 7, 3, 16, 24) - 0.5
+    sizes: list[int] = []
+    encode = network.cell._encode
+
+    def watched(some: Tensor) -> Tensor:
+        sizes.append(len(some))
+        return encode(some)
+
+    monkeypatch.setattr(network.cell, "_encode", watched)
+    with torch.no_grad():
+        whole = network(frames)
+        monkeypatch.setattr("selfhvd_tta.backbones.estrnn.CACHED_PIXELS", 3 * 16 * 24)
+        pieces = network(frames)
+    network(frames)
+    assert sizes == [7, 3, 3, 1, 7], "a training step keeps everything anyway"
+    torch.testing.assert_close(pieces, whole, atol=1e-6, rtol=0)

@@ -18,6 +18,11 @@ from torch import Tensor, nn
 from selfhvd_tta.backbones import Backbone, Variant
 
 
+# Frames that a CPU encodes at once, in pixels: more of them do not fit into its caches. At 384x256 restoring takes 1.4
+# times as long (float32; 1.3 in bfloat16) with ten frames at once as with one.
+CACHED_PIXELS = 2**17
+
+
 class DenseLayer(nn.Module):
     """3x3 convolution and GELU; the caller concatenates."""
 
@@ -103,6 +108,13 @@ class RecurrentCell(nn.Module):
 
     def encode(self, frames: Tensor) -> Tensor:
         """(N, 3, H, W) -> (N, 4 n, H/4, W/4); knows nothing of other frames."""
+        if frames.device.type == "cpu" and not torch.is_grad_enabled():
+            at_once = max(1, CACHED_PIXELS // (frames.shape[2] * frames.shape[3]))
+            if at_once < len(frames):
+                return torch.cat([self._encode(some) for some in frames.split(at_once)])
+        return self._encode(frames)
+
+    def _encode(self, frames: Tensor) -> Tensor:
         frames = frames.contiguous(memory_format=torch.channels_last)  # a quarter faster, training step on a CPU
         return self.F_B2(self.F_B1(self.F_B0(frames)))
 

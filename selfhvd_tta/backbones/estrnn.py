@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from selfhvd_tta.backbones import Backbone, Variant
 
-
 # Frames that a CPU encodes at once, in pixels: more of them do not fit into its caches. At 384x256 restoring takes 1.4
 # times as long (float32; 1.3 in bfloat16) with ten frames at once as with one.
 CACHED_PIXELS = 2**17

@@ -13,6 +13,7 @@ import typer
 from selfhvd_tta import __version__
 from selfhvd_tta.cli_ablate import ablations
 from selfhvd_tta.cli_batch import ConfigFile, add_commands, settings_of
+from selfhvd_tta.cli_flow import flow_training
 from selfhvd_tta.cli_lab import lab
 from selfhvd_tta.cli_train import train
 from selfhvd_tta.cli_weights import weights_app
@@ -46,6 +47,7 @@ app = typer.Typer(
 app.add_typer(weights_app, name="weights")
 app.add_typer(train)
 app.add_typer(lab)
+app.add_typer(flow_training)
 app.add_typer(ablations)
 # Newer releases of typer carry their own copy of click: its errors are not those of the package of that name.
 CLICK_ERROR: type[Any] = sys.modules[typer.BadParameter.__module__].ClickException

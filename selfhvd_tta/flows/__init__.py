@@ -54,9 +54,12 @@ class FlowEstimator(nn.Module):
     Attributes:
         explains_blur: it finds the blur of a frame along with the motion, and wants the frame as it was recorded;
             others do best with the sharpest picture of it there is (the network's output, as the paper has it).
+        weighs_evidence: behind a global motion, it says by its own certainty where it is to be believed; others are
+            believed where their flow brings the frames closer to each other.
     """
 
     explains_blur = False
+    weighs_evidence = False
 
     def forward(self, source: Tensor, target: Tensor) -> FlowField:
         raise TypeError(f"{type(self).__name__} does not implement forward")

@@ -101,11 +101,12 @@ class GlobalMotionFirst(FlowEstimator):
             # The fit has mistaken for blur what does not move with the frame. Flow first, then the blur that it leaves.
             motion = replace(motion, path=BlurPath(), gain=1.0, offset=0.0)
             _, _, (seen, _) = self._matched(blurry, sharp, motion, source.device)
-            motion = _blur_after(blurry, sharp, motion, seen.flow)
+            motion = blur_after(blurry, sharp, motion, seen.flow)
         observed, predicted, (seen_there, seen_back) = self._matched(blurry, sharp, motion, source.device)
         covered = _covered(motion, (blurry.shape[-2], blurry.shape[-1]))
-        there, sure_there = _believed(observed, predicted, seen_there, covered, motion.residual)
-        back, sure_back = _believed(predicted, observed, seen_back, covered, motion.residual)
+        settle = _weighed if self.inner is not None and self.inner.weighs_evidence else _believed
+        there, sure_there = settle(observed, predicted, seen_there, covered, motion.residual)
+        back, sure_back = settle(predicted, observed, seen_back, covered, motion.residual)
         if not motion.refined:
             sure_there, sure_back = sure_there.clamp(max=UNRELIABLE), sure_back.clamp(max=UNRELIABLE)
 
@@ -127,13 +128,15 @@ class GlobalMotionFirst(FlowEstimator):
         self, blurry: Tensor, sharp: Tensor, motion: GlobalMotion, device: torch.device
     ) -> tuple[Tensor, Tensor, tuple[FlowField, FlowField]]:
         """The blur-matched frames and what ``inner`` sees between them in both directions, all on the CPU."""
-        observed, predicted = _blur_matched(blurry, sharp, motion)
+        observed, predicted = blur_matched(blurry, sharp, motion)
         if self.inner is None:
             nothing = torch.zeros_like(observed[:, :2])
             still = FlowField(nothing, torch.ones_like(nothing[:, :1]))
             return observed, predicted, (still, still)
         there, back = self.inner.both(observed.to(device), predicted.to(device))
-        flows = _reconciled(there.flow.cpu(), back.flow.cpu())
+        flows = there.flow.cpu(), back.flow.cpu()
+        if not self.inner.weighs_evidence:
+            flows = reconciled(*flows)
         fields = FlowField(flows[0], there.certainty.cpu()), FlowField(flows[1], back.certainty.cpu())
         return observed, predicted, fields
 
@@ -147,7 +150,7 @@ def _resized(frame: Tensor, side: int) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(planes))[None]
 
 
-def _blur_matched(blurry: Tensor, sharp: Tensor, motion: GlobalMotion) -> tuple[Tensor, Tensor]:
+def blur_matched(blurry: Tensor, sharp: Tensor, motion: GlobalMotion) -> tuple[Tensor, Tensor]:
     """The blurry frame, and the sharp one made to look like it; (1, 3, h, w) in [0, 1], equally soft."""
 
     def developed(planes: list[np.ndarray]) -> Tensor:
@@ -159,7 +162,7 @@ def _blur_matched(blurry: Tensor, sharp: Tensor, motion: GlobalMotion) -> tuple[
     return observed.clamp(0, 1), (motion.gain * predicted + motion.offset).clamp(0, 1)
 
 
-def _blur_after(blurry: Tensor, sharp: Tensor, motion: GlobalMotion, residual: Tensor) -> GlobalMotion:
+def blur_after(blurry: Tensor, sharp: Tensor, motion: GlobalMotion, residual: Tensor) -> GlobalMotion:
     """``motion`` with the blur that is left once the residual flow (1, 2, h, w) has been taken out."""
     light = [linear(luma(frame)[0].numpy()) for frame in (blurry, sharp)]
     moved = _moved(warp(light[1], motion.matrix, cv2.INTER_CUBIC), residual[0].permute(1, 2, 0).numpy())
@@ -179,7 +182,7 @@ def _covered(motion: GlobalMotion, size: tuple[int, int]) -> np.ndarray:
     return cv2.filter2D(seen, cv2.CV_32F, kernel, borderType=cv2.BORDER_REPLICATE) > 0.95
 
 
-def _reconciled(there: Tensor, back: Tensor) -> tuple[Tensor, Tensor]:
+def reconciled(there: Tensor, back: Tensor) -> tuple[Tensor, Tensor]:
     """Two measurements of the same motion: where they nearly agree, their mean, in both directions.
 
     Where they do not (occlusions, mistakes) they stay as they are, for the forward-backward check to see.
@@ -210,8 +213,7 @@ def _believed(
     """
     a, b = luma(from_)[0].numpy(), luma(to)[0].numpy()
     flow = residual.flow[0].permute(1, 2, 0).numpy()
-    mean = _local_mean(a)
-    contrast = np.maximum(_local_mean(a * a) - mean * mean, 0)
+    contrast = _local_contrast(a)
     left = _difference(a, b)
     if flow.any():
         flow = _filled(flow, covered * contrast / (contrast + FLAT**2))
@@ -220,12 +222,39 @@ def _believed(
         belief = _filled((belief * residual.certainty[0, 0].numpy())[..., None], covered)
         flow = (flow * belief).astype(np.float32)
         left = _difference(a, _moved(b, flow))
-    floor = np.clip(noise, NOISE_FLOOR, LARGEST_NOISE) ** 2
-    certainty = np.clip(2 - left / (contrast + floor) / UNEXPLAINED, 0, 1)
     return (
         torch.from_numpy(np.ascontiguousarray(flow.transpose(2, 0, 1), np.float32))[None],
-        torch.from_numpy(certainty.astype(np.float32))[None, None],
+        _explained(left, contrast, noise),
     )
+
+
+def _weighed(
+    from_: Tensor, to: Tensor, residual: FlowField, covered: np.ndarray, noise: float
+) -> tuple[Tensor, Tensor]:
+    """The same for an inner flow that weighs the evidence itself: its certainty, less where much stays unexplained.
+
+    Where the predicted frame is made up the flow comes from around, as there.
+    """
+    a, b = luma(from_)[0].numpy(), luma(to)[0].numpy()
+    flow = _filled(residual.flow[0].permute(1, 2, 0).numpy(), covered)
+    explained = _explained(_difference(a, _moved(b, flow)), _local_contrast(a), noise)
+    return (
+        torch.from_numpy(np.ascontiguousarray(flow.transpose(2, 0, 1), np.float32))[None],
+        residual.certainty * explained,
+    )
+
+
+def _explained(left: np.ndarray, contrast: np.ndarray, noise: float) -> Tensor:
+    """Certainty (1, 1, h, w) by how much of the local contrast the difference that is left makes up."""
+    floor = np.clip(noise, NOISE_FLOOR, LARGEST_NOISE) ** 2
+    certainty = np.clip(2 - left / (contrast + floor) / UNEXPLAINED, 0, 1)
+    return torch.from_numpy(certainty.astype(np.float32))[None, None]
+
+
+def _local_contrast(image: np.ndarray) -> np.ndarray:
+    """Local variance of (h, w) grey values."""
+    mean = _local_mean(image)
+    return np.maximum(_local_mean(image * image) - mean * mean, 0)
 
 
 def _filled(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -259,6 +288,12 @@ def _moved(image: np.ndarray, flow: np.ndarray) -> np.ndarray:
     height, width = image.shape[:2]
     xs, ys = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     return cv2.remap(image, xs + flow[..., 0], ys + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def moved(maps: Tensor, flow: Tensor) -> Tensor:
+    """(1, C, h, w) at p + flow(p), bilinear, borders repeated; both on the CPU."""
+    planes = maps[0].permute(1, 2, 0).contiguous().numpy()
+    return torch.from_numpy(_moved(planes, flow[0].permute(1, 2, 0).numpy())).permute(2, 0, 1)[None]
 
 
 def _grid(like: Tensor) -> Tensor:

@@ -1,0 +1,297 @@
+"""Pairs of frames for a flow behind a global motion: what the homography leaves between them, with the truth.
+
+A pair is what :class:`~selfhvd_tta.flows.global_motion.GlobalMotionFirst` shows its inner flow: a recorded frame and a
+sharper one that the fitted homography has warped and the fitted path has blurred. The truth is the simulator's flow
+from mid-exposure to mid-exposure, taken through the inverse of that very homography: parallax, rolling shutter, moving
+objects, and what the fit itself has missed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from selfhvd_tta.flows.blur_path import BlurPath
+from selfhvd_tta.flows.global_motion import DOUBTFUL, GlobalMotion, blur_after, blur_matched
+from selfhvd_tta.flows.homography import estimate_homography
+from selfhvd_tta.flows.shake import first_guess
+from selfhvd_tta.training.camera import Array
+from selfhvd_tta.training.dataset import varied_settings
+from selfhvd_tta.training.photos import read_photo
+from selfhvd_tta.training.scene import Layer, pixel_grid, project, sample
+from selfhvd_tta.training.shake import ShakeSettings
+from selfhvd_tta.training.simulate import SimulatedClip, simulate_clip
+
+# Frames of one pair lie at most so far apart, as teachers of a frame do.
+REACH = 10
+# Share of pairs of equally sharp frames: sharp frames learn from each other too.
+SHARP_PAIRS = 0.15
+# Below this support the homography means nothing, and neither does what it leaves.
+LEAST_SUPPORT = 0.3
+
+
+@dataclass(frozen=True)
+class FlowPairs:
+    """Pairs of one clip, N of them; every array's last axes are (H, W) and its first is N.
+
+    Attributes:
+        frames: (N, 2, 3, H, W) uint8 RGB: the blurrier frame as recorded, and the other one made to look like it.
+        guess: (N, 2, 2, H, W) float16, pixels: flow that the network starts from, there and back.
+        truth: (N, 2, 2, H, W) float16, pixels: residual flow from the first frame to the second, and back.
+        visible: (N, 2, H, W) bool: the point is seen in both frames.
+        path: (N, 4) float32: velocity and bend of the fitted blur, pixels.
+    """
+
+    frames: NDArray[np.uint8]
+    guess: NDArray[np.float16]
+    truth: NDArray[np.float16]
+    visible: NDArray[np.bool_]
+    path: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+
+def flow_settings(generator: np.random.Generator, width: int, height: int, frames: int) -> ShakeSettings:
+    """A kind of clip with more depth, rolling shutter and moving objects than a backbone is trained with."""
+    some = generator.random(3) < (0.55, 0.4, 0.5)
+    settings = varied_settings(generator, max(width, height), frames)
+    return replace(
+        settings,
+        width=width,
+        height=height,
+        speed=(2.0, 9.0),
+        objects=int(some[0] * generator.integers(1, 3)),
+        object_speed=(0.3, 5.0),
+        parallax=float(some[1] * generator.uniform(0.1, 0.6)),
+        readout=float(some[2] * generator.uniform(0.2, 0.9)),
+        crf=int(generator.integers(8, 25)) if generator.random() < 0.8 else None,
+    )
+
+
+def true_flow(clip: SimulatedClip, source: int, target: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """:meth:`SimulatedClip.flow_to`, ten times as fast: poses are taken once per row of the frames, not per pixel.
+
+    Returns:
+        Flow (H, W, 2) in pixels and a mask (H, W), as there.
+    """
+    height, width = clip.blurry.shape[1:3]
+    points = pixel_grid(height, width)
+    fronts = _front_layer(clip, points, source)
+    flow = np.zeros((height, width, 2))
+    visible = np.zeros((height, width), bool)
+    limit = np.array([(width - 1) / 2, (height - 1) / 2])
+    for index, layer in enumerate(clip.layers):
+        mine = fronts == index
+        if not mine.any():
+            continue
+        on_plane = project(_views(clip, layer, source)[:, None], points)[mine]
+        back = np.linalg.inv(_views(clip, layer, target))
+        found = points[mine]
+        for _ in range(6 if len(back) > 1 else 1):
+            found = project(_at_rows(back, found[:, 1] + limit[1]), on_plane)
+        flow[mine] = found - points[mine]
+        inside = (np.abs(found) <= limit).all(-1)
+        visible[mine] = inside & (_front_layer(clip, found, target) == index)
+    return flow.astype(np.float32), visible
+
+
+def _views(clip: SimulatedClip, layer: Layer, frame: int) -> Array:
+    """Homographies (H, 3, 3) from the rows of a frame to the plane; (1, 3, 3) with a global shutter."""
+    if clip.settings.readout == 0:
+        return layer.view(np.array([float(frame)]))
+    height = clip.blurry.shape[1]
+    rows = np.arange(height) - (height - 1) / 2
+    return layer.view(frame + clip.settings.readout * rows / clip.settings.height)
+
+
+def _at_rows(matrices: Array, rows: Array) -> Array:
+    """Linear interpolation of (H, 3, 3) matrices at any rows (n,): (n, 3, 3)."""
+    if len(matrices) == 1:
+        return matrices
+    place = np.clip(rows, 0, len(matrices) - 1.001)
+    below = place.astype(int)
+    share = (place - below)[:, None, None]
+    return matrices[below] * (1 - share) + matrices[below + 1] * share
+
+
+def _front_layer(clip: SimulatedClip, points: Array, frame: int) -> NDArray[np.int64]:
+    """Index of the layer that is seen at these points (..., 2) of a frame."""
+    flat = points.reshape(-1, 2)
+    front = np.zeros(len(flat), np.int64)
+    for index, layer in enumerate(clip.layers[1:], 1):
+        rows = flat[:, 1] + (clip.blurry.shape[1] - 1) / 2
+        on_plane = project(_at_rows(_views(clip, layer, frame), rows), flat)
+        grid = torch.from_numpy(on_plane).float().to(layer.texture.device)
+        front[sample(layer.texture[:, 3:], grid[None, None])[0, 0, 0].cpu().numpy() > 0.5] = index
+    return front.reshape(points.shape[:-1])
+
+
+def residual_truth(
+    there: NDArray[np.float32], back: NDArray[np.float32], matrix: NDArray[np.float64]
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """What a homography leaves of a known flow.
+
+    Args:
+        there: (H, W, 2) flow from the first frame to the second, pixels.
+        back: (H, W, 2) flow from the second frame to the first.
+        matrix: (3, 3) homography from pixels of the first frame to pixels of the second.
+
+    Returns:
+        Flow (H, W, 2) from the first frame to the second one as the homography warps it; the flow back, on the grid of
+        the warped frame; and the places (H, W, 2) of the second frame that the warped frame's pixels come from.
+    """
+    height, width = there.shape[:2]
+    xs, ys = np.meshgrid(np.arange(width, dtype=np.float64), np.arange(height, dtype=np.float64))
+    grid = np.stack([xs, ys], axis=-1)
+    origin = project(matrix, grid)
+    # The nearest vector, not a mixture: beside an edge the mean of two motions is the motion of nothing.
+    column, row = (np.rint(origin[..., axis]).astype(int) for axis in (0, 1))
+    column, row = np.clip(column, 0, width - 1), np.clip(row, 0, height - 1)
+    first = project(np.linalg.inv(matrix), grid + there) - grid
+    second = origin + back[row, column] - grid
+    return first.astype(np.float32), second.astype(np.float32), origin.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class OnePair:
+    """A pair as :class:`FlowPairs` keeps many, and the homography behind it."""
+
+    frames: NDArray[np.uint8]
+    guess: NDArray[np.float16]
+    truth: NDArray[np.float16]
+    visible: NDArray[np.bool_]
+    path: NDArray[np.float32]
+    motion: GlobalMotion
+
+
+def make_pair(clip: SimulatedClip, blurry: int, sharp: int) -> OnePair | None:
+    """The pair of two recorded frames of a clip, whichever of them the fit finds the blurrier one.
+
+    Returns:
+        None where no global motion is found.
+    """
+    pictures = [np.ascontiguousarray(clip.blurry[index].astype(np.float32) / 255) for index in (blurry, sharp)]
+    grey = [picture @ np.array([0.299, 0.587, 0.114], np.float32) for picture in pictures]
+    motion = estimate_homography(grey[0], grey[1], max(grey[0].shape))
+    if not motion.refined or motion.support < LEAST_SUPPORT:
+        return None
+    first, second = blurry, sharp
+    if motion.blurrier == "target":
+        motion, first, second, pictures = motion.inverse(), sharp, blurry, pictures[::-1]
+    planes = [torch.from_numpy(picture).permute(2, 0, 1)[None] for picture in pictures]
+    if motion.support < DOUBTFUL:  # as the estimator does it: flow first, then the blur that it leaves
+        motion = replace(motion, path=BlurPath(), gain=1.0, offset=0.0)
+        seen, _ = first_guess(*blur_matched(planes[0], planes[1], motion))
+        motion = blur_after(planes[0], planes[1], motion, seen)
+    observed, predicted = blur_matched(planes[0], planes[1], motion)
+    there, seen_there = true_flow(clip, first, second)
+    back, seen_back = true_flow(clip, second, first)
+    ahead, behind, origin = residual_truth(there, back, motion.matrix)
+    x, y = origin[..., 0], origin[..., 1]
+    height, width = x.shape
+    real = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    nearest = cv2.remap(seen_back.astype(np.uint8), x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT)
+    guess = first_guess(observed, predicted)
+    return OnePair(
+        frames=(torch.cat([observed, predicted]) * 255).round().to(torch.uint8).numpy(),
+        guess=torch.cat(guess).to(torch.float16).numpy(),
+        truth=np.stack([ahead, behind]).transpose(0, 3, 1, 2).clip(-200, 200).astype(np.float16),
+        visible=np.stack([seen_there, (nearest > 0) & real]),
+        path=np.array([*motion.path.velocity, *motion.path.bend], np.float32),
+        motion=motion,
+    )
+
+
+def choose_pairs(clip: SimulatedClip, count: int, generator: np.random.Generator) -> Iterator[tuple[int, int]]:
+    """Frames to pair: any one with a sharp one near it, and now and then two sharp ones."""
+    sharp = np.flatnonzero(clip.extent < max(1.0, float(np.partition(clip.extent, 2)[2])) * 1.001)
+    for _ in range(count):
+        source = int(
+            generator.choice(sharp) if generator.random() < SHARP_PAIRS else generator.integers(len(clip.extent))
+        )
+        near = sharp[(sharp != source) & (np.abs(sharp - source) <= REACH)]
+        if len(near):
+            yield source, int(generator.choice(near))
+
+
+def make_pairs(clip: SimulatedClip, count: int, generator: np.random.Generator) -> FlowPairs | None:
+    """Up to ``count`` pairs of a clip; None if there is not one."""
+    made = [make_pair(clip, *chosen) for chosen in choose_pairs(clip, count, generator)]
+    pairs = [pair for pair in made if pair is not None]
+    if not pairs:
+        return None
+    return FlowPairs(
+        frames=np.stack([pair.frames for pair in pairs]),
+        guess=np.stack([pair.guess for pair in pairs]),
+        truth=np.stack([pair.truth for pair in pairs]),
+        visible=np.stack([pair.visible for pair in pairs]),
+        path=np.stack([pair.path for pair in pairs]),
+    )
+
+
+class PairPool:
+    """The clips' pairs that a training run draws from, made once and kept on disk.
+
+    Every clip is decided by (seed, number) alone, so a resumed run sees what the uninterrupted one would have seen.
+
+    Args:
+        photos: photographs to shake a camera at.
+        folder: where pairs are kept; created.
+        clips: how many clips there are.
+        width, height: of the clips.
+        frames: length of the clips.
+        pairs: tried per clip.
+        seed: of everything.
+        device: where clips are simulated; the fit runs on the CPU.
+    """
+
+    def __init__(
+        self,
+        photos: list[Path],
+        folder: Path,
+        *,
+        clips: int,
+        width: int,
+        height: int,
+        frames: int,
+        pairs: int,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.photos, self.folder, self.clips = photos, folder, clips
+        self.width, self.height, self.frames, self.pairs = width, height, frames, pairs
+        self.seed, self.device = seed, device
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def make(self, number: int) -> Path:
+        """File of the pairs of that clip, made unless it is there. A clip without any pair gives way to another."""
+        name = f"{self.seed}-{self.width}x{self.height}x{self.frames}-{number:06d}.npz"
+        path = self.folder / name
+        attempt = 0
+        while not path.exists():
+            generator = np.random.default_rng((self.seed, 3, number, attempt))
+            photo = read_photo(self.photos[int(generator.integers(len(self.photos)))])
+            settings = flow_settings(generator, self.width, self.height, self.frames)
+            clip = simulate_clip(photo, settings, seed=int(generator.integers(2**31)), device=self.device)
+            pairs = make_pairs(clip, self.pairs, generator)
+            attempt += 1
+            if pairs is None:
+                continue
+            part = path.with_suffix(f".{os.getpid()}.part")
+            with part.open("wb") as file:
+                np.savez(file, **vars(pairs))
+            part.replace(path)
+        return path
+
+    def pairs_of(self, number: int) -> FlowPairs:
+        """Pairs of the clip of that number."""
+        with np.load(self.make(number)) as arrays:
+            return FlowPairs(**arrays)

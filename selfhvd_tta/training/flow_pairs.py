@@ -33,6 +33,9 @@ from selfhvd_tta.training.simulate import SimulatedClip, simulate_clip
 REACH = 10
 # Share of pairs of equally sharp frames: sharp frames learn from each other too.
 SHARP_PAIRS = 0.15
+# Share of clips as a backbone is trained with, and their speed: theirs are cut out of frames of full resolution.
+PHONES = 1 / 3
+PACE = 0.6
 # Below this support the homography means nothing, and neither does what it leaves.
 LEAST_SUPPORT = 0.3
 
@@ -60,18 +63,25 @@ class FlowPairs:
 
 
 def flow_settings(generator: np.random.Generator, width: int, height: int, frames: int) -> ShakeSettings:
-    """A kind of clip with more depth, rolling shutter and moving objects than a backbone is trained with."""
-    some = generator.random(3) < (0.55, 0.4, 0.5)
-    settings = varied_settings(generator, max(width, height), frames)
-    return replace(
-        settings,
+    """A kind of clip: two in three with much depth, rolling shutter and moving objects, the others as phones look."""
+    if generator.random() < PHONES:
+        return replace(varied_settings(generator, max(width, height), frames, PACE), width=width, height=height)
+    some = generator.random(4) < (0.55, 0.4, 0.5, 0.3)
+    return ShakeSettings(
         width=width,
         height=height,
+        frames=frames,
         speed=(2.0, 9.0),
+        gap=(4.0, 14.0),
+        duty=(0.3, 0.95),
         objects=int(some[0] * generator.integers(1, 3)),
         object_speed=(0.3, 5.0),
         parallax=float(some[1] * generator.uniform(0.1, 0.6)),
         readout=float(some[2] * generator.uniform(0.2, 0.9)),
+        exposure=(0.5, 1.0) if some[3] else (1.0, 1.0),
+        highlights=float(generator.choice([1.0, 1.0, 1.0, 2.0, 4.0])),
+        shot_noise=float(10 ** generator.uniform(-4.5, -3)),
+        read_noise=float(10 ** generator.uniform(-3.6, -2.7)),
         crf=int(generator.integers(8, 25)) if generator.random() < 0.8 else None,
     )
 

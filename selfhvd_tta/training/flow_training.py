@@ -29,8 +29,7 @@ from selfhvd_tta.flows.shake_network import Reading, ShakeNetwork
 from selfhvd_tta.training.flow_batches import FlowBatch, batch_of, training_batch
 from selfhvd_tta.training.flow_pairs import PairPool
 from selfhvd_tta.training.muon import Muon
-from selfhvd_tta.training.photos import list_photos
-from selfhvd_tta.training.pretrain import split_photos
+from selfhvd_tta.training.photos import list_photos, split_photos
 from selfhvd_tta.weights.tensors import read_safetensors, save
 
 Structure = Literal["proofreader", "raft-small"]

@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from selfhvd_tta.cli import app
 from selfhvd_tta.errors import UsageError
 from selfhvd_tta.flows.shake_network import Reading
-from selfhvd_tta.training.flow_batches import FlowBatch, augmented, batch_of, training_batch
-from selfhvd_tta.training.flow_pairs import FlowPairs, PairPool, make_pair, make_pairs, residual_truth, true_flow
+from selfhvd_tta.training.flow_batches import FlowBatch, augmented, batch_of
+from selfhvd_tta.training.flow_pairs import FlowPairs, make_pair, make_pairs, residual_truth, true_flow
 from selfhvd_tta.training.flow_training import FlowTrainingConfig, build_structure, export_flow, flow_loss, train_flow
 from selfhvd_tta.training.simulate import ShakeSettings, SimulatedClip, simulate_clip
 from tests.pictures import texture
@@ -190,31 +190,20 @@ def test_a_resumed_run_equals_the_uninterrupted_one(trained: FlowTrainingConfig,
             assert torch.equal(tensor, states[1][kind][name]), name
 
 
-def test_training_lowers_the_loss(trained: FlowTrainingConfig, tmp_path: Path) -> None:
-    """On one batch, seen again and again: from a checkpoint's initial weights, too."""
-    pool = PairPool(
-        [trained.photos[0] / "0.png"],
-        tmp_path,
-        clips=1,
-        width=96,
-        height=64,
-        frames=5,
-        pairs=2,
-        seed=0,
-        device=torch.device("cpu"),
-    )
-    batch = training_batch(pool, 0, 2, 48)
+def test_training_lowers_the_loss(still_pairs: FlowPairs) -> None:
+    """On one batch, seen again and again."""
+    batch = augmented(batch_of(still_pairs, [0, 1]), 64, np.random.default_rng(0))
     torch.manual_seed(0)
     network = build_structure("proofreader")
-    optimiser = torch.optim.Adam(network.parameters(), 2e-3)
+    optimiser = torch.optim.Adam(network.parameters(), 5e-3)
     losses = []
-    for _ in range(12):
+    for _ in range(20):
         loss = flow_loss(network(batch.source, batch.target, batch.guess, batch.gap), batch.truth, batch.visible)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         losses.append(float(loss.detach()))
-    assert losses[-1] < losses[0] - 0.1
+    assert losses[-1] < losses[0] - 0.3
 
 
 def test_exported_weights_start_another_run_and_fit_the_flow(trained: FlowTrainingConfig, tmp_path: Path) -> None:

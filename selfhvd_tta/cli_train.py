@@ -35,7 +35,9 @@ def pretrain(
         bool, typer.Option("--gamma-blur", help="GoPro: blur_gamma instead of blur.", rich_help_panel=DATA)
     ] = False,
     crop: Annotated[int, typer.Option(help="Side of the training crops in pixels.", rich_help_panel=DATA)] = 96,
-    clip_length: Annotated[int, typer.Option(help="Frames of a training clip.", rich_help_panel=DATA)] = 8,
+    clip_length: Annotated[
+        int, typer.Option(help="Frames of a training clip; 1 for networks of single pictures.", rich_help_panel=DATA)
+    ] = 8,
     clip_size: Annotated[
         int | None,
         typer.Option(
@@ -61,8 +63,8 @@ def pretrain(
         int, typer.Option(help="Parts that a batch is split into, to save memory.", rich_help_panel=RECIPE)
     ] = 1,
     learning_rate: Annotated[
-        float, typer.Option(help="After the warm-up; a cosine leads to 1e-5 or a tenth of it.", rich_help_panel=RECIPE)
-    ] = 2e-3,
+        float, typer.Option(help="After the warm-up; a cosine leads down to 1e-5.", rich_help_panel=RECIPE)
+    ] = 6e-3,
     frequency: Annotated[
         float, typer.Option(help="Weight of the loss between Fourier transforms; 0: none.", rich_help_panel=RECIPE)
     ] = 0.0,
@@ -143,7 +145,7 @@ def pretrain(
                 values += [("gain_dB", report.validation.blurry), ("on_sharp_dB", report.validation.sharp)]
             display(Progress("pretrain", report.step, steps, "steps", tuple(values)))
 
-        last = run(config, tell)
+        last = run(config, tell, lambda line: display(Note(line)))
         if export is not None and first:
             export_weights(config, export, {"licence": licence} if licence else {})
             display(Note(f"weights of step {last.step} written to {export}"))

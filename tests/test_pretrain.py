@@ -106,6 +106,12 @@ def test_orthogonalised_matrices_have_singular_values_near_one(shape: tuple[int,
     assert values.max() < 1.3
 
 
+def test_single_pictures_can_be_trained_on(config: PretrainConfig) -> None:
+    last = pretrain(replace(config, clip_length=1, batch=4, steps=2, device="cpu", precision="bf16"))
+    assert last.step == 2
+    assert np.isfinite(last.loss)
+
+
 def test_the_budget_ends_the_run_with_a_checkpoint(config: PretrainConfig) -> None:
     last = pretrain(replace(config, steps=10**6, budget=0.3, validate_every=10**6))
     assert 0.3 <= last.seconds < 20

@@ -8,6 +8,7 @@ Only the first one measures, logs and saves.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -76,6 +77,8 @@ def share_gradients(network: nn.Module, ranks: Ranks, device: torch.device) -> C
     """The network itself, or one whose backward pass averages the gradients over all processes."""
     if ranks.count == 1:
         return network
+    # Convolutions of one by one give gradients whose strides differ in name only; torch warns of it once per process.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     # A static graph also allows for parameters that no output depends on.
     return DistributedDataParallel(
         network, device_ids=[device.index] if device.type == "cuda" else None, static_graph=True

@@ -75,10 +75,19 @@ class PretrainProgress:
         return json.dumps(facts)
 
 
-def pretrain(config: PretrainConfig, on_progress: Callable[[PretrainProgress], None] | None = None) -> PretrainProgress:
+def pretrain(
+    config: PretrainConfig,
+    on_progress: Callable[[PretrainProgress], None] | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> PretrainProgress:
     """Train, or continue the run in ``config.output``.
 
     Under ``torchrun`` each process calls this with the same arguments.
+
+    Args:
+        config: the run.
+        on_progress: gets a report now and then, in the first process.
+        tell: gets lines worth knowing, for example what the folders of data were taken for, in the first process.
 
     Returns:
         The last report, with a validation (in the first process).
@@ -92,6 +101,12 @@ def pretrain(config: PretrainConfig, on_progress: Callable[[PretrainProgress], N
     data = open_data(config.data, config.clip_size, config.clip_frames, gamma_blur=config.gamma_blur)
     with process_group(ranks, device):
         run = _Run(replace(config, device=str(device)), ranks, data, on_progress)
+        if tell is not None and ranks.first:
+            tell(f"training on {data.training}; measured on {data.validation}")
+            if run.step:
+                tell(f"continuing after step {run.step}")
+            elif config.initial is not None:
+                tell(f"starting from {config.initial}")
         with run.open_pool(data) as pool:
             return run.train(pool)
 

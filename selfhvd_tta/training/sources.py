@@ -172,11 +172,20 @@ def open_data(folders: tuple[Path, ...], size: int, frames: int, *, gamma_blur: 
     if trainable:
         sources.insert(0, SceneSource(tuple(trainable), size, frames))
         videos = sum(map(is_video, trainable))
-        words.insert(0, f"simulated shake over {len(trainable) - videos} photographs and {videos} clips")
+        words.insert(0, f"simulated shake over {_count(len(trainable) - videos, videos)}")
     source = sources[0] if len(sources) == 1 else MixedSource(tuple(sources))
     return TrainingData(
-        source, tuple(held), tuple(pairs), "; ".join(words), f"{len(held)} scenes and {len(pairs)} recorded videos"
+        source,
+        tuple(held),
+        tuple(pairs),
+        "; ".join(words),
+        " and ".join(([f"{len(held)} scenes"] if held else []) + ([f"{len(pairs)} recorded videos"] if pairs else [])),
     )
+
+
+def _count(photos: int, videos: int) -> str:
+    """``3 photographs and 2 clips``."""
+    return " and ".join(f"{n} {what}" for n, what in ((photos, "photographs"), (videos, "clips")) if n)
 
 
 def _usable(folder: Path, found: PairLayout, size: int, frames: int) -> tuple[tuple[Frames, Frames], ...]:

@@ -18,7 +18,7 @@ from selfhvd_tta.method.restoration import Compute
 from selfhvd_tta.settings import Settings
 
 HUB_BACKBONE = ("dstnetplus", "base-gopro")
-OFFLINE_BACKBONE = ("estrnn", "lite")
+OFFLINE_BACKBONE = ("nafnet", "lite")
 EMBEDDED_FLOW = "embedded"
 HUB_FLOW = "sea-raft"
 

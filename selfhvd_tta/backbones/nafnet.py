@@ -181,6 +181,17 @@ BACKBONE = Backbone(
         Variant("gopro-w32", {"width": 32}, ("nafnet-gopro-w32",)),
         Variant("gopro-w64", {"width": 64, "checkpointing": True}, ("nafnet-gopro-w64",)),
         Variant("reds-w64", {"width": 64, "checkpointing": True}, ("nafnet-reds-w64",)),
+        Variant(
+            "lite",
+            {
+                "width": 16,
+                "encoder_blocks": (0, 1, 2, 4),
+                "middle_blocks": 4,
+                "decoder_blocks": (2, 2, 1, 0),
+                "train_size": 128,
+            },
+            ("nafnet-lite",),
+        ),
     ),
     temporal="frame",
     autocast=frozenset({"bfloat16"}),

@@ -99,6 +99,33 @@ def local_sharpness(frames: Tensor, sigma: float) -> Tensor:
     return F.interpolate(smooth, size=frames.shape[-2:], mode="bilinear", align_corners=False) if factor > 1 else smooth
 
 
+def without_slivers(mask: Tensor, width: float) -> Tensor:
+    """A mask without its parts that are narrower than ``width`` pixels: never more than it was.
+
+    Args:
+        mask: (B, 1, H, W) in [0, 1].
+        width: at most about a third of the frame counts; below 3 pixels nothing is taken away.
+    """
+    # Wide windows are slow to slide: look at a smaller picture of the mask, five to nine pixels for that width.
+    factor = max(1, int(width / 5))
+    small = F.avg_pool2d(mask, factor, ceil_mode=True, count_include_pad=False)
+    radius = min(round((width / factor - 1) / 2), (min(small.shape[-2:]) - 1) // 3)
+    if radius < 1:
+        return mask
+
+    def largest(values: Tensor) -> Tensor:
+        side = 2 * radius + 1
+        rows = F.max_pool2d(values, (1, side), stride=1, padding=(0, radius))
+        return F.max_pool2d(rows, (side, 1), stride=1, padding=(radius, 0))
+
+    kept = largest(-largest(-small))
+    if factor > 1:
+        kept = F.interpolate(kept, size=mask.shape[-2:], mode="bilinear", align_corners=False)
+        # What the smaller picture rounds off at slopes is no sliver.
+        return torch.where(kept > 0.5 * mask, mask, torch.minimum(mask, kept))
+    return kept
+
+
 def similarity(aligned: Tensor, frame: Tensor) -> Tensor:
     """How well aligned frames agree with an equally sharp one, against the noise that they all have.
 
@@ -145,7 +172,7 @@ def compose(
     sigma = max(1.5, settings.agreement_sigma * longer)
     masks = []
     for one in aligned:
-        mask = one.mask
+        mask = without_slivers(one.mask, settings.narrowest * longer)
         if settings.photometric:
             mask = mask * photometric_agreement(
                 one.image, observed, sigma, settings.agreement_tolerance, settings.agreement_shift

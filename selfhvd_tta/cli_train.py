@@ -103,19 +103,20 @@ def pretrain(
     """
     first = os.environ.get("RANK", "0") == "0"
     with Display("auto" if first else "quiet") as display:
-        from selfhvd_tta.models import choose_device
+        from selfhvd_tta.models import choose_device, find_backbone
         from selfhvd_tta.training.pretrain import PretrainConfig, PretrainProgress, export_weights
         from selfhvd_tta.training.pretrain import pretrain as run
 
         where = choose_device(device, display)
         on_gpu = where.type == "cuda"
         share = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1
-        network, _, variant = backbone.partition(":")
+        network, variant = find_backbone(backbone)
+        half = precision == "bf16" or (precision == "auto" and on_gpu and "bfloat16" in network.autocast)
         config = PretrainConfig(
             data=tuple(data),
             output=output,
-            backbone=network,
-            variant=variant or None,
+            backbone=network.id,
+            variant=variant.name,
             initial=None if initial is None else Path(initial),
             steps=steps,
             budget=None if budget is None else 60 * budget,
@@ -132,7 +133,7 @@ def pretrain(
             clip_size=max(160, crop * 4 // 3) if clip_size is None else clip_size,
             clip_frames=max(14, clip_length * 4 // 3) if clip_frames is None else clip_frames,
             gamma_blur=gamma_blur,
-            precision="bf16" if precision == "bf16" or (precision == "auto" and on_gpu) else "fp32",
+            precision="bf16" if half else "fp32",
             device=str(where),
             seed=seed,
             workers=(min(8, max(share, 1)) if on_gpu else 0) if workers is None else workers,

@@ -112,6 +112,15 @@ def test_single_pictures_can_be_trained_on(config: PretrainConfig) -> None:
     assert np.isfinite(last.loss)
 
 
+def test_a_precision_that_was_never_verified_is_refused(
+    config: PretrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain: Backbone = replace(BACKBONE, id="tiny", variants=(TINY,), autocast=frozenset())
+    monkeypatch.setattr(network_module, "discover", lambda: {"tiny": plain})
+    with pytest.raises(UsageError, match="not verified"):
+        pretrain(replace(config, precision="bf16"))
+
+
 def test_the_budget_ends_the_run_with_a_checkpoint(config: PretrainConfig) -> None:
     last = pretrain(replace(config, steps=10**6, budget=0.3, validate_every=10**6))
     assert 0.3 <= last.seconds < 20

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from selfhvd_tta.errors import UsageError
 from selfhvd_tta.training.checkpoint import LOG, export_weights, restore, save_checkpoint, trim_log, write_run
 from selfhvd_tta.training.distributed import (
     Ranks,
@@ -125,6 +126,8 @@ class _Run:
         self.device = torch.device(config.device)
         torch.manual_seed(config.seed)
         self.network = build_network(config.backbone, config.variant).to(self.device)
+        if config.precision == "bf16" and "bfloat16" not in self.network.backbone.autocast:
+            raise UsageError(f"{config.backbone} is not verified in bfloat16", "Use --precision fp32.")
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.optimisers = build_optimisers(self.network, config.learning_rate)
         config.output.mkdir(parents=True, exist_ok=True)

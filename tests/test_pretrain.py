@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 from selfhvd_tta.backbones import Backbone, Variant
 from selfhvd_tta.backbones.estrnn import BACKBONE, ESTRNN
 from selfhvd_tta.backbones.wrapper import Network
-from selfhvd_tta.errors import DeviceError, UsageError, WeightsError
+from selfhvd_tta.cli import app
+from selfhvd_tta.errors import UsageError, WeightsError
 from selfhvd_tta.training import network as network_module
-from selfhvd_tta.training import pool as pool_module
 from selfhvd_tta.training import pretrain as module
 from selfhvd_tta.training.muon import orthogonalise
 from selfhvd_tta.training.photos import split_photos
-from selfhvd_tta.training.pool import ClipPool, Maker, augment
+from selfhvd_tta.training.pool import Maker
 from selfhvd_tta.training.pretrain import PretrainConfig, PretrainProgress, export_weights, pretrain
 from selfhvd_tta.training.recipe import learning_rate, restoration_loss
-from selfhvd_tta.training.sources import SceneSource, open_data
+from selfhvd_tta.training.sources import open_data
 from selfhvd_tta.training.validation import ValidationClip, validate
 from selfhvd_tta.weights import load as load_weights
 from selfhvd_tta.weights import save
@@ -265,96 +263,6 @@ def test_the_frequency_term_is_the_distance_of_the_transforms() -> None:
     assert torch.isfinite(same.grad).all()
 
 
-def pool_of(config: PretrainConfig, folder: Path, **options: Any) -> ClipPool:
-    source = SceneSource(tuple(sorted(config.data[0].iterdir())), size=24, frames=4)
-    maker = Maker(source, folder, 0, torch.device("cpu"), config.pace)
-    return ClipPool(maker, **{"capacity": 2, "renewal": 5, **options})
-
-
-def test_pool_renews_one_clip_at_a_time(config: PretrainConfig, tmp_path: Path) -> None:
-    pool = pool_of(config, tmp_path / "pool")
-    for step in range(30):
-        blurry, sharp = pool.batch(step, 2, 16, 3)
-        assert blurry.shape == sharp.shape == (2, 3, 3, 16, 16)
-        assert len(list((tmp_path / "pool").iterdir())) <= 4
-    other = pool_of(config, tmp_path / "other")
-    np.testing.assert_allclose(other.batch(29, 2, 16, 3)[1], sharp)
-
-
-def test_workers_and_memory_change_nothing_but_the_time(
-    config: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pool_module, "AHEAD", 12)
-    plain = pool_of(config, tmp_path / "plain")
-    with pool_of(config, tmp_path / "ahead", workers=1, keep_on=torch.device("cpu")) as ahead:
-        for step in (0, 7):
-            for a, b in zip(plain.batch(step, 2, 16, 3), ahead.batch(step, 2, 16, 3), strict=True):
-                assert torch.equal(a, b)
-        # By now the worker was told of what comes next, and makes it without being asked for it.
-        pending = dict(ahead.pending)
-        assert pending
-        for future in pending.values():
-            future.result()
-        assert all(ahead.maker.path(number).exists() for number in pending)
-        assert len(ahead.kept) <= 2 + 2
-    assert len(list((tmp_path / "ahead").iterdir())) > len(list((tmp_path / "plain").iterdir()))
-
-
-def test_what_goes_wrong_in_a_worker_is_told(config: PretrainConfig, tmp_path: Path) -> None:
-    for photo in config.data[0].iterdir():
-        photo.write_bytes(b"broken")
-    with pool_of(config, tmp_path / "pool", workers=1) as pool:
-        with pytest.raises(ValueError, match="not a readable image"):
-            pool.batch(0, 1, 16, 3)
-        assert pool.executor is not None
-        pool.executor.submit(os._exit, 1).exception()  # as if memory had run out
-        with pytest.raises(DeviceError, match="ended from outside"):
-            pool.batch(1000, 1, 16, 3)
-
-
-def test_processes_share_out_the_clips_of_a_step(config: PretrainConfig, tmp_path: Path) -> None:
-    whole = pool_of(config, tmp_path / "pool").batch(3, 4, 16, 3)
-    parts = [pool_of(config, tmp_path / "pool", share=(rank, 2)).batch(3, 2, 16, 3) for rank in range(2)]
-    for side in range(2):
-        assert torch.equal(whole[side], torch.cat([part[side] for part in parts]))
-
-
-def test_a_clip_that_another_process_removed_is_made_again(config: PretrainConfig, tmp_path: Path) -> None:
-    pool = pool_of(config, tmp_path / "pool")
-    first = pool.clip(0).clone()
-    pool.maker.path(0).unlink()
-    assert torch.equal(pool.clip(0), first)
-
-
-def test_other_data_are_other_clips(config: PretrainConfig, tmp_path: Path) -> None:
-    """A run that goes on with more photographs or another size must not find the old clips."""
-    pool = pool_of(config, tmp_path / "pool")
-    fewer = SceneSource(pool.maker.source.scenes[:1], 24, 4)  # type: ignore[attr-defined]
-    assert Maker(fewer, tmp_path / "pool", 0, torch.device("cpu"), config.pace).path(0) != pool.maker.path(0)
-
-
-def test_a_curriculum_begins_slowly_and_ends_at_full_speed(config: PretrainConfig) -> None:
-    settings = replace(config, pool=10, renewal=5, curriculum=100)
-    paces = [settings.pace(number) for number in range(60)]
-    assert paces[:10] == [0.3] * 10
-    assert settings.pace(9 + 10) == pytest.approx(0.3 + 0.7 * 0.5)
-    assert paces[29:] == [1.0] * 31
-    assert all(b >= a for a, b in pairwise(paces))
-    assert config.pace(0) == 1.0
-
-
-def test_augmentation_treats_both_sides_alike() -> None:
-    side = torch.randint(0, 256, (1, 5, 20, 22, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    pair = side.expand(2, -1, -1, -1, -1)
-    seen = set()
-    for seed in range(20):
-        blurry, sharp = augment(pair, 12, 3, np.random.default_rng(seed))
-        assert blurry.shape == (3, 12, 12, 3)
-        assert torch.equal(blurry, sharp)
-        seen.add(blurry.numpy().tobytes())
-    assert len(seen) == 20
-
-
 def test_photos_are_split_by_name_or_every_ninth() -> None:
     known = [Path("a.jpg"), Path("plasma_Path.jpg"), Path("z.jpg")]
     assert split_photos(known) == ([known[0], known[2]], [known[1]])
@@ -392,3 +300,47 @@ def test_wrong_names_are_said(config: PretrainConfig, changes: dict[str, object]
 def test_contradictions_are_refused(config: PretrainConfig, changes: dict[str, float]) -> None:
     with pytest.raises(UsageError):
         replace(config, **changes)  # type: ignore[arg-type]
+
+
+def test_the_command_passes_everything_on(config: PretrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[PretrainConfig] = []
+
+    def record(told: PretrainConfig, *_listeners: object) -> PretrainProgress:
+        seen.append(told)
+        return PretrainProgress(0, 0.0, 0.0, 0.0)
+
+    monkeypatch.setattr(module, "pretrain", record)
+    words = ["pretrain", str(config.data[0]), "-o", str(config.output), "--device", "cpu"]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    more = (
+        "--backbone estrnn:c80b15 --initial bundled --gamma-blur --crop 192 --clip-length 12 --pool 7 --renewal 3 "
+        "--seed 5 --steps 9 --budget 2 --batch 4 --accumulate 2 --learning-rate 1e-4 --frequency 0.1 --curriculum 50 "
+        "--precision bf16 --workers 2 --validate-every 11"
+    )
+    assert CliRunner().invoke(app, [*words, *more.split()]).exit_code == 0
+    plain, full = seen
+    expected = PretrainConfig(data=config.data, output=config.output, variant="lite")
+    assert plain == expected
+    assert full == replace(
+        expected,
+        variant="c80b15",
+        initial=Path("bundled"),
+        gamma_blur=True,
+        crop=192,
+        clip_length=12,
+        clip_size=256,
+        clip_frames=16,
+        pool=7,
+        renewal=3,
+        seed=5,
+        steps=9,
+        budget=120.0,
+        batch=4,
+        accumulate=2,
+        learning_rate=1e-4,
+        frequency=0.1,
+        curriculum=50,
+        precision="bf16",
+        workers=2,
+        validate_every=11,
+    )

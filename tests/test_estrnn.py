@@ -12,7 +12,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from selfhvd_tta import backbones
+from selfhvd_tta.backbones import Variant
 from selfhvd_tta.backbones.estrnn import ESTRNN, SpatioTemporalAttention
+from selfhvd_tta.backbones.wrapper import Network
 from tests.conftest import shared_path
 
 
@@ -126,3 +129,22 @@ def test_a_cpu_encodes_no_more_frames_at_once_than_its_caches_hold(monkeypatch: 
     network(frames)
     assert sizes == [7, 3, 3, 1, 7], "a training step keeps everything anyway"
     torch.testing.assert_close(pieces, whole, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("count", [1, 2, 6])
+def test_a_reflected_clip_is_encoded_once_with_the_same_result(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = backbones.discover()["estrnn"]
+    raw = tiny()
+    network = Network(raw, backbone, Variant("tiny", value_range=(-0.5, 0.5)))
+    frames = torch.rand(2, count, 3, 14, 22)
+    assert raw.cell.F_B0.weight.grad is None
+    output = network(frames)
+    output.square().mean().backward()
+    gradients = [p.grad.clone() for p in raw.parameters()]  # type: ignore[union-attr]
+    raw.zero_grad()
+    monkeypatch.setattr(ESTRNN, "forward_in_order", lambda self, frames, order: self(frames[:, order]))
+    expected = network(frames)
+    expected.square().mean().backward()
+    torch.testing.assert_close(output, expected, atol=1e-6, rtol=0)
+    for mine, parameter in zip(gradients, raw.parameters(), strict=True):
+        torch.testing.assert_close(mine, parameter.grad, atol=1e-6, rtol=1e-4)

@@ -9,6 +9,7 @@ is applied as one matrix per frame (see :class:`SpatioTemporalAttention`). Both 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -272,12 +273,22 @@ class ESTRNN(nn.Module):
     def forward(self, frames: Tensor) -> Tensor:
         return self.stream(frames, None)[0]
 
-    def stream(self, frames: Tensor, state: StreamState | None = None) -> tuple[Tensor, StreamState]:
+    def forward_in_order(self, frames: Tensor, order: Sequence[int]) -> Tensor:
+        """``forward(frames[:, order])``, but a frame that occurs several times is encoded once.
+
+        A clip of six frames is reflected at its ends to ten: a seventh of a training step of ``lite`` less.
+        """
+        return self.stream(frames, None, order)[0]
+
+    def stream(
+        self, frames: Tensor, state: StreamState | None = None, order: Sequence[int] | None = None
+    ) -> tuple[Tensor, StreamState]:
         """Process the next frames of a clip.
 
         Args:
             frames: (B, t, 3, H, W) in [-0.5, 0.5], t >= 1.
             state: from the previous call on the same clip; None at its start.
+            order: in which, and how often, the frames follow one another; None: as they are.
 
         Returns:
             The outputs that can be computed by now, ``past + future`` frames less over the first calls, possibly
@@ -287,8 +298,11 @@ class ESTRNN(nn.Module):
         batch, count, _, height, width = frames.shape
         encoded = self.cell.encode(frames.flatten(0, 1)).unflatten(0, (batch, count))
         hidden = encoded.new_zeros(batch, self.n_features, *encoded.shape[3:]) if state is None else state.hidden
+        each = encoded.unbind(1)
+        if order is not None:
+            each, frames = tuple(each[i] for i in order), frames[:, torch.tensor(order, device=frames.device)]
         computed = []
-        for frame in encoded.unbind(1):
+        for frame in each:
             features, hidden = self.cell(frame, hidden)
             computed.append(features)
         window = torch.stack(computed, 1)

@@ -75,10 +75,12 @@ class Network(nn.Module):
             future += (count + past + future) % 2
         if past or future:
             order = [reflect_index(i, count) for i in range(-past, count + future)]
-            padded = frames[:, torch.tensor(order, device=frames.device)]
+            if hasattr(self.raw, "forward_in_order"):
+                output = cast(Any, self.raw).forward_in_order(self._encode(frames), order)
+            else:
+                output = self.raw(self._encode(frames[:, torch.tensor(order, device=frames.device)]))
         else:
-            padded = frames
-        output = self.raw(self._encode(padded))
+            output = self.raw(self._encode(frames))
         return self._decode(output[:, :count], frames)
 
     def open_stream(self) -> Stream:

@@ -33,10 +33,7 @@ def statistics(window: NDArray[np.uint8]) -> tuple[float, ...]:
     grey = window.astype(np.float32)
     taper = cv2.createHanningWindow(grey.shape[2:0:-1], cv2.CV_32F)
     # Copies, since OpenCV 5 applies the taper in place.
-    shifts = [
-        float(np.hypot(*cv2.phaseCorrelate(a.copy(), b.copy(), taper)[0]))
-        for a, b in pairwise(grey)
-    ]
+    shifts = [float(np.hypot(*cv2.phaseCorrelate(a.copy(), b.copy(), taper)[0])) for a, b in pairwise(grey)]
     sharpness = np.array([cv2.Laplacian(frame, cv2.CV_32F).var() for frame in grey])
     around = [sharpness[max(i - 7, 0) : i + 8].max() for i in range(len(sharpness))]
     spread = np.percentile(sharpness, 95) / max(np.percentile(sharpness, 5), 1e-3)

@@ -241,7 +241,7 @@ def read_part(
     return np.stack([np.stack(parts) for parts in sides])
 
 
-@lru_cache(maxsize=128)
+@lru_cache(maxsize=8)  # in every worker, of photographs that may be large
 def _photo(path: Path) -> Image:
     return read_photo(path)
 

@@ -5,7 +5,8 @@
 Both are cut into windows of 160x160 pixels and 14 frames at full resolution, which is what training simulates. Per
 window: how far the picture moves between frames (phase correlation), how much the sharpness of its frames varies
 (95th over 5th percentile of the variance of the Laplacian), and the share of its frames that are at least 1.5 times
-softer than a neighbour within 7 frames. Reported are the quartiles over all windows.
+softer than a neighbour within 7 frames; further the mean luma, and an estimate of the noise, in which fine texture
+counts as well. Reported are the quartiles over all windows.
 """
 
 from __future__ import annotations

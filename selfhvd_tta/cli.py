@@ -99,8 +99,8 @@ def deblur(
     flow: Annotated[
         str,
         typer.Option(
-            help="Optical flow: sea-raft, raft, dis, embedded, optionally id:variant. auto: SEA-RAFT if its weights "
-            "can be had, else embedded (global motion and DIS).",
+            help="Optical flow: sea-raft, raft, shake, embedded, dis, optionally id:variant. auto: SEA-RAFT if its "
+            "weights can be had, else shake (bundled).",
             rich_help_panel=METHOD,
         ),
     ] = P.flow,
@@ -195,7 +195,7 @@ def deblur(
     global_motion: Annotated[
         bool | None,
         typer.Option(
-            help="Estimate a homography per pair first, then flow for the rest. Default: only in embedded.",
+            help="Estimate a homography per pair first, then flow for the rest. Default: only in shake and embedded.",
             rich_help_panel=TUNING,
         ),
     ] = P.global_motion,

@@ -19,7 +19,7 @@ from selfhvd_tta.settings import Settings
 
 HUB_BACKBONE = ("dstnetplus", "base-gopro")
 OFFLINE_BACKBONE = ("nafnet", "lite")
-EMBEDDED_FLOW = "embedded"
+BUNDLED_FLOW = "shake"
 HUB_FLOW = "sea-raft"
 
 
@@ -216,7 +216,7 @@ def _finish(
 def load_flow(settings: Settings, device: torch.device, listen: Listener) -> LoadedFlow:
     """Build the flow estimator that the settings name.
 
-    ``auto`` takes SEA-RAFT if its weights are here or can be downloaded, else global motion with DIS, and says so.
+    ``auto`` takes SEA-RAFT if its weights are here or can be downloaded, else the bundled one, and says so.
 
     Raises:
         UsageError: no such flow or variant.
@@ -228,8 +228,8 @@ def load_flow(settings: Settings, device: torch.device, listen: Listener) -> Loa
     try:
         loaded = _build_flow(HUB_FLOW, settings, device, listen)
     except WeightsError as error:
-        listen(Note(f"flow: global motion with DIS (embedded), because {error.message}"))
-        return _build_flow(EMBEDDED_FLOW, settings, device, listen)
+        listen(Note(f"flow: {BUNDLED_FLOW} (bundled), because {error.message}"))
+        return _build_flow(BUNDLED_FLOW, settings, device, listen)
     listen(Note(f"flow: {loaded.name}"))
     return loaded
 

@@ -111,7 +111,7 @@ class AlignmentSettings:
     Attributes:
         flow: id of a flow plug-in, optionally ``id:variant``, or ``auto``.
         global_motion: estimate a homography per pair first and let the flow explain only the rest; None means: what
-            the flow does by itself (``embedded`` does, the learned ones do not).
+            the flow does by itself (``shake`` and ``embedded`` do, the others do not).
         occlusion_scale: s of Eq. 5, per pixel of forward-backward error (paper silent).
         uncertainty: multiply by the warped certainty (Eq. 4).
         occlusion: multiply by the forward-backward mask (Eq. 5).

@@ -252,7 +252,7 @@ def test_help_is_quick_and_needs_no_torch() -> None:
 def test_models_lists_what_there_is() -> None:
     done = run("models")
     assert done.returncode == 0, done.stderr
-    for words in ("estrnn", "sea-raft", "embedded", "estrnn-lite", "dstnetplus-base-gopro"):
+    for words in ("estrnn", "sea-raft", "embedded", "shake", "estrnn-lite", "flow-shake", "dstnetplus-base-gopro"):
         assert words in done.stdout
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -119,6 +120,16 @@ def test_bundled_weights_beat_the_guess_and_know_where_they_fail() -> None:
     worst = error[seen] > error[seen].quantile(0.95)
     assert expected[worst].median() > 2 * expected[~worst].median()
     assert torch.sigmoid(reading.seen)[seen].mean() > torch.sigmoid(reading.seen)[~seen].mean() + 0.05
+
+
+def test_it_is_the_default_where_sea_raft_cannot_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SELFHVD_TTA_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    notes: list[str] = []
+    settings = Settings(runtime=RuntimeSettings(offline=True))
+    loaded = load_flow(settings, torch.device("cpu"), lambda event: notes.append(str(event)))
+    assert loaded.name == "shake:dis"
+    assert any("bundled" in note for note in notes)
 
 
 def test_weights_of_others_are_refused() -> None:

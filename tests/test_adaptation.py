@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from selfhvd_tta.events import Event, Note, Progress, ignore
+from selfhvd_tta.method import adaptation
 from selfhvd_tta.method.adaptation import Adaptation, Record, cosine_rate
+from selfhvd_tta.method.objective import objective
 from selfhvd_tta.method.restoration import Compute, Restorer
 from selfhvd_tta.method.scscm import HistoryCheck, check_history
 from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, Settings
@@ -86,7 +88,9 @@ def test_perceptual_features_take_part() -> None:
     assert all(p.grad is None for p in features.parameters())
 
 
-def test_a_loss_that_is_not_finite_skips_the_step_and_three_in_a_row_restore_the_last_good_weights() -> None:
+def test_a_loss_that_is_not_finite_skips_the_step_and_three_in_a_row_restore_the_last_good_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     events: list[Event] = []
     network, backbone = small_estrnn()
     settings = Settings(
@@ -94,13 +98,12 @@ def test_a_loss_that_is_not_finite_skips_the_step_and_three_in_a_row_restore_the
     )
     run = Adaptation(network, backbone, working_set(blurry_clip()), Still(), None, CPU, settings, events.append, 40)
     good = {k: v.clone() for k, v in network.state_dict().items()}
-    objective = run._objective
 
     def poisoned(*args: object) -> dict[str, torch.Tensor]:
         terms = objective(*args)  # type: ignore[arg-type]
         return {k: v * float("nan") for k, v in terms.items()}
 
-    run._objective = poisoned  # type: ignore[method-assign,assignment]
+    monkeypatch.setattr(adaptation, "objective", poisoned)
     record = run.run()
     assert (record.skipped, record.stopped) == (3, 2)
     assert all(torch.equal(good[k], v) for k, v in network.state_dict().items())

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from selfhvd_tta.backbones import Backbone
 from selfhvd_tta.events import Listener, Note, Progress
 from selfhvd_tta.flows import FlowEstimator
-from selfhvd_tta.method import losses
 from selfhvd_tta.method.labels import LabelBank, Rows, make_rows, on_device
+from selfhvd_tta.method.objective import objective
 from selfhvd_tta.method.optimiser import Adam, Group
 from selfhvd_tta.method.pace import Pace
 from selfhvd_tta.method.restoration import Compute, Restorer
@@ -369,7 +369,8 @@ class Adaptation:
         supervision = [self._live_rows(d, stage2) if live else self.bank.rows(d.shown, d.box) for d in draws]
         with self.compute.context():
             output = self.network(clip)
-        return self._descend(self._objective(output.float(), draws, supervision, stage2))
+        weight = self.weight[on_device([d.shown for d in draws], output.device)]
+        return self._descend(objective(output.float(), draws, supervision, weight, self.features, plan, stage2))
 
     def _descend(self, terms: dict[str, Tensor]) -> tuple[tuple[str, ...], Tensor]:
         self.optimiser.clear()
@@ -378,41 +379,6 @@ class Adaptation:
         done = torch.isfinite(terms["loss"].detach()) & torch.isfinite(norm)
         self.optimiser.step(bad=(~done).float())
         return tuple(terms), torch.stack([*(value.detach().float() for value in terms.values()), done.float()])
-
-    def _objective(self, output: Tensor, draws: list[Draw], supervision: list[Rows], stage2: bool) -> dict[str, Tensor]:
-        plan = self.settings.adaptation
-        turned = [d.turned for d in draws]
-        label = torch.stack([t(s.label) for t, s in zip(turned, supervision, strict=True)])
-        mask = torch.stack([t(s.mask) for t, s in zip(turned, supervision, strict=True)])
-        weight = self.weight[on_device([d.shown for d in draws], output.device)]
-        zero = output.new_zeros(())
-        beta = plan.perceptual_weight if self.features is not None else 0.0
-        if not stage2:
-            reconstruction = losses.reconstruction_loss(output, label, mask, weight)
-            perceptual = zero
-            if beta and self.features is not None:
-                perceptual = losses.perceptual_loss(self.features, output, label, mask, weight)
-            loss = losses.stage1_objective(reconstruction, perceptual, beta)
-            return {"loss": loss, "rec": reconstruction, "vgg": perceptual}
-        teacher = torch.stack([t(s.teacher) for t, s in zip(turned, supervision, strict=True)])
-        choice = torch.stack([s.choice for s in supervision])
-        if not plan.sis:
-            choice = torch.ones_like(choice)
-        sevd = losses.sevd_loss(output, label, mask, teacher, choice, weight)
-        consistency = zero
-        if plan.scscm and supervision[0].historical is not None:
-            historical = torch.stack(
-                [t(s.historical) for t, s in zip(turned, supervision, strict=True) if s.historical is not None]
-            )
-            consistency = losses.consistency_loss(output, historical, torch.ones_like(weight))
-        perceptual = zero
-        if beta and self.features is not None:
-            pick = choice[:, :, None, None, None]
-            target = torch.where(pick, label, teacher)
-            trust = torch.where(pick, mask, torch.ones_like(mask))
-            perceptual = losses.perceptual_loss(self.features, output, target, trust, weight)
-        loss = losses.stage2_objective(sevd, consistency, perceptual, plan.consistency_weight, beta)
-        return {"loss": loss, "sevd": sevd, "scscm": consistency, "vgg": perceptual}
 
     @torch.no_grad()
     def _live_rows(self, draw: Draw, stage2: bool) -> Rows:

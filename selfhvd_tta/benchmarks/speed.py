@@ -366,7 +366,7 @@ def _fill(adaptation: Adaptation) -> None:
 def _still(device: torch.device) -> LoadedBackbone:
     """A network that is not run: labels need an adaptation around them."""
     backbone, variant = models.find_backbone(":".join(models.OFFLINE_BACKBONE))
-    network = Network(backbone.build(n_features=1, n_blocks=1), backbone, variant)
+    network = Network(backbone.build(**variant.config), backbone, variant)
     return LoadedBackbone(network.to(device), backbone, variant, "none")
 
 

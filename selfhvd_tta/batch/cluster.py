@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import tempfile
 import threading
 import time
@@ -312,7 +313,13 @@ def _interruptible(processes: Processes, name: str, request: Request, tell: Tell
             while not future.done():
                 wait([future], timeout=POLL_S)
         except BaseException:
-            processes.stop()
+            # Ray cancels again every other second until the task has ended: that must not cut its clean end short.
+            before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+            try:
+                processes.stop()
+                wait([future], timeout=GRACE_S)
+            finally:
+                signal.signal(signal.SIGINT, before)
             raise
     return future.result()
 

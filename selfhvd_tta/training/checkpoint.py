@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from selfhvd_tta import weights
 from selfhvd_tta.backbones.wrapper import Network
@@ -24,9 +25,15 @@ BUNDLED = "bundled"
 
 
 def save_checkpoint(
-    folder: Path, network: Network, average: Network, optimisers: Optimisers, step: int, seconds: float
+    folder: Path,
+    network: nn.Module,
+    average: nn.Module,
+    optimisers: Optimisers,
+    step: int,
+    seconds: float,
+    **about: str,
 ) -> None:
-    """Write the state of a run so that the file is always whole."""
+    """Write the state of a run, and what else is to be known of it, so that the file is always whole."""
     path = folder / CHECKPOINT
     part = path.with_suffix(".part")
     state = {
@@ -35,6 +42,7 @@ def save_checkpoint(
         "optimisers": [optimiser.state_dict() for optimiser in optimisers],
         "step": step,
         "seconds": seconds,
+        **about,
     }
     torch.save(state, part)
     part.replace(path)

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from selfhvd_tta.errors import UsageError
 from selfhvd_tta.flows.shake_network import Reading, ShakeNetwork
+from selfhvd_tta.training.checkpoint import CHECKPOINT, save_checkpoint
 from selfhvd_tta.training.flow_batches import FlowBatch, batch_of, training_batch
 from selfhvd_tta.training.flow_pairs import PairPool
 from selfhvd_tta.training.muon import Muon
@@ -224,7 +225,7 @@ def train_flow(
     average = copy.deepcopy(network).eval().requires_grad_(False)
     optimisers = build_optimisers(network, config.learning_rate)
     config.output.mkdir(parents=True, exist_ok=True)
-    checkpoint = config.output / "checkpoint.pt"
+    checkpoint = config.output / CHECKPOINT
     step, before = _restore(config, checkpoint, network, average, optimisers)
     pool = _pool(config, trainable, "pool", config.clips, config.pairs, config.seed)
     held = _pool(config, held_out, "held_out", len(held_out), config.validation_pairs, config.seed + 1000)
@@ -261,9 +262,9 @@ def train_flow(
         elif step % 50 == 0:
             report()
         if time.monotonic() - saved > config.checkpoint_every:
-            _save(config, checkpoint, network, average, optimisers, step, seconds)
+            save_checkpoint(config.output, network, average, optimisers, step, seconds, structure=config.structure)
             saved = time.monotonic()
-    _save(config, checkpoint, network, average, optimisers, step, seconds)
+    save_checkpoint(config.output, network, average, optimisers, step, seconds, structure=config.structure)
     return report(validate_flow(average, held, device))
 
 
@@ -349,28 +350,6 @@ def validate_flow(network: nn.Module, pool: PairPool, device: torch.device) -> F
     return FlowValidation(*figures["network"], *figures["guess"], figures["still"][0])
 
 
-def _save(
-    config: FlowTrainingConfig,
-    path: Path,
-    network: nn.Module,
-    average: nn.Module,
-    optimisers: tuple[torch.optim.Optimizer, ...],
-    step: int,
-    seconds: float,
-) -> None:
-    part = path.with_suffix(".part")
-    state = {
-        "structure": config.structure,
-        "network": network.state_dict(),
-        "average": average.state_dict(),
-        "optimisers": [optimiser.state_dict() for optimiser in optimisers],
-        "step": step,
-        "seconds": seconds,
-    }
-    torch.save(state, part)
-    part.replace(path)
-
-
 def _restore(
     config: FlowTrainingConfig,
     path: Path,
@@ -411,7 +390,7 @@ def export_flow(config: FlowTrainingConfig, target: Path, description: Mapping[s
     Returns:
         The file's SHA-256.
     """
-    state: dict[str, Any] = torch.load(config.output / "checkpoint.pt", map_location="cpu", weights_only=True)
+    state: dict[str, Any] = torch.load(config.output / CHECKPOINT, map_location="cpu", weights_only=True)
     tensors = {
         name.removeprefix("network."): tensor.half().contiguous() if tensor.is_floating_point() else tensor
         for name, tensor in state["average"].items()

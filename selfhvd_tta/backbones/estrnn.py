@@ -332,7 +332,7 @@ def _official(exposure: str) -> Variant:
 
 BACKBONE = Backbone(
     id="estrnn",
-    summary="ESTRNN, recurrent, small and fast; the default",
+    summary="ESTRNN, recurrent, small and fast",
     licence="MIT",
     paper="Zhong et al., Efficient Spatio-Temporal Recurrent Neural Network for Video Deblurring, ECCV 2020",
     build=ESTRNN,

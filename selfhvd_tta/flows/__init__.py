@@ -25,6 +25,7 @@ __all__ = [
     "FlowEstimator",
     "FlowField",
     "FlowVariant",
+    "PairEstimator",
     "discover",
     "gray_u8",
     "luma",
@@ -79,6 +80,27 @@ class FlowEstimator(nn.Module):
         Only estimators with ``measures_blur`` ever know it.
         """
         return None
+
+
+class PairEstimator(FlowEstimator):
+    """Base of those that look at one pair at a time and at both directions at once; they implement :meth:`pair`."""
+
+    def pair(self, source: Tensor, target: Tensor) -> tuple[FlowField, FlowField]:
+        """Flow from ``source`` to ``target`` and back, both (1, 3, H, W)."""
+        raise TypeError(f"{type(self).__name__} does not implement pair")
+
+    @torch.no_grad()
+    def forward(self, source: Tensor, target: Tensor) -> FlowField:
+        return self.both(source, target)[0]
+
+    @torch.no_grad()
+    def both(self, source: Tensor, target: Tensor) -> tuple[FlowField, FlowField]:
+        pairs = [self.pair(source[index : index + 1], target[index : index + 1]) for index in range(len(source))]
+        forward, backward = (
+            FlowField(torch.cat([each.flow for each in way]), torch.cat([each.certainty for each in way]))
+            for way in zip(*pairs, strict=True)
+        )
+        return forward, backward
 
 
 def luma(frames: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from selfhvd_tta.flows import Flow, FlowEstimator, FlowField, FlowVariant, luma
+from selfhvd_tta.flows import Flow, FlowEstimator, FlowField, FlowVariant, PairEstimator, luma
 from selfhvd_tta.flows.blur_path import BlurPath
 from selfhvd_tta.flows.dis import DIS, Preset
 from selfhvd_tta.flows.homography import PIXELS, SMOOTHING, GlobalMotion, estimate_homography, working_size
@@ -48,7 +48,7 @@ FILL_SCALE = 12.0
 UNRELIABLE = 0.4
 
 
-class GlobalMotionFirst(FlowEstimator):
+class GlobalMotionFirst(PairEstimator):
     """Homography, then ``inner`` for the rest.
 
     Certainty is low where neither explains the pair, and at most ``UNRELIABLE`` where no homography does.
@@ -65,21 +65,6 @@ class GlobalMotionFirst(FlowEstimator):
         self.inner = inner
         self.working_side = working_side
 
-    @torch.no_grad()
-    def forward(self, source: Tensor, target: Tensor) -> FlowField:
-        return self.both(source, target)[0]
-
-    @torch.no_grad()
-    def both(self, source: Tensor, target: Tensor) -> tuple[FlowField, FlowField]:
-        """Both directions share one homography, so that they are inverse to each other where only it acts."""
-        pairs = [self._pair(source[index : index + 1], target[index : index + 1]) for index in range(len(source))]
-        ways = tuple(zip(*pairs, strict=True))
-        forward, backward = (
-            FlowField(torch.cat([each.flow for each in way]), torch.cat([each.certainty for each in way]))
-            for way in ways
-        )
-        return forward, backward
-
     measures_blur = True
 
     def blur(self, source: Tensor, target: Tensor) -> BlurPath | None:
@@ -90,7 +75,8 @@ class GlobalMotionFirst(FlowEstimator):
         known = motion.refined and motion.support >= DOUBTFUL and motion.blurrier == "source"
         return motion.path if known else None
 
-    def _pair(self, source: Tensor, target: Tensor) -> tuple[FlowField, FlowField]:
+    def pair(self, source: Tensor, target: Tensor) -> tuple[FlowField, FlowField]:
+        """Both directions share one homography, so that they are inverse to each other where only it acts."""
         small = [_resized(frame, self.working_side) for frame in (source, target)]
         motion = estimate_homography(luma(small[0])[0].numpy(), luma(small[1])[0].numpy(), self.working_side)
         swapped = motion.blurrier == "target"

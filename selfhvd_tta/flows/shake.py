@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from selfhvd_tta.flows import Flow, FlowEstimator, FlowField, FlowVariant, pad_replicate
+from selfhvd_tta.flows import Flow, FlowEstimator, FlowField, FlowVariant, PairEstimator, pad_replicate
 from selfhvd_tta.flows.dis import DIS
 from selfhvd_tta.flows.global_motion import GlobalMotionFirst, moved, reconciled
 from selfhvd_tta.flows.shake_network import MULTIPLE, ShakeNetwork
@@ -41,7 +41,7 @@ def round_trip(flow: Tensor, back: Tensor) -> Tensor:
     return torch.hypot(gap[:, :1], gap[:, 1:])
 
 
-class Proofread(FlowEstimator):
+class Proofread(PairEstimator):
     """DIS corrected by the network, both directions at once, for frames that are equally soft and nearly aligned."""
 
     weighs_evidence = True
@@ -50,21 +50,8 @@ class Proofread(FlowEstimator):
         super().__init__()
         self.network = network or ShakeNetwork()
 
-    @torch.no_grad()
-    def forward(self, source: Tensor, target: Tensor) -> FlowField:
-        return self.both(source, target)[0]
-
-    @torch.no_grad()
-    def both(self, source: Tensor, target: Tensor) -> tuple[FlowField, FlowField]:
-        pairs = [self._pair(source[index : index + 1], target[index : index + 1]) for index in range(len(source))]
-        there, back = (
-            FlowField(torch.cat([pair.flow[way] for pair in pairs]), torch.cat([pair.certainty[way] for pair in pairs]))
-            for way in (slice(0, 1), slice(1, 2))
-        )
-        return there, back
-
-    def _pair(self, source: Tensor, target: Tensor) -> FlowField:
-        """Flow there (first of the batch) and back (second)."""
+    def pair(self, source: Tensor, target: Tensor) -> tuple[FlowField, FlowField]:
+        """Both directions are one batch of the network."""
         ways = first_guess(source, target)
         guess = torch.cat(ways).to(source.device)
         gap = round_trip(torch.cat(ways), torch.cat(ways[::-1])).to(source.device)
@@ -74,7 +61,8 @@ class Proofread(FlowEstimator):
         reading = self.network(frames, frames.flip(0), guess, gap)[-1]
         certainty = torch.sigmoid(reading.seen) / (1 + (reading.log_scale.exp() / TOLERATED).square())
         rows, columns = slice(top, top + height), slice(left, left + width)
-        return FlowField(reading.flow[..., rows, columns].contiguous(), certainty[..., rows, columns].contiguous())
+        flow, certainty = (each[..., rows, columns].contiguous() for each in (reading.flow, certainty))
+        return FlowField(flow[:1], certainty[:1]), FlowField(flow[1:], certainty[1:])
 
 
 class Shake(GlobalMotionFirst):

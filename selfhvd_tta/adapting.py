@@ -14,9 +14,10 @@ from selfhvd_tta.errors import DeviceError, Interrupted
 from selfhvd_tta.events import Listener, Note
 from selfhvd_tta.flows import FlowEstimator
 from selfhvd_tta.job import Job
-from selfhvd_tta.method.adaptation import Adaptation, Record
+from selfhvd_tta.method.adaptation import Adaptation
 from selfhvd_tta.method.checkpoint import Checkpoint, capture, resume
 from selfhvd_tta.method.clues import Clues
+from selfhvd_tta.method.record import Record
 from selfhvd_tta.method.refit import LEARNERS
 from selfhvd_tta.method.restoration import Compute, is_out_of_memory
 from selfhvd_tta.method.working_set import WorkingSet, restrict

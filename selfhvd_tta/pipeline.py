@@ -18,8 +18,8 @@ from selfhvd_tta.fingerprint import fingerprint
 from selfhvd_tta.frameloop import Details, run_frames
 from selfhvd_tta.inspection import Inspection, scan
 from selfhvd_tta.job import Job, agree, sweep
-from selfhvd_tta.method.adaptation import Record
 from selfhvd_tta.method.clues import Clues
+from selfhvd_tta.method.record import Record
 from selfhvd_tta.method.restoration import Compute, Restorer
 from selfhvd_tta.method.working_set import choose_frames
 from selfhvd_tta.settings import Settings

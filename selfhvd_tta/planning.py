@@ -11,7 +11,7 @@ import torch
 from selfhvd_tta import models, resources
 from selfhvd_tta.events import Listener, Plan, duration, ignore
 from selfhvd_tta.inspection import Inspection
-from selfhvd_tta.method.adaptation import Record
+from selfhvd_tta.method.record import Record
 from selfhvd_tta.method.restoration import Compute
 from selfhvd_tta.method.teachers import most_alignments
 from selfhvd_tta.models import LoadedBackbone, LoadedFlow

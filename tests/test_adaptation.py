@@ -7,8 +7,9 @@ import torch
 
 from selfhvd_tta.events import Event, Note, Progress, ignore
 from selfhvd_tta.method import adaptation
-from selfhvd_tta.method.adaptation import Adaptation, Record, cosine_rate
+from selfhvd_tta.method.adaptation import Adaptation, cosine_rate
 from selfhvd_tta.method.objective import objective
+from selfhvd_tta.method.record import Record
 from selfhvd_tta.method.restoration import Compute, Restorer
 from selfhvd_tta.method.scscm import HistoryCheck, check_history
 from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, Settings
@@ -67,8 +68,8 @@ def test_same_seed_same_weights_other_seed_other_weights() -> None:
 def test_the_literal_mode_runs_both_stages() -> None:
     _, record, run = adapt(teacher="live", label_refresh=1, iters=12)
     assert len(record.steps) == 12
-    assert run.historical_network is not None
-    assert not any(p.requires_grad for p in run.historical_network.parameters())
+    assert run.literal.historical is not None
+    assert not any(p.requires_grad for p in run.literal.historical.parameters())
 
 
 @pytest.mark.parametrize(

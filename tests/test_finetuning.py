@@ -10,7 +10,8 @@ import torch
 from selfhvd_tta.backbones import Backbone
 from selfhvd_tta.backbones.wrapper import Network
 from selfhvd_tta.events import ignore
-from selfhvd_tta.method.adaptation import SLOW_SHARE, Adaptation, Record
+from selfhvd_tta.method.adaptation import SLOW_SHARE, Adaptation
+from selfhvd_tta.method.record import Record
 from selfhvd_tta.method.restoration import Compute
 from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, Settings
 from tests.test_backbones import BACKBONES, REGISTRY, make

@@ -154,7 +154,7 @@ def test_bank_and_literal_mode_agree_when_nothing_has_changed(stage2: bool) -> N
         run._consider_live_history(5, True)
     rows = tuple(range(8))
     draw = Draw(rows, (0, 0, 2, 3, 3, 5, 6, 6), (0, 0, 48, 56), 0, False)
-    literal = run._live_rows(draw, stage2)
+    literal = run.literal.rows(draw, stage2)
     run.bank.complete(draw.shown)
     bank = run.bank.rows(draw.shown, draw.box)
     torch.testing.assert_close(bank.label, literal.label, atol=0.5 / 255 + 1e-6, rtol=0)

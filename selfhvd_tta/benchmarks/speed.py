@@ -288,7 +288,7 @@ class _Bench:
             adaptation = self._adaptation(replace(loaded, network=network), flow, working, compute, settings)
             live = mode != "bank"
             if live:
-                adaptation.historical_network = copy.deepcopy(network).eval().requires_grad_(False)
+                adaptation.literal.take_history()
             else:
                 _fill(adaptation)
                 adaptation.bank.take_history()

@@ -18,8 +18,8 @@ from selfhvd_tta.evaluation.frames import Frames
 from selfhvd_tta.events import Listener, Note, Progress
 from selfhvd_tta.frameloop import Details, Result, run_frames
 from selfhvd_tta.inspection import judge
-from selfhvd_tta.method.adaptation import Record
 from selfhvd_tta.method.clues import Clues, laplacian_variance, local_contrast, select_clues
+from selfhvd_tta.method.record import Record
 from selfhvd_tta.method.refit import LEARNERS
 from selfhvd_tta.method.restoration import Compute, Restorer
 from selfhvd_tta.method.working_set import WorkingSet, choose_frames, restrict

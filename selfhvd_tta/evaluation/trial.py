@@ -26,7 +26,7 @@ from selfhvd_tta.evaluation.protocols import Pair
 from selfhvd_tta.evaluation.scoring import NoReference, Scorer
 from selfhvd_tta.evaluation.unsharp import Unsharp
 from selfhvd_tta.events import Listener, Note
-from selfhvd_tta.method.adaptation import Record
+from selfhvd_tta.method.record import Record
 from selfhvd_tta.settings import Settings
 
 Row = dict[str, Any]

@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,12 +15,14 @@ from torch import Tensor, nn
 from selfhvd_tta.backbones import Backbone
 from selfhvd_tta.events import Listener, Note, Progress
 from selfhvd_tta.flows import FlowEstimator
-from selfhvd_tta.method.labels import LabelBank, Rows, make_rows, on_device
+from selfhvd_tta.method.labels import LabelBank, on_device
+from selfhvd_tta.method.literal import LiveTeacher
 from selfhvd_tta.method.objective import objective
 from selfhvd_tta.method.optimiser import Adam, Group
 from selfhvd_tta.method.pace import Pace
+from selfhvd_tta.method.record import LOST_STEPS, Losses, Record
 from selfhvd_tta.method.restoration import Compute, Restorer
-from selfhvd_tta.method.sampling import Draw, draw_clips
+from selfhvd_tta.method.sampling import draw_clips
 from selfhvd_tta.method.scscm import HistoryCheck, check_history
 from selfhvd_tta.method.teachers import choose_teachers
 from selfhvd_tta.method.validation import HeldOut
@@ -28,34 +30,8 @@ from selfhvd_tta.method.working_set import WorkingSet
 from selfhvd_tta.settings import Settings
 
 HISTORY_FRAMES = 6
-LOST_STEPS = 3
 REPORT_EVERY = 10  # steps of a GPU between two looks at their losses, for which it has to be waited for
 SLOW_SHARE = 0.25
-
-
-@dataclass
-class Record:
-    """What an adaptation did.
-
-    Attributes:
-        steps: per step: number, stage and loss terms.
-        checks: step and measurement of every look at the historical model.
-        renewals: how often it was renewed.
-        skipped: steps left out because of a loss that was not finite.
-        stopped: step at which three such steps in a row ended the adaptation; None if it ran to its end.
-        coverage: mean mask of the labels over the blurry frames learned from, at the end of every refresh's time.
-        held_out: error on frames that no loss saw, at every refresh (with early stop).
-        ended_early: step at which that error had stopped falling; None if it did not.
-    """
-
-    steps: list[dict[str, float]] = field(default_factory=list)
-    checks: list[tuple[int, HistoryCheck]] = field(default_factory=list)
-    renewals: int = 0
-    skipped: int = 0
-    stopped: int | None = None
-    coverage: list[float] = field(default_factory=list)
-    held_out: list[float] = field(default_factory=list)
-    ended_early: int | None = None
 
 
 class Adaptation:
@@ -105,12 +81,12 @@ class Adaptation:
             settings.alignment,
             settings.adaptation.sis_threshold,
         )
-        self.record = Record()
+        self.literal = LiveTeacher(network, backbone, self.bank, compute, window)
+        self.record, self.losses = Record(), Losses()
         self.own_label = torch.tensor(
             [choose_teachers(row, working.clues, settings.alignment).equal for row in range(len(working))],
             device=compute.device,
         )
-        self.historical_network: nn.Module | None = None
         plan = settings.adaptation
         self.pace = Pace(plan.iters, plan.stage1, until)
         self.held_out = HeldOut(~self.own_label) if plan.early_stop and plan.teacher == "bank" else None
@@ -119,17 +95,14 @@ class Adaptation:
         if self.held_out is not None:
             self.weight[self.held_out.rows] = 0.0
         self.refresh_seconds = 0.0
-        self.unread: list[tuple[int, bool, tuple[str, ...], Tensor]] = []
         # Where the adaptation is, so that it can be taken up again (checkpoint.py): steps done, the step before which
         # labels were last renewed and the rows shown since, the draws after the last step (one may be interrupted), the
-        # stage of that step, steps lost in a row, and the weights at the last refresh and of the historical model
-        # (empty: none yet).
+        # stage of that step, and the weights at the last refresh and of the historical model (empty: none yet).
         self.next_step = 0
         self.refreshed = -1
         self.used: set[int] = set()
         self.drawn = self.rng.bit_generator.state
         self.stage2 = False
-        self.lost = 0
         self.good: dict[str, Tensor] = {}
         self.history: dict[str, Tensor] = {}
         self.refresh_every = plan.label_refresh or max(100, math.ceil(plan.iters / 6))
@@ -158,7 +131,7 @@ class Adaptation:
             torch.manual_seed(self.settings.runtime.seed)
             self.pace.begin()
         reckoned = True
-        while not self.pace.over(self.next_step) and self.lost < LOST_STEPS:
+        while not self.pace.over(self.next_step) and not self.losses.hopeless:
             step = self.next_step
             enters_stage2 = not self.stage2 and self.pace.second_stage(step)
             stage2 = self.stage2 or enters_stage2
@@ -180,19 +153,18 @@ class Adaptation:
             rate = cosine_rate(self.pace.position(step), plan.learning_rate, plan.final_learning_rate)
             for group in self.optimiser.groups:
                 group.rate = group.share * rate
-            names, values = self.step(stage2, live)
-            self.unread.append((step, stage2, names, values))
+            self.losses.add(step, stage2, *self.step(stage2, live))
             self.next_step, self.stage2, self.drawn = step + 1, stage2, self.rng.bit_generator.state
             reckoned = not live and self._refreshes(self.next_step)
             if reckoned:
                 self._reckon()
-            if self.compute.device.type != "cuda" or len(self.unread) == REPORT_EVERY:
+            if self.compute.device.type != "cuda" or self.losses.waiting == REPORT_EVERY:
                 self.read()
             after_step(not live and self._refreshes(self.next_step))
         if not reckoned:
             self._reckon()
         self.read()
-        if self.lost >= LOST_STEPS:
+        if self.losses.hopeless:
             step = self.next_step - 1
             self.network.load_state_dict(self.good)
             self.record.stopped = step
@@ -234,7 +206,7 @@ class Adaptation:
         if self.history:
             self.network.load_state_dict(self.history)
             if live:
-                self.historical_network = copy.deepcopy(self.network).eval().requires_grad_(False)
+                self.literal.take_history()
             else:
                 self.bank.take_outputs(self._outputs())
                 self.bank.take_history()
@@ -253,24 +225,8 @@ class Adaptation:
         self.listen(Note(f"early stop at step {step}: the error on held-out frames no longer falls; best weights kept"))
 
     def read(self, tell: bool = True) -> None:
-        """Losses of the steps since the last time, recorded and told; counts lost steps in a row."""
-        if not self.unread:
-            return
-        table = torch.stack([values for *_, values in self.unread]).tolist()
-        events: list[Progress] = []
-        for (step, stage2, names, _), row in zip(self.unread, table, strict=True):
-            *numbers, done = row
-            if self.lost >= LOST_STEPS:
-                break
-            if not done:
-                self.record.skipped += 1
-                self.lost += 1
-                continue
-            self.lost = 0
-            values = dict(zip(names, numbers, strict=True))
-            self.record.steps.append({"step": float(step), "stage": 2.0 if stage2 else 1.0, **values})
-            events.append(self.pace.progress(step, tuple(values.items())))
-        self.unread.clear()
+        """Losses of the steps since the last time, recorded and told."""
+        events = self.losses.read(self.record, self.pace)
         # Last: whoever listens may end the run, and the record has to be complete then.
         for event in events if tell else ():
             self.listen(event)
@@ -334,24 +290,13 @@ class Adaptation:
         """Literal mode: the historical *model* is kept, and its outputs are computed in every step."""
 
         def take() -> None:
-            self.historical_network = copy.deepcopy(self.network).eval().requires_grad_(False)
+            self.literal.take_history()
             self.history = copy.deepcopy(self.network.state_dict())
 
         if enters_stage2:
             take()
         elif self.record.renewals < self.settings.adaptation.history_updates:
-            assert self.historical_network is not None
-            before = Restorer(self.historical_network, self.backbone, self.compute, self.window)
-            rows = self._history_rows()
-            old: dict[int, Tensor] = {}
-            for run in self.working.runs:
-                frames = (self.bank.observed(row)[0] for row in run)
-                old |= {r: out[None] for r, out in zip(run, before.restore(frames), strict=True) if r in rows}
-            new = {row: out[None] for row, out in self._outputs() if row in rows}
-            check = check_history(
-                [new[r] for r in rows], [self.bank.observed(r) for r in rows], [old[r] for r in rows], self.estimator
-            )
-            self._judge(step, check, take)
+            self._judge(step, self.literal.check_history(self._history_rows(), self._outputs()), take)
 
     def step(self, stage2: bool, live: bool) -> tuple[tuple[str, ...], Tensor]:
         """One optimiser step: names of the loss terms, and on the device their values and whether it was done.
@@ -366,7 +311,7 @@ class Adaptation:
             self.used.update(shown)
         self.network.train()
         clip = torch.stack([d.turned(self.bank.shown(d.shown, d.box)) for d in draws])
-        supervision = [self._live_rows(d, stage2) if live else self.bank.rows(d.shown, d.box) for d in draws]
+        supervision = [self.literal.rows(d, stage2) if live else self.bank.rows(d.shown, d.box) for d in draws]
         with self.compute.context():
             output = self.network(clip)
         weight = self.weight[on_device([d.shown for d in draws], output.device)]
@@ -379,37 +324,6 @@ class Adaptation:
         done = torch.isfinite(terms["loss"].detach()) & torch.isfinite(norm)
         self.optimiser.step(bad=(~done).float())
         return tuple(terms), torch.stack([*(value.detach().float() for value in terms.values()), done.float()])
-
-    @torch.no_grad()
-    def _live_rows(self, draw: Draw, stage2: bool) -> Rows:
-        """The literal method: outputs, flows and masks of this very crop, by the present model."""
-        clip = self.bank.shown(draw.rows, draw.box)
-        with self.compute.context():
-            out = self.network(clip[None])[0].float().clamp(0, 1)
-            old = None
-            if stage2 and self.historical_network is not None:
-                old = self.historical_network(clip[None])[0].float().clamp(0, 1)
-        place = {row: p for p, row in enumerate(draw.rows)}
-        made = list(
-            make_rows(
-                draw.shown,
-                self.working,
-                lambda row: self.bank.shown([row], draw.box),
-                lambda row: out[place[row]][None],
-                self.estimator,
-                self.settings.alignment,
-                self.settings.adaptation.sis_threshold,
-            )
-        )
-        index = [place[row] for row in draw.shown]
-        return Rows(
-            label=torch.cat([m.label for m in made]),
-            mask=torch.cat([m.mask for m in made]),
-            teacher=out[index],
-            choice=torch.cat([m.choice for m in made]),
-            visible=torch.cat([m.visible for m in made]),
-            historical=None if old is None else old[index],
-        )
 
 
 def cosine_rate(position: float, first: float, last: float) -> float:

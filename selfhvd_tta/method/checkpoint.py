@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from selfhvd_tta.method.adaptation import Adaptation, Record
+from selfhvd_tta.method.adaptation import Adaptation
+from selfhvd_tta.method.record import Record
 from selfhvd_tta.method.scscm import HistoryCheck
 
 
@@ -77,7 +78,7 @@ def capture(adaptation: Adaptation, finished: bool = False) -> Checkpoint:
             tensors["random_cuda"] = torch.cuda.get_rng_state(adaptation.compute.device)
         facts |= {
             "stage2": adaptation.stage2,
-            "lost": adaptation.lost,
+            "lost": adaptation.losses.lost,
             "refreshed": adaptation.refreshed,
             "used": sorted(adaptation.used),
             "draws": adaptation.drawn,
@@ -103,7 +104,7 @@ def resume(adaptation: Adaptation, checkpoint: Checkpoint) -> None:
     adaptation.record = checkpoint.record()
     adaptation.next_step = checkpoint.step
     adaptation.stage2 = bool(facts["stage2"])
-    adaptation.lost = int(facts["lost"])
+    adaptation.losses.lost = int(facts["lost"])
     if adaptation.held_out is not None:
         adaptation.held_out.errors = adaptation.record.held_out
         adaptation.held_out.bad = int(facts["bad"])

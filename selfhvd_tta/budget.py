@@ -16,6 +16,7 @@ from selfhvd_tta import feeds
 from selfhvd_tta.events import Listener, Note, duration
 from selfhvd_tta.inspection import Inspection
 from selfhvd_tta.method import transfer
+from selfhvd_tta.method.composite import Composite, Merger, merge
 from selfhvd_tta.method.losses import perceptual_loss, reconstruction_loss
 from selfhvd_tta.method.restoration import Compute, Restorer
 from selfhvd_tta.method.teachers import Teachers, most_alignments
@@ -48,12 +49,14 @@ class Speeds:
         write: to decode and encode a frame.
         frame: to run the network over a frame; 0 without one.
         step: of training, per pixel of all frames of the clip together.
+        merge: to run the merging network over a frame and its teachers; 0 without one.
     """
 
     pair: float
     write: float
     frame: float = 0.0
     step: float = 0.0
+    merge: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,8 @@ def _ending(settings: Settings, speeds: Speeds, load: Load, teachers: int) -> fl
     """Seconds for restoring, blending in and writing."""
     network = speeds.frame if settings.learns else 0.0
     pairs = most_alignments(load.frames, load.blurry, teachers) * settings.alignment.rounds
-    return CAUTION * (load.frames * (network + speeds.write) + pairs * speeds.pair) + CLOSING_SECONDS
+    merging = speeds.merge if pairs else 0.0
+    return CAUTION * (load.frames * (network + merging + speeds.write) + pairs * speeds.pair) + CLOSING_SECONDS
 
 
 def _adaptation(settings: Settings, left: float, speeds: Speeds, load: Load, teachers: int) -> Choice | None:
@@ -184,6 +188,7 @@ def fit(
     seen: Inspection,
     settings: Settings,
     flow: LoadedFlow,
+    merger: Merger | None,
     loaded: LoadedBackbone | None,
     features: nn.Module | None,
     compute: Compute,
@@ -198,6 +203,7 @@ def fit(
         seen: scan of it.
         settings: what was asked for.
         flow: estimator in use.
+        merger: network that merges at the end; None: by weights, or not at all.
         loaded: network in use; None for transfer.
         features: of the perceptual loss; None without it.
         compute: device and precision.
@@ -211,7 +217,7 @@ def fit(
     info = reader.info
     blurry, lasting = int((~seen.clues.sharp).sum()), flow.estimator.explains_blur
     load = Load(len(seen.pts), blurry, working, info.height, info.width, lasting)
-    speeds = measure_speeds(reader, seen, settings, flow, loaded, features, compute)
+    speeds = measure_speeds(reader, seen, settings, flow, merger, loaded, features, compute)
     choice = choose(settings, deadline - time.monotonic(), speeds, load)
     tell(Note(choice.text, "info" if choice.fits else "warning"))
     adapts = choice.settings.learns and choice.settings.adaptation.iters > 0
@@ -223,6 +229,7 @@ def measure_speeds(
     seen: Inspection,
     settings: Settings,
     flow: LoadedFlow,
+    merger: Merger | None,
     loaded: LoadedBackbone | None,
     features: nn.Module | None,
     compute: Compute,
@@ -239,8 +246,17 @@ def measure_speeds(
     frames = pictures.to(device).float() / 255
     source, others = frames[:1], [frames[i : i + 1] for i in range(1, min(1 + PAIRS, len(frames)))] or [frames[:1]]
     few = Teachers(0, tuple(range(1, 1 + len(others))), (1.0,) * len(others))
-    pair = _second(lambda: transfer.compose(source, source, others, few, flow.estimator, settings.alignment), device)
-    speeds = Speeds(pair=pair / len(others), write=decode + encode)
+    candidates = merger.candidates if merger is not None else 0
+    made: list[Composite] = []
+
+    def compose() -> None:
+        made.append(
+            transfer.compose(source, source, others, few, flow.estimator, settings.alignment, candidates=candidates)
+        )
+
+    pair = _second(compose, device)
+    merging = _second(lambda: merge(made[-1], source, source, merger), device) if merger is not None else 0.0
+    speeds = Speeds(pair=pair / len(others), write=decode + encode, merge=merging)
     if loaded is None:
         return speeds
     restorer = Restorer(loaded.network, loaded.backbone, compute, len(frames))

@@ -27,6 +27,7 @@ from selfhvd_tta.settings import (
     ClueSettings,
     Codec,
     Layout,
+    Merge,
     Method,
     OutputSettings,
     Precision,
@@ -186,6 +187,14 @@ def deblur(
     teachers: Annotated[
         int, typer.Option(help="Sharp frames merged into one label; 1 as in the paper.", rich_help_panel=TUNING)
     ] = P.teachers,
+    merge: Annotated[
+        Merge,
+        typer.Option(
+            help="How sharp frames are blended in at the end: learned, by a bundled network; weighted, by the masks "
+            "alone (quicker).",
+            rich_help_panel=TUNING,
+        ),
+    ] = P.merge,
     uncertainty: Annotated[
         bool, typer.Option(help="Mask by the certainty of the flow (Eq. 4).", rich_help_panel=TUNING)
     ] = P.uncertainty,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from selfhvd_tta.console import Display, show_lines
-from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, RuntimeSettings, Settings
+from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, Merge, RuntimeSettings, Settings
 
 ablations = typer.Typer()
 A = AdaptationSettings()
@@ -33,6 +33,7 @@ def ablate(
     learning_rate: Annotated[float, typer.Option(help="As for deblur.")] = A.learning_rate,
     flow: Annotated[str, typer.Option(help="As for deblur.")] = "auto",
     teachers: Annotated[int, typer.Option(help="As for deblur.")] = AlignmentSettings().teachers,
+    merge: Annotated[Merge, typer.Option(help="As for deblur.")] = AlignmentSettings().merge,
     detail: Annotated[
         bool, typer.Option("--detail", help="Score the output with sharp details blended in, too.")
     ] = False,
@@ -51,7 +52,7 @@ def ablate(
         base = Settings(
             backbone=backbone,
             detail=detail,
-            alignment=AlignmentSettings(flow=flow, teachers=teachers),
+            alignment=AlignmentSettings(flow=flow, teachers=teachers, merge=merge),
             adaptation=AdaptationSettings(
                 iters=iters,
                 crop=crop,

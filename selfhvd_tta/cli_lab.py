@@ -9,7 +9,7 @@ import typer
 
 from selfhvd_tta.console import Display, show_lines
 from selfhvd_tta.errors import ExitCode, UsageError
-from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, Precision, RuntimeSettings, Settings
+from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, Merge, Precision, RuntimeSettings, Settings
 
 lab = typer.Typer()
 SPEED = "With --speed"
@@ -100,6 +100,7 @@ def bench(
     detail: Annotated[bool | None, typer.Option(help="As for deblur.")] = None,
     joint: Annotated[bool, typer.Option("--joint", help="Adapt one model to all videos, as DADeblur does.")] = False,
     teachers: Annotated[int, typer.Option(help="As for deblur.")] = AlignmentSettings().teachers,
+    merge: Annotated[Merge, typer.Option(help="As for deblur.")] = AlignmentSettings().merge,
     label_refresh: Annotated[int | None, typer.Option(help="As for deblur.")] = None,
     force: Annotated[bool, typer.Option("--force", help="As for deblur.")] = False,
     temporal: Annotated[bool, typer.Option(help="Measure warping error, flicker and shift as well.")] = True,
@@ -147,7 +148,7 @@ def bench(
             backbone=backbone,
             detail=detail,
             force=force,
-            alignment=AlignmentSettings(flow=flow, teachers=teachers),
+            alignment=AlignmentSettings(flow=flow, teachers=teachers, merge=merge),
             adaptation=AdaptationSettings(
                 iters=iters,
                 crop=crop,

@@ -12,6 +12,7 @@ from selfhvd_tta import feeds
 from selfhvd_tta.flows import FlowEstimator
 from selfhvd_tta.method import transfer
 from selfhvd_tta.method.clues import Clues
+from selfhvd_tta.method.composite import Merger, merge
 from selfhvd_tta.method.restoration import Restart, Restorer
 from selfhvd_tta.method.teachers import choose_teachers
 from selfhvd_tta.settings import AlignmentSettings, Settings
@@ -40,16 +41,18 @@ class Result:
 
 @dataclass(frozen=True)
 class Details:
-    """What blending needs: the flow, and how teachers are chosen and merged."""
+    """What blending needs: the flow, how teachers are chosen and merged, and a network that merges or None."""
 
     estimator: FlowEstimator
+    merger: Merger | None
     alignment: AlignmentSettings
     behind: int
 
     @classmethod
-    def of(cls, estimator: FlowEstimator, settings: Settings) -> Details:
+    def of(cls, estimator: FlowEstimator, merger: Merger | None, settings: Settings) -> Details:
         """As the settings have it; ``behind`` is how far back a teacher can lie."""
-        return cls(estimator, settings.alignment, max(settings.alignment.teacher_reach, 2 * settings.clues.segment))
+        behind = max(settings.alignment.teacher_reach, 2 * settings.clues.segment)
+        return cls(estimator, merger, settings.alignment, behind)
 
     def blend(self, index: int, observed: Tensor, current: Tensor, clues: Clues, sharp: feeds.SharpFeed) -> Tensor:
         """Sharp-detail transfer for one frame.
@@ -68,10 +71,11 @@ class Details:
         if not teachers.others:
             return current
         sharps = [sharp.get(j, index, observed.device) for j in teachers.others]
-        base, out = current[None], current[None]
+        recorded, base, out = observed[None], current[None], current[None]
+        candidates = self.merger.candidates if self.merger is not None else 0
         for _ in range(self.alignment.rounds):
-            composite = transfer.compose(observed[None], out, sharps, teachers, self.estimator, self.alignment)
-            out = transfer.apply(composite, base)
+            composite = transfer.compose(recorded, out, sharps, teachers, self.estimator, self.alignment, candidates)
+            out = merge(composite, recorded, base, self.merger)
         return out[0]
 
 

@@ -14,6 +14,8 @@ from selfhvd_tta.errors import DeviceError, UsageError, WeightsError
 from selfhvd_tta.events import Listener, Note, Progress
 from selfhvd_tta.flows import FlowEstimator
 from selfhvd_tta.flows.global_motion import GlobalMotionFirst
+from selfhvd_tta.merging import MergeNetwork
+from selfhvd_tta.method.composite import Merger
 from selfhvd_tta.method.restoration import Compute
 from selfhvd_tta.settings import Settings
 
@@ -21,6 +23,7 @@ HUB_BACKBONE = ("dstnetplus", "base-gopro")
 OFFLINE_BACKBONE = ("nafnet", "lite")
 BUNDLED_FLOW = "shake"
 HUB_FLOW = "sea-raft"
+MERGER = "merge-shake"
 
 
 @dataclass(frozen=True)
@@ -253,6 +256,23 @@ def _build_flow(name: str, settings: Settings, device: torch.device, listen: Lis
     if settings.alignment.global_motion and not isinstance(estimator, GlobalMotionFirst):
         return LoadedFlow(GlobalMotionFirst(estimator), f"global motion first, then {label}")
     return LoadedFlow(estimator, label)
+
+
+def load_merger(settings: Settings, device: torch.device, listen: Listener) -> Merger | None:
+    """The network that merges aligned sharp frames at the end; None where they are blended by weights.
+
+    Raises:
+        WeightsError: its weights are damaged.
+    """
+    if settings.alignment.merge == "weighted":
+        return None
+    found = _fetch(MERGER, settings, listen)
+    precision = settings.runtime.precision
+    use = precision == "bf16" or (precision == "auto" and _has_bf16(device))
+    network = MergeNetwork(autocast=torch.bfloat16 if use else None)
+    weights.check_state(network.state_dict(), found.tensors, MERGER)
+    network.load_state_dict({key: value.float() for key, value in found.tensors.items()})
+    return network.to(device).eval().requires_grad_(False)
 
 
 def load_features(settings: Settings, device: torch.device, listen: Listener) -> torch.nn.Module | None:

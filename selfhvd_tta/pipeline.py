@@ -116,6 +116,8 @@ def _restore(
     loaded = models.load_backbone(settings, device, tell) if settings.learns else None
     compute = models.choose_compute(settings, device, loaded.backbone) if loaded else Compute(device)
     features = models.load_features(settings, device, tell) if loaded else None
+    merger = models.load_merger(settings, device, tell) if settings.blends else None
+    networks["the merging network"] = merger
     if loaded is not None:
         networks |= {"the backbone": loaded.name, "its weights": loaded.network, "the perceptual loss": features}
     agree(job, fingerprint(reader.info.path, settings, device, networks), tell)
@@ -125,11 +127,13 @@ def _restore(
     until = None
     if settings.runtime.budget is not None:
         deadline = started + settings.runtime.budget
-        fit = partial(budget.fit, reader, seen, settings, flow, loaded, features, compute, len(numbers), deadline, tell)
+        fit = partial(
+            budget.fit, reader, seen, settings, flow, merger, loaded, features, compute, len(numbers), deadline, tell
+        )
         settings, until = fit_once(job, fit)
         loaded = loaded if settings.learns else None
-    details: Details | None = Details.of(flow.estimator, settings)
-    tell(planning.plan(seen, settings, flow, loaded, compute, len(numbers)))
+    details: Details | None = Details.of(flow.estimator, merger, settings)
+    tell(planning.plan(seen, settings, flow, merger, loaded, compute, len(numbers)))
     if loaded is None:
         _write(reader, output, seen, settings, device, None, details, job, tell)
         return "transferred", None

@@ -11,6 +11,7 @@ import torch
 from selfhvd_tta import models, resources
 from selfhvd_tta.events import Listener, Plan, duration, ignore
 from selfhvd_tta.inspection import Inspection
+from selfhvd_tta.method.composite import Candidates, Composite, Merger
 from selfhvd_tta.method.record import Record
 from selfhvd_tta.method.restoration import Compute
 from selfhvd_tta.method.teachers import most_alignments
@@ -26,6 +27,7 @@ def plan(
     seen: Inspection,
     settings: Settings,
     flow: LoadedFlow,
+    merger: Merger | None,
     loaded: LoadedBackbone | None,
     compute: Compute,
     working: int,
@@ -36,6 +38,7 @@ def plan(
         seen: scan of the video.
         settings: all settings.
         flow: estimator in use.
+        merger: network that merges at the end; None: by weights, or not at all.
         loaded: network in use; None for transfer.
         compute: device and precision.
         working: frames that adaptation draws from.
@@ -49,6 +52,7 @@ def plan(
     ]
     blurry = int((~clues.sharp).sum())
     pair = _time_flow(info.height, info.width, flow, compute.device)
+    merging = 0.0 if merger is None else _time_merger(merger, compute.device)
     per_pixel = 0.0
     if loaded is None:
         rows.append(("method", "sharp-detail transfer, no network"))
@@ -67,10 +71,10 @@ def plan(
             rows.append(("method", "the backbone as it is (--iters 0)"))
     size = (info.height, info.width)
     lasting = flow.estimator.explains_blur
-    rates = Rates(per_pixel, pair, loaded is not None, compute.device.type, lasting)
+    rates = Rates(per_pixel, pair, loaded is not None, compute.device.type, lasting, merging)
     seconds = work_seconds(settings, size, count, blurry, working, rates)
     if loaded is not None and compute.device.type == "cpu" and seconds > 600:
-        quick = work_seconds(settings, size, count, blurry, working, Rates(0.0, pair, False))
+        quick = work_seconds(settings, size, count, blurry, working, Rates(0.0, pair, False, merging=merging))
         rows.append(("quicker", f"--method transfer takes about {duration(quick)} on this machine"))
     return Plan(tuple(rows), seconds / 60)
 
@@ -85,6 +89,7 @@ class Rates:
         network: whether there is a network at all (not with transfer).
         device: kind of device.
         labels_last: labels are made once and not at every refresh.
+        merging: seconds of the merging network per frame and pixel; 0 without it.
     """
 
     per_pixel: float
@@ -92,6 +97,7 @@ class Rates:
     network: bool
     device: str = "cpu"
     labels_last: bool = False
+    merging: float = 0.0
 
 
 def work_seconds(
@@ -109,9 +115,10 @@ def work_seconds(
     """
     adaptation, align = settings.adaptation.on(rates.device), settings.alignment
     blending = most_alignments(count, blurry, align.teachers) * rates.pair * align.rounds
-    if not rates.network:
-        return blending
     height, width = size
+    merging = count * rates.merging * height * width
+    if not rates.network:
+        return blending + merging
     frame = rates.per_pixel * height * width
     crop = min(adaptation.side, height) * min(adaptation.side, width)
     step = rates.per_pixel * crop * adaptation.length * adaptation.batch * STEP_OVER_FORWARD
@@ -126,7 +133,7 @@ def work_seconds(
             labels = min((1 if rates.labels_last else refreshes) * working, shown)
             seconds += restored * working * frame + labels / max(1, count) * blending
         if settings.blends:
-            seconds += blending
+            seconds += blending + merging
     return seconds
 
 
@@ -168,6 +175,22 @@ def _time_network(loaded: LoadedBackbone, compute: Compute) -> float:
     return best / (4 * side * side)
 
 
+def _time_merger(merger: Merger, device: torch.device) -> float:
+    """Seconds per pixel of merging one frame."""
+    side, count = 128, merger.candidates
+    frame = torch.rand(1, 3, side, side, device=device)
+    one = frame[:, :1]
+    several = frame.expand(count, -1, -1, -1)
+    candidates = Candidates(several, several[:, :1], several[:, :1], one, one, own=False, equal=False)
+    composite = Composite(frame, one, one, candidates)
+    best = float("inf")
+    for _ in range(2):
+        start = _clock(device)
+        merger(frame, frame, composite)
+        best = min(best, _clock(device) - start)
+    return best / (side * side)
+
+
 def _time_flow(height: int, width: int, flow: LoadedFlow, device: torch.device) -> float:
     """Seconds to align one pair of frames of this size, both ways."""
     generator = torch.Generator().manual_seed(0)
@@ -202,6 +225,8 @@ class Forecaster:
         flow = models.load_flow(settings, device, listen)
         height, width = self.SIZE
         self.pair = _time_flow(height, width, flow, device) / (height * width)
+        merger = models.load_merger(settings, device, listen) if settings.blends else None
+        self.merging = 0.0 if merger is None else _time_merger(merger, device)
         self.lasting = flow.estimator.explains_blur
         self.per_pixel, self.network = 0.0, settings.learns
         if self.network:
@@ -211,6 +236,8 @@ class Forecaster:
     def seconds(self, height: int, width: int, count: int) -> float:
         """Rough duration of the work on a video of which nothing but its size and length is known."""
         working = resources.working_set_limit(height, width, min(count, self.settings.adaptation.working_set))
-        rates = Rates(self.per_pixel, self.pair * height * width, self.network, labels_last=self.lasting)
+        rates = Rates(
+            self.per_pixel, self.pair * height * width, self.network, labels_last=self.lasting, merging=self.merging
+        )
         blurry = round(self.BLURRY * count)
         return work_seconds(self.settings, (height, width), count, blurry, min(count, working), rates)

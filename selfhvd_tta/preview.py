@@ -168,8 +168,9 @@ def _whole(seen: Inspection, settings: Settings) -> float:
     """Estimated seconds of a run over the whole video."""
     device = models.choose_device(settings.runtime.device, ignore)
     flow = models.load_flow(settings, device, ignore)
+    merger = models.load_merger(settings, device, ignore) if settings.blends else None
     loaded = models.load_backbone(settings, device, ignore) if settings.learns else None
     compute = models.choose_compute(settings, device, loaded.backbone) if loaded else Compute(device)
     limit = resources.working_set_limit(seen.info.height, seen.info.width, settings.adaptation.working_set)
     working = len(choose_frames(seen.clues, limit, settings.clues.segment))
-    return 60 * (planning.plan(seen, settings, flow, loaded, compute, working).minutes or 0.0)
+    return 60 * (planning.plan(seen, settings, flow, merger, loaded, compute, working).minutes or 0.0)

@@ -11,6 +11,7 @@ from selfhvd_tta.errors import UsageError
 
 Method = Literal["adapt", "transfer", "refit"]
 Teacher = Literal["bank", "live"]
+Merge = Literal["learned", "weighted"]
 Precision = Literal["auto", "fp32", "bf16"]
 Chroma = Literal["source", "420"]
 Codec = Literal["h264", "hevc", "av1", "ffv1"]
@@ -130,6 +131,8 @@ class AlignmentSettings:
         agreement_tolerance: difference of the low-passed frames that counts as agreement, 0..1.
         agreement_shift: misplacement of the low-passed frames that counts as agreement, pixels.
         blend_power: exponent of the masks when teachers are merged; large values take the best one.
+        merge: how the final blending joins a frame and its aligned sharp frames: ``learned`` by a bundled network, or
+            ``weighted`` by the masks alone (ours; labels are always merged by weights).
         rounds: how often a frame is aligned to its teachers, the second time from the frame with the first result
             blended in; measured on the simulated clips, a second round lost 0.1 to 0.4 dB.
         local_power: exponent of a teacher's energy of detail around a pixel, relative to the most detailed one's, in
@@ -157,9 +160,11 @@ class AlignmentSettings:
     local_power: float = 1.0
     local_sigma: float = 20.0
     narrowest: float = 12.0
+    merge: Merge = "learned"
     rounds: int = 1
 
     def __post_init__(self) -> None:
+        _check(self.merge in get_args(Merge), "--merge", "learned or weighted", self.merge)
         _check(self.occlusion_scale > 0, "alignment.occlusion_scale", "positive", self.occlusion_scale)
         _check(self.teachers >= 1, "--teachers", "at least 1", self.teachers)
         _check(self.teacher_reach >= 1, "alignment.teacher_reach", "at least 1 frame", self.teacher_reach)

@@ -37,7 +37,7 @@ def speed_settings(flags: Mapping[str, Any], iters: int | None) -> SpeedSettings
     run = Settings(
         detail=flags["detail"],
         force=True,
-        alignment=AlignmentSettings(flow=flags["flow"], teachers=flags["teachers"]),
+        alignment=AlignmentSettings(flow=flags["flow"], teachers=flags["teachers"], merge=flags["merge"]),
         adaptation=AdaptationSettings(
             iters=iters if iters is not None else 2000 if gpu else STEPS_ON_A_CPU,
             crop=flags["crop"],

@@ -86,6 +86,7 @@ class Subject:
         self.device = models.choose_device(settings.runtime.device, listen)
         self.settings = settings = replace(settings, adaptation=settings.adaptation.on(self.device.type))
         self.flow = models.load_flow(settings, self.device, listen)
+        self.merger = models.load_merger(settings, self.device, listen)
         self.loaded: models.LoadedBackbone | None = None
         self.compute = Compute(self.device)
         self.features: torch.nn.Module | None = None
@@ -201,7 +202,7 @@ class Subject:
             numbers = range(first, count)
             return (Frame(i, i, f) for i, f in zip(numbers, video.frames.on_canvas(numbers), strict=True))
 
-        blending = Details.of(self.flow.estimator, self.settings) if details else None
+        blending = Details.of(self.flow.estimator, self.merger, self.settings) if details else None
         return run_frames(open_frames, video.clues, self.device, restorer, blending)
 
 

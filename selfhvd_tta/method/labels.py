@@ -10,6 +10,7 @@ from torch import Tensor
 
 from selfhvd_tta.flows import FlowEstimator
 from selfhvd_tta.method import transfer
+from selfhvd_tta.method.composite import apply
 from selfhvd_tta.method.sevd import supervision_is_label
 from selfhvd_tta.method.sharpness import sharpness
 from selfhvd_tta.method.teachers import choose_teachers
@@ -74,7 +75,7 @@ def make_rows(
         sharps = [observed(j) for j in teachers.others]
         composite = transfer.compose(frame, now, sharps, teachers, estimator, settings)
         for _ in range(settings.rounds - 1):
-            composite = transfer.compose(frame, transfer.apply(composite, now), sharps, teachers, estimator, settings)
+            composite = transfer.compose(frame, apply(composite, now), sharps, teachers, estimator, settings)
         visible = composite.occlusion.mean(dim=(1, 2, 3))
         choice = _selected(visible, composite.image, composite.mask, now, sis_threshold)
         yield Rows(composite.image, composite.mask, now, choice, visible)

@@ -7,7 +7,6 @@ It makes the labels of adaptation, and by itself it is the baseline without a ne
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from selfhvd_tta.flows import FlowEstimator
 from selfhvd_tta.method.alignment import Aligned, align
+from selfhvd_tta.method.composite import Candidates, Composite
 from selfhvd_tta.method.parallel import each
 from selfhvd_tta.method.sharpness import laplacian
 from selfhvd_tta.method.teachers import Teachers
@@ -69,21 +69,6 @@ def photometric_agreement(aligned: Tensor, observed: Tensor, sigma: float, toler
     if factor == 1:
         return agreement
     return F.interpolate(agreement, size=observed.shape[-2:], mode="bilinear", align_corners=False)
-
-
-@dataclass(frozen=True)
-class Composite:
-    """What the sharp frames around frame i say it should look like.
-
-    Attributes:
-        image: (1, 3, H, W) in [0, 1]; meaningless where the mask is 0.
-        mask: (1, 1, H, W) in [0, 1], 1 = trust.
-        occlusion: (1, 1, H, W) in [0, 1], the largest M_occ among the sharp frames.
-    """
-
-    image: Tensor
-    mask: Tensor
-    occlusion: Tensor
 
 
 def local_sharpness(frames: Tensor, sigma: float) -> Tensor:
@@ -149,6 +134,7 @@ def compose(
     teachers: Teachers,
     estimator: FlowEstimator,
     settings: AlignmentSettings,
+    candidates: int = 0,
 ) -> Composite:
     """Align several sharp frames to one frame and merge them by their masks and by how sharp they are.
 
@@ -159,6 +145,7 @@ def compose(
         teachers: of the frame.
         estimator: optical flow.
         settings: masks.
+        candidates: how many of the aligned frames to hand on at most.
 
     Returns:
         The merged frame. For a frame without teachers it is the frame itself, with a mask of 1.
@@ -179,9 +166,10 @@ def compose(
             )
         masks.append(mask)
     occlusion = torch.stack([one.occlusion for one in aligned]).amax(dim=0)
-    if len(aligned) == 1 and not teachers.own:
-        return Composite(aligned[0].image, masks[0], occlusion)
     images = torch.cat([one.image for one in aligned])
+    if len(aligned) == 1 and not teachers.own:
+        chosen = _candidates(images, masks, masks[0], images, teachers) if candidates else None
+        return Composite(images, masks[0], occlusion, chosen)
     # A power sharpens the choice: averaging frames that are misaligned by a fraction of a pixel would blur again.
     weights = torch.cat(masks) ** settings.blend_power
     weights = weights * weights.new_tensor(teachers.weights).view(-1, 1, 1, 1)
@@ -194,13 +182,38 @@ def compose(
     if teachers.equal:
         weights = torch.cat((weights[:-1] * similarity(images[:-1], observed), weights[-1:]))
     total = weights.sum(dim=0, keepdim=True)
+    image = (weights * images).sum(dim=0, keepdim=True) / total.clamp(min=1e-6)
     return Composite(
-        image=(weights * images).sum(dim=0, keepdim=True) / total.clamp(min=1e-6),
+        image=image,
         mask=certain if teachers.own else torch.cat(masks).amax(dim=0, keepdim=True),
         occlusion=occlusion,
+        candidates=_candidates(images, masks, weights, image, teachers, candidates) if candidates else None,
     )
 
 
-def apply(composite: Composite, current: Tensor) -> Tensor:
-    """The frame with the composite blended in where it can be trusted: (1, 3, H, W)."""
-    return torch.lerp(current, composite.image, composite.mask)
+def _candidates(
+    images: Tensor, masks: Sequence[Tensor], weights: Tensor, merged: Tensor, teachers: Teachers, count: int = 1
+) -> Candidates:
+    """The aligned frames that weigh most, and what their weights say.
+
+    Args:
+        images: (n, 3, H, W), of the teachers and, where it is one of them, of the frame itself.
+        masks: of the teachers, each (1, 1, H, W).
+        weights: (n, 1, H, W).
+        merged: (1, 3, H, W), their weighted mean.
+        teachers: of the frame.
+        count: how many at most.
+    """
+    total = weights.sum(dim=0, keepdim=True)
+    others = len(masks)
+    best = weights[:others].mean(dim=(1, 2, 3)).argsort(descending=True, stable=True)[:count]
+    variance = (weights * (images - merged).square().mean(dim=1, keepdim=True)).sum(dim=0, keepdim=True)
+    return Candidates(
+        images=images[best],
+        masks=torch.cat(list(masks))[best],
+        shares=weights[best] / (total + 1e-6),
+        spread=(variance / (total + 1e-6)).sqrt(),
+        support=total.square() / (weights.square().sum(dim=0, keepdim=True) + 1e-9),
+        own=teachers.own > 0,
+        equal=teachers.equal,
+    )

@@ -18,7 +18,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-Kind = Literal["backbone", "flow", "perceptual"]
+Kind = Literal["backbone", "flow", "merge", "perceptual"]
 ChannelOrder = Literal["rgb", "bgr"]
 
 

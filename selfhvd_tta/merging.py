@@ -1,0 +1,118 @@
+"""The network that merges a frame with the sharp frames aligned to it.
+
+Blending by masks averages what is misaligned by a fraction of a pixel, trusts a mask as far as hand-made rules go, and
+leaves what no sharp frame covers as the backbone made it. This network sees the frame as recorded, the backbone's
+output, the blend, and the sharp frames that count most in it, and adds what it has learned on simulated shake to the
+blend. Two scales of NAFNet's blocks (Chen et al., ECCV 2022) on pixel-unshuffled input: ours.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from selfhvd_tta.backbones.nafnet import NAFBlock
+from selfhvd_tta.method.composite import Composite, Merger, apply
+
+TRAIN_SIDE = 96  # pixels; attention averages over 1.5 times that (TLC)
+SPREAD_SCALE, SUPPORT_SCALE = 4.0, 0.1  # bring both to about 0..1
+MULTIPLE = 4
+
+
+def evidence(observed: Tensor, current: Tensor, composite: Composite, count: int) -> tuple[Tensor, Tensor]:
+    """What the network looks at.
+
+    Args:
+        observed: B_i, (1, 3, H, W) in [0, 1].
+        current: R_i, likewise.
+        composite: with at least one candidate.
+        count: candidates; the missing ones are zero.
+
+    Returns:
+        (1, :func:`channels`, H, W), and the blend, (1, 3, H, W), to which it adds.
+    """
+    found = composite.candidates
+    if found is None:
+        raise ValueError("a composite without its candidates cannot be merged by a network")
+    blend = apply(composite, current)
+    missing = count - len(found.images)
+
+    def filled(stack: Tensor) -> Tensor:
+        return F.pad(stack[:count], (0, 0, 0, 0, 0, 0, 0, max(missing, 0)))
+
+    differences = filled(found.images) - blend
+    flat = [filled(found.masks), filled(found.shares)]
+    of_frame = observed.new_tensor([found.own, found.equal]).view(1, 2, 1, 1).expand(-1, -1, *observed.shape[-2:])
+    parts = [
+        observed,
+        current,
+        blend,
+        composite.mask,
+        differences.flatten(0, 1)[None],
+        *(stack.flatten(0, 1)[None] for stack in flat),
+        (SPREAD_SCALE * found.spread).clamp(max=1),
+        (SUPPORT_SCALE * found.support).clamp(max=1),
+        of_frame,
+    ]
+    return torch.cat(parts, 1), blend
+
+
+def channels(candidates: int) -> int:
+    """Of what the network looks at."""
+    return 10 + 5 * candidates + 4
+
+
+class MergeNetwork(Merger):
+    """See the module.
+
+    Args:
+        width: channels at half resolution; twice as many at a quarter.
+        outer_blocks: at half resolution, before and after the inner ones.
+        inner_blocks: at a quarter of the resolution.
+        candidates: aligned frames that it looks at.
+        autocast: dtype of the forward pass; None: float32.
+    """
+
+    def __init__(
+        self,
+        width: int = 48,
+        outer_blocks: int = 2,
+        inner_blocks: int = 4,
+        candidates: int = 3,
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.candidates = candidates
+        self.autocast = autocast
+
+        def blocks(count: int, features: int, scale: int) -> nn.Sequential:
+            return nn.Sequential(*(NAFBlock(features, TRAIN_SIDE * 3 // 2 // scale) for _ in range(count)))
+
+        self.intro = nn.Conv2d(4 * channels(candidates), width, 3, padding=1)
+        self.encoder = blocks(outer_blocks, width, 2)
+        self.down = nn.Conv2d(width, 2 * width, 2, stride=2)
+        self.middle = blocks(inner_blocks, 2 * width, 4)
+        self.up = nn.Sequential(nn.Conv2d(2 * width, 4 * width, 1, bias=False), nn.PixelShuffle(2))
+        self.decoder = blocks(outer_blocks, width, 2)
+        self.ending = nn.Conv2d(width, 12, 3, padding=1)
+        with torch.no_grad():  # a fresh network adds next to nothing
+            for parameter in self.ending.parameters():
+                parameter.mul_(0.05)
+
+    def correction(self, seen: Tensor) -> Tensor:
+        """(B, :func:`channels`, H, W) to what is to be added to the blend, (B, 3, H, W)."""
+        height, width = seen.shape[-2:]
+        padded = F.pad(seen, (0, -width % MULTIPLE, 0, -height % MULTIPLE))
+        outer = self.encoder(self.intro(F.pixel_unshuffle(padded, 2).contiguous(memory_format=torch.channels_last)))
+        inner = self.middle(self.down(outer))
+        out = self.ending(self.decoder(self.up(inner) + outer))
+        return F.pixel_shuffle(out, 2)[..., :height, :width]
+
+    @torch.no_grad()
+    def forward(self, observed: Tensor, current: Tensor, composite: Composite) -> Tensor:
+        """See :meth:`Merger.forward`."""
+        seen, blend = evidence(observed, current, composite, self.candidates)
+        with torch.autocast(seen.device.type, self.autocast, enabled=self.autocast is not None):
+            correction = self.correction(seen)
+        return (blend + correction.float()).clamp(0, 1)

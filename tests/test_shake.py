@@ -14,7 +14,7 @@ from torch import nn
 from selfhvd_tta import weights
 from selfhvd_tta.flows.global_motion import GlobalMotionFirst
 from selfhvd_tta.flows.shake import FLOW, Proofread, first_guess, round_trip
-from selfhvd_tta.flows.shake_network import MULTIPLE, ShakeNetwork, _joined, asinh, gaussian, lucas_kanade, warp_by
+from selfhvd_tta.flows.shake_network import MULTIPLE, ShakeNetwork, _joined, asinh, lucas_kanade, warp_by
 from selfhvd_tta.models import load_flow
 from selfhvd_tta.settings import AlignmentSettings, RuntimeSettings, Settings
 from selfhvd_tta.training.flow_batches import batch_of
@@ -51,15 +51,6 @@ def test_lucas_kanade_stays_where_nothing_is_to_be_seen() -> None:
     steps, sure = lucas_kanade(flat, flat + 0.02)
     assert steps.abs().max() < 1e-3
     assert sure.max() < 1e-3
-
-
-def test_gaussian_keeps_a_constant_and_spreads_a_point() -> None:
-    assert torch.allclose(gaussian(torch.full((1, 2, 9, 12), 3.0), 2.0), torch.tensor(3.0), atol=1e-5)
-    point = torch.zeros(1, 1, 41, 41)
-    point[..., 20, 20] = 1
-    spread = gaussian(point, 3.0)
-    x = torch.arange(41.0) - 20
-    assert float((spread.sum((0, 1, 2)) * x**2).sum()) == pytest.approx(9, rel=0.12)
 
 
 def test_warping_takes_the_target_from_where_the_flow_leads() -> None:
@@ -148,14 +139,6 @@ def test_joining_levels_equals_a_convolution_of_repeated_pixels() -> None:
     low, skip = torch.randn(2, 4, 3, 5), torch.randn(2, 3, 6, 10)
     repeated = torch.cat((low.repeat_interleave(2, -1).repeat_interleave(2, -2), skip), dim=1)
     assert torch.allclose(_joined(block, low, skip), block(repeated), atol=1e-5)
-
-
-def test_gaussian_is_the_same_with_gradients() -> None:
-    maps = torch.rand(2, 3, 24, 20, generator=torch.Generator().manual_seed(0))
-    plain = gaussian(maps, 2.0)
-    recorded = gaussian(maps.clone().requires_grad_(), 2.0)
-    assert recorded.requires_grad
-    assert torch.allclose(plain, recorded, atol=1e-6)
 
 
 def test_asinh_is_that_of_torch() -> None:

@@ -259,7 +259,7 @@ class PhotometricFit:
         return _Evaluation(residual, inside, weight, noise, gain, offset, support, moved, light, predicted)
 
     def _jacobian(self, now: _Evaluation, path: BlurPath, free: list[int]) -> np.ndarray:
-        """Derivatives by the generators of the homography (0 to 7), velocity (8, 9) and bend (10, 11): (free, pixels)."""
+        """Derivatives by the generators of the homography (0 to 7), velocity (8, 9), bend (10, 11): (free, pixels)."""
         # d tone / d light = 1 / (2 tone)
         slope = 0.5 / now.predicted
         gx, gy = (part.ravel()[self.index] * slope * (self.width / 2) for part in gradient(now.light))

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import cv2
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from selfhvd_tta.filters import gaussian, reduced
 
 # Sides of the frames that the network takes are multiples of this.
 MULTIPLE = 16
@@ -26,6 +26,8 @@ GRADIENT_NOISE = 4e-5
 # Log of the expected error in pixels: 0.02 to 20.
 SCALES = (-4.0, 3.0)
 PROPOSALS = 5
+# Kernels of Gaussians end so many standard deviations away.
+REACH = 2.5
 
 
 class Reading(NamedTuple):
@@ -54,28 +56,6 @@ def warp_by(image: Tensor, flow: Tensor) -> Tensor:
     return F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def gaussian(maps: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of (B, C, H, W), borders repeated."""
-    radius = min(max(1, round(2.5 * sigma)), min(maps.shape[-2:]) - 1)
-    x = torch.arange(-radius, radius + 1, device=maps.device, dtype=maps.dtype)
-    kernel = torch.exp(-0.5 * (x / sigma) ** 2)
-    kernel = kernel / kernel.sum()
-    batch, channels, height, width = maps.shape
-    if maps.device.type == "cpu" and not maps.requires_grad:
-        # OpenCV takes a tenth of the time that torch takes for convolutions of a single channel.
-        taps, planes = kernel.numpy(), maps.reshape(-1, height, width).numpy()
-        blurred = [cv2.sepFilter2D(plane, -1, taps, taps, borderType=cv2.BORDER_REPLICATE) for plane in planes]
-        return torch.from_numpy(np.stack(blurred)).view(maps.shape)
-    flat = F.pad(maps.reshape(batch * channels, 1, height, width), (radius,) * 4, mode="replicate")
-    return F.conv2d(F.conv2d(flat, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1)).view(maps.shape)
-
-
-def halved(maps: Tensor) -> Tensor:
-    """Means over 2 x 2 pixels of (B, C, H, W), H and W even; many times as fast as pooling on a CPU."""
-    rows = maps[..., 0::2, :] + maps[..., 1::2, :]
-    return (rows[..., 0::2] + rows[..., 1::2]) / 4
-
-
 def asinh(maps: Tensor) -> Tensor:
     """The inverse hyperbolic sine by operations that a CPU does on whole vectors."""
     size = maps.abs()
@@ -98,12 +78,12 @@ def lucas_kanade(source: Tensor, warped: Tensor) -> tuple[Tensor, Tensor]:
     gy = (mean[..., 2:, 1:-1] - mean[..., :-2, 1:-1]) / 2
     change = warped - source
     products = torch.cat((gx * gx, gx * gy, gy * gy, gx * change, gy * change), dim=1)
-    products = halved(products)
+    products = reduced(products, 2)
     steps, sure = [], []
     previous = 0.0
     for window in WINDOWS:
         # One window continues the blur of the other; at half size.
-        products = gaussian(products, (window**2 - previous**2) ** 0.5 / 2)
+        products = gaussian(products, (window**2 - previous**2) ** 0.5 / 2, REACH)
         previous = window
         xx, xy, yy, xt, yt = products.split(1, dim=1)
         a, c = xx + GRADIENT_NOISE, yy + GRADIENT_NOISE
@@ -187,15 +167,15 @@ class ShakeNetwork(nn.Module):
         """One reading per pass, at half the size."""
         grey = source.new_tensor((0.299, 0.587, 0.114)).view(1, 3, 1, 1)
         luma = [(frame * grey).sum(1, keepdim=True) for frame in (source, target)]
-        colour = halved(source)
-        still = halved(target) - colour
+        colour = reduced(source, 2)
+        still = reduced(target, 2) - colour
         detail = F.pixel_unshuffle(luma[0], 2) - (colour * grey).sum(1, keepdim=True)
-        contrast = gaussian(detail.square().mean(1, keepdim=True), 2).sqrt()
-        guess = halved(guess)
+        contrast = gaussian(detail.square().mean(1, keepdim=True), 2, REACH).sqrt()
+        guess = reduced(guess, 2)
         constant = torch.cat(
-            (colour - 0.5, 10 * detail, 10 * still, 10 * gaussian(still.abs().mean(1, keepdim=True), 3)), dim=1
+            (colour - 0.5, 10 * detail, 10 * still, 10 * gaussian(still.abs().mean(1, keepdim=True), 3, REACH)), dim=1
         )
-        constant = _channels_last((constant, 20 * contrast, halved(gap).clamp(max=8)), half)
+        constant = _channels_last((constant, 20 * contrast, reduced(gap, 2).clamp(max=8)), half)
         flow = guess
         readings = []
         for _ in range(self.passes):
@@ -222,7 +202,7 @@ class ShakeNetwork(nn.Module):
             warped = warp_by(target, fine)
             warped_luma = (warped * grey).sum(1, keepdim=True)
             steps, sure = lucas_kanade(luma, warped_luma)
-            change = halved(warped) - colour
+            change = reduced(warped, 2) - colour
             height, width = luma.shape[-2:]
             xs = torch.arange(width, device=luma.device, dtype=luma.dtype) + fine[:, :1]
             ys = torch.arange(height, device=luma.device, dtype=luma.dtype)[:, None] + fine[:, 1:]
@@ -231,12 +211,12 @@ class ShakeNetwork(nn.Module):
                 (
                     10 * F.pixel_unshuffle(warped_luma - luma, 2),
                     10 * change,
-                    10 * gaussian(change.abs().mean(1, keepdim=True), 3),
+                    10 * gaussian(change.abs().mean(1, keepdim=True), 3, REACH),
                     steps,
                     sure,
                     asinh(flow),
                     (flow - guess).clamp(-4, 4),
-                    halved(inside),
+                    reduced(inside, 2),
                     # Where the guess is no better than no flow, the homography is to be believed.
                     asinh(flow.square().sum(1, keepdim=True).sqrt()),
                 ),

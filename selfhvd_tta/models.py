@@ -88,13 +88,16 @@ def choose_device(name: str, listen: Listener) -> torch.device:
 
 def choose_compute(settings: Settings, device: torch.device, backbone: Backbone | None) -> Compute:
     """Precision: bfloat16 where asked for, or where the device is good at it and the backbone verified in it."""
-    wanted = settings.runtime.precision
     verified = backbone is not None and "bfloat16" in backbone.autocast
-    if wanted == "bf16" and backbone is not None and not verified:
+    if settings.runtime.precision == "bf16" and backbone is not None and not verified:
         raise UsageError(f"--precision bf16: {backbone.id} is not verified in bfloat16", "Use --precision fp32.")
-    native = _has_bf16(device)
-    use = verified and (wanted == "bf16" or (wanted == "auto" and native))
-    return Compute(device=device, autocast=torch.bfloat16 if use else None)
+    return Compute(device=device, autocast=torch.bfloat16 if verified and _wants_bf16(settings, device) else None)
+
+
+def _wants_bf16(settings: Settings, device: torch.device) -> bool:
+    """Whether networks that were verified in bfloat16 are to compute in it."""
+    wanted = settings.runtime.precision
+    return wanted == "bf16" or (wanted == "auto" and _has_bf16(device))
 
 
 def _has_bf16(device: torch.device) -> bool:
@@ -252,6 +255,10 @@ def _build_flow(name: str, settings: Settings, device: torch.device, listen: Lis
     if flow.load is not None and variant.weights:
         flow.load(estimator, _fetch(variant.weights[0], settings, listen).tensors)
     estimator = estimator.to(device).eval().requires_grad_(False)
+    if "bfloat16" in flow.autocast and _wants_bf16(settings, device):
+        for part in estimator.modules():
+            if isinstance(part, flows.FlowEstimator):
+                part.autocast = torch.bfloat16
     label = f"{flow.id}:{variant.name}"
     if settings.alignment.global_motion and not isinstance(estimator, GlobalMotionFirst):
         return LoadedFlow(GlobalMotionFirst(estimator), f"global motion first, then {label}")

@@ -242,9 +242,9 @@ def test_inner_flow_is_believed_only_where_it_explains_more() -> None:
 def test_inner_flow_that_is_not_certain_is_not_believed(moving_disc: tuple[Tensor, Tensor, np.ndarray]) -> None:
     source, target, distance = moving_disc
 
-    class Doubting(DIS):
+    class Doubting(FlowEstimator):
         def forward(self, source: Tensor, target: Tensor) -> FlowField:
-            field = super().forward(source, target)
+            field = DIS()(source, target)
             return FlowField(field.flow, torch.zeros_like(field.certainty))
 
     doubted = GlobalMotionFirst(Doubting())(source, target)

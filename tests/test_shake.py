@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from selfhvd_tta import weights
 from selfhvd_tta.flows.global_motion import GlobalMotionFirst
 from selfhvd_tta.flows.shake import FLOW, Proofread, first_guess, round_trip
-from selfhvd_tta.flows.shake_network import MULTIPLE, ShakeNetwork, gaussian, lucas_kanade, warp_by
+from selfhvd_tta.flows.shake_network import MULTIPLE, ShakeNetwork, _joined, asinh, lucas_kanade, warp_by
 from selfhvd_tta.models import load_flow
 from selfhvd_tta.settings import AlignmentSettings, RuntimeSettings, Settings
 from selfhvd_tta.training.flow_batches import batch_of
@@ -49,15 +51,6 @@ def test_lucas_kanade_stays_where_nothing_is_to_be_seen() -> None:
     steps, sure = lucas_kanade(flat, flat + 0.02)
     assert steps.abs().max() < 1e-3
     assert sure.max() < 1e-3
-
-
-def test_gaussian_keeps_a_constant_and_spreads_a_point() -> None:
-    assert torch.allclose(gaussian(torch.full((1, 2, 9, 12), 3.0), 2.0), torch.tensor(3.0), atol=1e-5)
-    point = torch.zeros(1, 1, 41, 41)
-    point[..., 20, 20] = 1
-    spread = gaussian(point, 3.0)
-    x = torch.arange(41.0) - 20
-    assert float((spread.sum((0, 1, 2)) * x**2).sum()) == pytest.approx(9, rel=0.12)
 
 
 def test_warping_takes_the_target_from_where_the_flow_leads() -> None:
@@ -138,3 +131,34 @@ def test_weights_of_others_are_refused() -> None:
         FLOW.load(FLOW.build(), {"stem.0.bias": torch.zeros(16)})
     with pytest.raises(TypeError, match="shake"):
         FLOW.load(GlobalMotionFirst(), {})
+
+
+def test_joining_levels_equals_a_convolution_of_repeated_pixels() -> None:
+    torch.manual_seed(0)
+    block = nn.Sequential(nn.Conv2d(7, 5, 3, 1, 1), nn.ReLU())
+    low, skip = torch.randn(2, 4, 3, 5), torch.randn(2, 3, 6, 10)
+    repeated = torch.cat((low.repeat_interleave(2, -1).repeat_interleave(2, -2), skip), dim=1)
+    assert torch.allclose(_joined(block, low, skip), block(repeated), atol=1e-5)
+
+
+def test_asinh_is_that_of_torch() -> None:
+    values = torch.cat((torch.linspace(-300, 300, 401), torch.tensor((-1e-6, 0.0, 1e-6, 1e4))))
+    assert torch.allclose(asinh(values), values.asinh(), rtol=1e-6, atol=1e-9)
+
+
+def test_bfloat16_moves_the_flow_by_less_than_a_hundredth_of_a_pixel() -> None:
+    source, target = shifted_pair(96, 128, (2, -1))
+    plain = Settings(alignment=AlignmentSettings(flow="shake"), runtime=RuntimeSettings(offline=True, precision="fp32"))
+    both = []
+    for settings in (plain, replace(plain, runtime=replace(plain.runtime, precision="bf16"))):
+        estimator = load_flow(settings, torch.device("cpu"), lambda event: None).estimator
+        assert isinstance(estimator, GlobalMotionFirst)
+        assert isinstance(estimator.inner, Proofread)
+        both.append((estimator.inner.autocast, estimator.inner.both(source, target)))
+    (none, exact), (half, rough) = both
+    assert none is None
+    assert half is torch.bfloat16
+    for a, b in zip(exact, rough, strict=True):
+        assert (a.flow - b.flow).norm(dim=1).mean() < 0.01
+        assert (a.certainty - b.certainty).abs().mean() < 0.005
+        assert not torch.equal(a.flow, b.flow)

@@ -57,10 +57,12 @@ class FlowEstimator(nn.Module):
             others do best with the sharpest picture of it there is (the network's output, as the paper has it).
         weighs_evidence: behind a global motion, it says by its own certainty where it is to be believed; others are
             believed where their flow brings the frames closer to each other.
+        autocast: precision of its convolutions, one of those in which its :class:`Flow` was verified; None: float32.
     """
 
     explains_blur = False
     weighs_evidence = False
+    autocast: torch.dtype | None = None
 
     def forward(self, source: Tensor, target: Tensor) -> FlowField:
         raise TypeError(f"{type(self).__name__} does not implement forward")
@@ -165,6 +167,7 @@ class Flow:
             None where there are no weights.
         learned: it needs weights.
         deterministic: the same input gives the same bits twice, on one device.
+        autocast: names of the dtypes in which it was verified, out of ``bfloat16`` and ``float16``.
     """
 
     id: str
@@ -176,6 +179,7 @@ class Flow:
     load: Callable[[FlowEstimator, Mapping[str, Tensor]], None] | None = None
     learned: bool = False
     deterministic: bool = True
+    autocast: frozenset[str] = frozenset()
 
     def variant(self, name: str | None = None) -> FlowVariant:
         """The variant of that name, or the default one.

@@ -53,12 +53,17 @@ class BlurPath:
         Every point of the path is drawn as a Gaussian of ``SOFTNESS``: unlike bilinear splats its width does not depend
         on where between pixels a point falls, which would hide paths shorter than about a pixel.
         """
+        along_x, along_y, weight, times = self._drawn
+        return ((along_y * (weight * times**power)[:, None]).T @ along_x).astype(np.float32)
+
+    @cached_property
+    def _drawn(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Points as Gaussians along x and along y, (SAMPLES, side) each; their weights, and their times."""
         positions, times = self._positions
         reach = int(np.ceil(np.abs(positions).max() + 3 * SOFTNESS))
         steps = np.arange(-reach, reach + 1)
         along_x, along_y = (np.exp(-0.5 * ((steps - positions[:, axis, None]) / SOFTNESS) ** 2) for axis in (0, 1))
-        weight = times**power / (SAMPLES * along_x.sum(axis=1) * along_y.sum(axis=1))
-        return ((along_y * weight[:, None]).T @ along_x).astype(np.float32)
+        return along_x, along_y, 1 / (SAMPLES * along_x.sum(axis=1) * along_y.sum(axis=1)), times
 
     @cached_property
     def _positions(self) -> tuple[np.ndarray, np.ndarray]:

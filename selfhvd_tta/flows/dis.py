@@ -58,8 +58,16 @@ class DIS(FlowEstimator):
 
     @torch.no_grad()
     def forward(self, source: Tensor, target: Tensor) -> FlowField:
-        flows = [dis_flow(a, b, self.preset) for a, b in zip(gray_u8(source), gray_u8(target), strict=True)]
-        flow = torch.from_numpy(np.stack(flows)).permute(0, 3, 1, 2).contiguous().to(source.device)
+        return self._between(gray_u8(source), gray_u8(target), source.device)
+
+    @torch.no_grad()
+    def both(self, source: Tensor, target: Tensor) -> tuple[FlowField, FlowField]:
+        a, b = gray_u8(source), gray_u8(target)
+        return self._between(a, b, source.device), self._between(b, a, source.device)
+
+    def _between(self, source: np.ndarray, target: np.ndarray, device: torch.device) -> FlowField:
+        flows = [dis_flow(a, b, self.preset) for a, b in zip(source, target, strict=True)]
+        flow = torch.from_numpy(np.stack(flows)).permute(0, 3, 1, 2).contiguous().to(device)
         return FlowField(flow, torch.ones_like(flow[:, :1]))
 
 

@@ -9,6 +9,8 @@ The result departs from the homography only where that brings the blur-matched f
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -177,8 +179,8 @@ def reconciled(there: Tensor, back: Tensor) -> tuple[Tensor, Tensor]:
     def towards(flow: Tensor, other: Tensor) -> Tensor:
         a, b = (each[0].permute(1, 2, 0).numpy() for each in (flow, other))
         gap = a + _moved(b, a)
-        share = np.clip(2 - np.linalg.norm(gap, axis=-1) / NEARLY, 0, 1)[..., None]
-        return torch.from_numpy(a - 0.5 * share * gap).float().permute(2, 0, 1)[None]
+        share = np.clip(2 - cv2.magnitude(gap[..., 0], gap[..., 1]) / NEARLY, 0, 1)[..., None]
+        return torch.from_numpy(a - 0.5 * share * gap).permute(2, 0, 1)[None]
 
     return towards(there, back), towards(back, there)
 
@@ -272,8 +274,16 @@ def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _moved(image: np.ndarray, flow: np.ndarray) -> np.ndarray:
     height, width = image.shape[:2]
+    places = np.ascontiguousarray(flow, np.float32) + _places(height, width)
+    no_second: Any = None  # both coordinates are in the first map; the stubs do not know that
+    return cv2.remap(image, places, no_second, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+@lru_cache(maxsize=4)
+def _places(height: int, width: int) -> np.ndarray:
+    """(H, W, 2) float32, x and y of every pixel."""
     xs, ys = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    return cv2.remap(image, xs + flow[..., 0], ys + flow[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.stack((xs, ys), axis=-1)
 
 
 def moved(maps: Tensor, flow: Tensor) -> Tensor:

@@ -216,10 +216,10 @@ def _refined(
         exchanged = other.fit(replace(backward, path=other.initial_path(backward)[0]), 5, blur=True)
         if exchanged.noise < straight.noise:
             blurrier, source, target, fit, straight = "target", target, source, other, exchanged
-    estimate = fit.fit(straight, 8, blur=True, bend=True)
+    estimate = fit.fit(straight, 8, blur=True, bend=True, spread=fx == 1)
     if fx < 1:
         start = Estimate(rescaled(estimate.matrix, 1 / fx, 1 / fy), estimate.path.scaled(1 / fx))
-        estimate = PhotometricFit(source, target, SMOOTHING, PIXELS).fit(start, 2, blur=True, bend=True)
+        estimate = PhotometricFit(source, target, SMOOTHING, PIXELS).fit(start, 2, blur=True, bend=True, spread=True)
     return estimate, blurrier
 
 

@@ -78,7 +78,8 @@ class Estimate:
         noise: robust standard deviation of the residual, grey values in [0, 1].
         support: share of the fitted pixels that the estimate explains to within ``EXPLAINED`` of the typical contrast;
             about 0.2 by chance.
-        spread: standard error of the displacement in pixels, median over the frame, by the curvature of the fit.
+        spread: standard error of the displacement in pixels, median over the frame, by the curvature of the fit;
+            infinite where nobody asked for it.
         gain, offset: ``source = gain * prediction + offset`` in grey values.
     """
 
@@ -93,7 +94,13 @@ class Estimate:
 
 @dataclass(frozen=True)
 class _Evaluation:
-    """Prediction at the fitted pixels: residual after gain and offset, weights, Jacobian (12, pixels)."""
+    """Prediction at the fitted pixels: residual after gain and offset, and weights.
+
+    Attributes:
+        moved: the target, warped; (H, W) linear light.
+        light: that, blurred along the path.
+        predicted: grey values of it at the fitted pixels.
+    """
 
     residual: np.ndarray
     inside: np.ndarray
@@ -102,7 +109,9 @@ class _Evaluation:
     gain: float
     offset: float
     support: float
-    jacobian: np.ndarray
+    moved: np.ndarray
+    light: np.ndarray
+    predicted: np.ndarray
 
 
 class PhotometricFit:
@@ -149,6 +158,7 @@ class PhotometricFit:
         blur: bool = False,
         bend: bool = False,
         only: tuple[int, ...] | None = None,
+        spread: bool = False,
     ) -> Estimate:
         """Improve ``start``; its own state comes back where nothing better is found.
 
@@ -157,19 +167,23 @@ class PhotometricFit:
             blur: fit the velocity of the path as well; it must not be zero at the start, a saddle point.
             bend: fit the bend of the path as well.
             only: generators of the homography that may change (``TRANSLATION``), else all eight.
+            spread: find the standard error of the displacement, too.
         """
         free = list(range(8) if only is None else only)
         if blur:
             free += [8, 9, 10, 11] if bend else [8, 9]
         state = start
-        now = self._evaluate(state, blur, bend)
+        now = self._evaluate(state)
         if now is None:
             return replace(start, noise=np.inf, support=0.0, spread=np.inf)
         noise = now.noise
         cost = _cost(now, noise) + _bend_cost(state.path)
         damping = 1e-3
+        jacobian: np.ndarray | None = None
         for _ in range(iterations):
-            normal, slope = _normal_equations(now.jacobian[free], now.weight, now.residual)
+            if jacobian is None:
+                jacobian = self._jacobian(now, state.path, free)
+            normal, slope = _normal_equations(jacobian, now.weight, now.residual)
             if blur and bend:
                 # The prior on the bend, in the units of the weighted squares.
                 stiffness = _bend_stiffness(state.path) * noise**2 * REJECT**2 / 3 * len(now.residual)
@@ -182,11 +196,11 @@ class PhotometricFit:
             step = np.zeros(12)
             step[free] = np.linalg.solve(normal, slope)
             trial = self._moved(state, step)
-            then = self._evaluate(trial, blur, bend)
+            then = self._evaluate(trial)
             trial_cost = np.inf if then is None else _cost(then, noise) + _bend_cost(trial.path)
             if then is not None and trial_cost < cost:
                 converged = cost - trial_cost < CONVERGED * cost
-                state, now, cost = trial, then, trial_cost
+                state, now, cost, jacobian = trial, then, trial_cost, None
                 damping = max(damping / 5, 1e-6)
                 if converged:
                     break
@@ -198,7 +212,7 @@ class PhotometricFit:
             state,
             noise=now.noise,
             support=now.support,
-            spread=self._spread(now, free),
+            spread=self._spread(now, state.path, free) if spread else np.inf,
             gain=now.gain,
             offset=now.offset,
         )
@@ -222,7 +236,7 @@ class PhotometricFit:
         gxx, gxy = gradient(gx)
         _, gyy = gradient(gy)
         columns = [factor * part.ravel()[self.index] * slope for factor, part in ((0.5, gxx), (1, gxy), (0.5, gyy))]
-        jacobian = np.concatenate([np.stack(columns), now.jacobian[:8]])
+        jacobian = np.concatenate([np.stack(columns), self._jacobian(now, estimate.path, list(range(8)))])
         normal, slope_of_cost = _normal_equations(jacobian, now.weight, now.residual)
         normal[np.diag_indices_from(normal)] *= 1 + 1e-4
         normal[np.diag_indices_from(normal)] += 1e-12
@@ -232,30 +246,44 @@ class PhotometricFit:
         ratio = max(-variances[0], 0.0) / max(variances[1], 1e-6)
         return BlurPath((vx, vy)), float(ratio)
 
-    def _evaluate(self, state: Estimate, blur: bool = False, bend: bool = False) -> _Evaluation | None:
+    def _evaluate(self, state: Estimate) -> _Evaluation | None:
         """None where too few pixels of the source lie within the target."""
         inside = self._inside(state)
         if inside.sum() < min(FEWEST_PIXELS, len(self.index) // 4):
             return None
         moved = warp(self.target, state.matrix, cv2.INTER_CUBIC)
         light = correlate(moved, state.path.moment(0))
-        predicted = tone(light).ravel()[self.index]
-        # d tone / d light = 1 / (2 tone)
-        slope = 0.5 / predicted
-        gx, gy = (part.ravel()[self.index] * slope * (self.width / 2) for part in gradient(light))
-        radial = gx * self.x + gy * self.y
-        jacobian = np.zeros((12, len(self.index)), np.float32)
-        for place, column in enumerate(
-            (gx * self.x, gx * self.y, gx, gy * self.x, gy * self.y, gy, -radial * self.x, -radial * self.y)
-        ):
-            jacobian[place] = column
-        if blur:
-            for place, power in ((8, 1), (10, 2)) if bend else ((8, 1),):
-                for axis, part in enumerate(gradient(correlate(moved, state.path.moment(power)))):
-                    jacobian[place + axis] = part.ravel()[self.index] * slope
+        predicted = tone(light.ravel()[self.index])
         residual, weight, noise, (gain, offset) = _without_gain_and_offset(self.observed, predicted, inside)
         support = float((np.abs(residual[inside]) < EXPLAINED * self.contrast).mean())
-        return _Evaluation(residual, inside, weight, noise, gain, offset, support, jacobian)
+        return _Evaluation(residual, inside, weight, noise, gain, offset, support, moved, light, predicted)
+
+    def _jacobian(self, now: _Evaluation, path: BlurPath, free: list[int]) -> np.ndarray:
+        """Derivatives by the generators of the homography (0 to 7), velocity (8, 9), bend (10, 11): (free, pixels)."""
+        # d tone / d light = 1 / (2 tone)
+        slope = 0.5 / now.predicted
+        gx, gy = (part.ravel()[self.index] * slope * (self.width / 2) for part in gradient(now.light))
+        radial = gx * self.x + gy * self.y
+        columns = {
+            0: lambda: gx * self.x,
+            1: lambda: gx * self.y,
+            2: lambda: gx,
+            3: lambda: gy * self.x,
+            4: lambda: gy * self.y,
+            5: lambda: gy,
+            6: lambda: -radial * self.x,
+            7: lambda: -radial * self.y,
+        }
+        jacobian = np.empty((len(free), len(self.index)), np.float32)
+        for row, place in enumerate(free):
+            if place < 8:
+                jacobian[row] = columns[place]()
+            elif place % 2 == 0:
+                # Velocity and bend each come as a pair, x and y.
+                along = gradient(correlate(now.moved, path.moment(1 if place == 8 else 2)))
+                for axis, part in enumerate(along):
+                    jacobian[row + axis] = part.ravel()[self.index] * slope
+        return jacobian
 
     def _inside(self, state: Estimate) -> np.ndarray:
         """Which fitted pixels, with the reach of the blur around them, lie within the target."""
@@ -280,10 +308,10 @@ class PhotometricFit:
         path = BlurPath((float(velocity[0]), float(velocity[1])), (float(bend[0]), float(bend[1])))
         return Estimate(matrix / matrix[2, 2], path)
 
-    def _spread(self, now: _Evaluation, free: list[int]) -> float:
+    def _spread(self, now: _Evaluation, path: BlurPath, free: list[int]) -> float:
         """Median standard error of the displacement over the fitted pixels, in pixels."""
         generators = [place for place in free if place < 8]
-        normal, _ = _normal_equations(now.jacobian[generators], now.weight, now.residual)
+        normal, _ = _normal_equations(self._jacobian(now, path, generators), now.weight, now.residual)
         normal[np.diag_indices_from(normal)] += 1e-12
         covariance = np.linalg.inv(normal) * now.noise**2
         x, y = self.x[::37], self.y[::37]

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from selfhvd_tta.filters import gaussian, reduced
+
 # Sides of the frames that the network takes are multiples of this.
 MULTIPLE = 16
 # Windows of the two Lucas-Kanade steps, in pixels (standard deviation), and the longest step.
@@ -24,6 +26,8 @@ GRADIENT_NOISE = 4e-5
 # Log of the expected error in pixels: 0.02 to 20.
 SCALES = (-4.0, 3.0)
 PROPOSALS = 5
+# Kernels of Gaussians end so many standard deviations away.
+REACH = 2.5
 
 
 class Reading(NamedTuple):
@@ -45,19 +49,17 @@ def warp_by(image: Tensor, flow: Tensor) -> Tensor:
     height, width = flow.shape[-2:]
     xs = torch.arange(width, device=flow.device, dtype=flow.dtype)
     ys = torch.arange(height, device=flow.device, dtype=flow.dtype)[:, None]
-    grid = torch.stack(((2 * (xs + flow[:, 0]) + 1) / width - 1, (2 * (ys + flow[:, 1]) + 1) / height - 1), dim=-1)
+    grid = torch.stack(
+        ((2 * xs + 1) / width - 1 + flow[:, 0] * (2 / width), (2 * ys + 1) / height - 1 + flow[:, 1] * (2 / height)),
+        dim=-1,
+    )
     return F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def gaussian(maps: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of (B, C, H, W), borders repeated."""
-    radius = min(max(1, round(2.5 * sigma)), min(maps.shape[-2:]) - 1)
-    x = torch.arange(-radius, radius + 1, device=maps.device, dtype=maps.dtype)
-    kernel = torch.exp(-0.5 * (x / sigma) ** 2)
-    kernel = kernel / kernel.sum()
-    batch, channels, height, width = maps.shape
-    flat = F.pad(maps.reshape(batch * channels, 1, height, width), (radius,) * 4, mode="replicate")
-    return F.conv2d(F.conv2d(flat, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1)).view(maps.shape)
+def asinh(maps: Tensor) -> Tensor:
+    """The inverse hyperbolic sine by operations that a CPU does on whole vectors."""
+    size = maps.abs()
+    return torch.log1p(size + size.square() / (1 + (size.square() + 1).sqrt())).copysign(maps)
 
 
 def lucas_kanade(source: Tensor, warped: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,12 +78,12 @@ def lucas_kanade(source: Tensor, warped: Tensor) -> tuple[Tensor, Tensor]:
     gy = (mean[..., 2:, 1:-1] - mean[..., :-2, 1:-1]) / 2
     change = warped - source
     products = torch.cat((gx * gx, gx * gy, gy * gy, gx * change, gy * change), dim=1)
-    products = F.avg_pool2d(products, 2)
+    products = reduced(products, 2)
     steps, sure = [], []
     previous = 0.0
     for window in WINDOWS:
         # One window continues the blur of the other; at half size.
-        products = gaussian(products, (window**2 - previous**2) ** 0.5 / 2)
+        products = gaussian(products, (window**2 - previous**2) ** 0.5 / 2, REACH)
         previous = window
         xx, xy, yy, xt, yt = products.split(1, dim=1)
         a, c = xx + GRADIENT_NOISE, yy + GRADIENT_NOISE
@@ -134,6 +136,7 @@ class ShakeNetwork(nn.Module):
             start = torch.zeros(PROPOSALS + 4)
             start[2] = 3.0  # the present flow, to begin with
             self.head.bias = nn.Parameter(start)
+        self.to(memory_format=torch.channels_last)
 
     def forward(
         self, source: Tensor, target: Tensor, guess: Tensor, gap: Tensor, half: torch.dtype | None = None
@@ -150,27 +153,36 @@ class ShakeNetwork(nn.Module):
         Returns:
             One reading per pass, the last one is the result.
         """
+        return [_doubled_reading(reading) for reading in self._readings(source, target, guess, gap, half)]
+
+    def last(
+        self, source: Tensor, target: Tensor, guess: Tensor, gap: Tensor, half: torch.dtype | None = None
+    ) -> Reading:
+        """The reading of the last pass; arguments as for :meth:`forward`."""
+        return _doubled_reading(self._readings(source, target, guess, gap, half)[-1])
+
+    def _readings(
+        self, source: Tensor, target: Tensor, guess: Tensor, gap: Tensor, half: torch.dtype | None
+    ) -> list[Reading]:
+        """One reading per pass, at half the size."""
         grey = source.new_tensor((0.299, 0.587, 0.114)).view(1, 3, 1, 1)
         luma = [(frame * grey).sum(1, keepdim=True) for frame in (source, target)]
-        colour = F.avg_pool2d(source, 2)
-        still = F.avg_pool2d(target, 2) - colour
+        colour = reduced(source, 2)
+        still = reduced(target, 2) - colour
         detail = F.pixel_unshuffle(luma[0], 2) - (colour * grey).sum(1, keepdim=True)
-        contrast = gaussian(detail.square().mean(1, keepdim=True), 2).sqrt()
-        guess = F.avg_pool2d(guess, 2)
+        contrast = gaussian(detail.square().mean(1, keepdim=True), 2, REACH).sqrt()
+        guess = reduced(guess, 2)
         constant = torch.cat(
-            (colour - 0.5, 10 * detail, 10 * still, 10 * gaussian(still.abs().mean(1, keepdim=True), 3)), dim=1
+            (colour - 0.5, 10 * detail, 10 * still, 10 * gaussian(still.abs().mean(1, keepdim=True), 3, REACH)), dim=1
         )
-        constant = torch.cat((constant, 20 * contrast, F.avg_pool2d(gap, 2).clamp(max=8)), dim=1)
+        constant = _channels_last((constant, 20 * contrast, reduced(gap, 2).clamp(max=8)), half)
         flow = guess
         readings = []
         for _ in range(self.passes):
             flow = flow.detach()
             readings.append(self._pass(source, target, luma[0], colour, constant, guess, flow, grey, half))
             flow = readings[-1].flow
-        return [
-            Reading(*(F.interpolate(part, scale_factor=2.0, mode="bilinear", align_corners=False) for part in reading))
-            for reading in readings
-        ]
+        return readings
 
     def _pass(
         self,
@@ -190,30 +202,29 @@ class ShakeNetwork(nn.Module):
             warped = warp_by(target, fine)
             warped_luma = (warped * grey).sum(1, keepdim=True)
             steps, sure = lucas_kanade(luma, warped_luma)
-            change = F.avg_pool2d(warped, 2) - colour
+            change = reduced(warped, 2) - colour
             height, width = luma.shape[-2:]
             xs = torch.arange(width, device=luma.device, dtype=luma.dtype) + fine[:, :1]
             ys = torch.arange(height, device=luma.device, dtype=luma.dtype)[:, None] + fine[:, 1:]
-            inside = ((xs >= 0) & (xs <= width - 1) & (ys >= 0) & (ys <= height - 1)).to(luma.dtype)
-            seen = torch.cat(
+            inside = ((xs == xs.clamp(0, width - 1)) & (ys == ys.clamp(0, height - 1))).to(luma.dtype)
+            varying = _channels_last(
                 (
-                    constant,
                     10 * F.pixel_unshuffle(warped_luma - luma, 2),
                     10 * change,
-                    10 * gaussian(change.abs().mean(1, keepdim=True), 3),
+                    10 * gaussian(change.abs().mean(1, keepdim=True), 3, REACH),
                     steps,
                     sure,
-                    torch.asinh(flow),
+                    asinh(flow),
                     (flow - guess).clamp(-4, 4),
-                    F.avg_pool2d(inside, 2),
+                    reduced(inside, 2),
                     # Where the guess is no better than no flow, the homography is to be believed.
-                    torch.asinh(flow.square().sum(1, keepdim=True).sqrt()),
+                    asinh(flow.square().sum(1, keepdim=True).sqrt()),
                 ),
-                dim=1,
+                half,
             )
-        with torch.autocast(seen.device.type, half or torch.bfloat16, enabled=half is not None):
-            answer = self._unet(seen)
-        answer = answer.float()
+        with torch.autocast(flow.device.type, half or torch.bfloat16, enabled=half is not None):
+            answer = self._unet(torch.cat((constant, varying), dim=1))
+        answer = answer.float().contiguous()
         weights = answer[:, :PROPOSALS].softmax(dim=1).split(1, dim=1)
         proposals = (torch.zeros_like(flow), guess, flow, flow + steps[:, :2], flow + steps[:, 2:])
         mixed = sum(weight * proposal for weight, proposal in zip(weights, proposals, strict=True))
@@ -225,11 +236,32 @@ class ShakeNetwork(nn.Module):
         quarter = self.down1(half)
         eighth = self.down2(quarter)
         sixteenth = self.down3(eighth)
-        eighth = self.up3(torch.cat((_doubled(sixteenth), eighth), dim=1))
-        quarter = self.up2(torch.cat((_doubled(eighth), quarter), dim=1))
-        half = self.up1(torch.cat((_doubled(quarter), half), dim=1))
+        eighth = _joined(self.up3, sixteenth, eighth)
+        quarter = _joined(self.up2, eighth, quarter)
+        half = _joined(self.up1, quarter, half)
         return self.head(half)
 
 
-def _doubled(maps: Tensor) -> Tensor:
-    return F.interpolate(maps, scale_factor=2.0, mode="nearest")
+def _channels_last(parts: tuple[Tensor, ...], half: torch.dtype | None) -> Tensor:
+    """Channels one after the other, in the order in memory and the precision that convolutions want."""
+    return torch.cat(parts, dim=1).to(half or torch.float32).contiguous(memory_format=torch.channels_last)
+
+
+def _doubled_reading(reading: Reading) -> Reading:
+    return Reading(*(F.interpolate(part, scale_factor=2.0, mode="bilinear", align_corners=False) for part in reading))
+
+
+def _joined(block: nn.Sequential, low: Tensor, skip: Tensor) -> Tensor:
+    """``block`` on ``low``, every pixel of it repeated over 2 x 2, beside ``skip``.
+
+    A 3 x 3 convolution of repeated pixels is a transposed one of the pixels with 4 x 4 taps, of which each result sees
+    4 instead of 9: a third less time for the whole network in float32, a twentieth in bfloat16.
+    """
+    convolution = block[0]
+    assert isinstance(convolution, nn.Conv2d)
+    for_low, for_skip = convolution.weight.split((low.shape[1], skip.shape[1]), dim=1)
+    turned = for_low.flip(2, 3).transpose(0, 1)
+    taps = torch.stack([F.pad(turned, (x, 1 - x, y, 1 - y)) for x in (0, 1) for y in (0, 1)]).sum(0)
+    from_low = F.conv_transpose2d(low, taps.contiguous(memory_format=torch.channels_last), stride=2, padding=1)
+    for_skip = for_skip.contiguous(memory_format=torch.channels_last)
+    return F.relu(from_low + F.conv2d(skip, for_skip, convolution.bias, padding=1))

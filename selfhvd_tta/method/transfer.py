@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from selfhvd_tta.filters import gaussian, opened, reduced
 from selfhvd_tta.flows import FlowEstimator
 from selfhvd_tta.method.alignment import Aligned, align
 from selfhvd_tta.method.composite import Candidates, Composite
@@ -21,22 +22,12 @@ from selfhvd_tta.method.teachers import Teachers
 from selfhvd_tta.settings import AlignmentSettings
 
 FINEST_SIGMA = 1.5  # pixels: below it a Gaussian is no longer one
+REACH = 3.0  # sigma away its kernel ends
 # Sharp frames are compared patch by patch: what exceeds the usual squared difference by so many times that difference,
 # or by so many squared code values, is no noise.
 PATCH = 5
 TOLERANCE = 3.0
 LEAST_DIFFERENCE = 4.0
-
-
-def low_pass(frames: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of (B, C, H, W) frames by ``sigma`` pixels, borders replicated."""
-    radius = max(1, min(round(3 * sigma), min(frames.shape[-2:]) - 1))
-    x = torch.arange(-radius, radius + 1, device=frames.device, dtype=frames.dtype)
-    kernel = torch.exp(-0.5 * (x / sigma) ** 2)
-    kernel = (kernel / kernel.sum()).repeat(frames.shape[1], 1)
-    padded = F.pad(frames, (radius, radius, radius, radius), mode="replicate")
-    rows = F.conv2d(padded, kernel[:, None, None, :], groups=frames.shape[1])
-    return F.conv2d(rows, kernel[:, None, :, None], groups=frames.shape[1])
 
 
 def photometric_agreement(aligned: Tensor, observed: Tensor, sigma: float, tolerance: float, shift: float) -> Tensor:
@@ -47,7 +38,7 @@ def photometric_agreement(aligned: Tensor, observed: Tensor, sigma: float, toler
 
     Args:
         aligned: S_{j->i}, (B, 3, H, W) in [0, 1].
-        observed: B_i, (B, 3, H, W) in [0, 1].
+        observed: B_i, (B, 3, H, W) in [0, 1], or one for all of them.
         sigma: of the low pass, pixels.
         tolerance: difference that counts as agreement, 0..1.
         shift: misplacement that counts as agreement, pixels.
@@ -57,8 +48,7 @@ def photometric_agreement(aligned: Tensor, observed: Tensor, sigma: float, toler
     """
     # What is going to be smooth can be looked at from further away: many times less work on large frames.
     factor = max(1, int(sigma / FINEST_SIGMA))
-    small = [F.avg_pool2d(x, factor, ceil_mode=True, count_include_pad=False) for x in (aligned, observed)]
-    a, b = (low_pass(x, sigma / factor) for x in small)
+    a, b = (gaussian(reduced(x, factor), sigma / factor, REACH) for x in (aligned, observed))
     difference = (a - b).abs().mean(dim=1, keepdim=True)
     grey = b.mean(dim=1, keepdim=True)
     dx = F.pad(grey[..., :, 1:] - grey[..., :, :-1], (0, 1, 0, 0), mode="replicate")
@@ -79,8 +69,7 @@ def local_sharpness(frames: Tensor, sigma: float) -> Tensor:
         sigma: extent of the surroundings, pixels.
     """
     factor = max(1, int(sigma / FINEST_SIGMA))
-    energy = F.avg_pool2d(laplacian(frames).square(), factor, ceil_mode=True, count_include_pad=False)
-    smooth = low_pass(energy, sigma / factor)
+    smooth = gaussian(reduced(laplacian(frames).square(), factor), sigma / factor, REACH)
     return F.interpolate(smooth, size=frames.shape[-2:], mode="bilinear", align_corners=False) if factor > 1 else smooth
 
 
@@ -93,17 +82,11 @@ def without_slivers(mask: Tensor, width: float) -> Tensor:
     """
     # Wide windows are slow to slide: look at a smaller picture of the mask, five to nine pixels for that width.
     factor = max(1, int(width / 5))
-    small = F.avg_pool2d(mask, factor, ceil_mode=True, count_include_pad=False)
+    small = reduced(mask, factor)
     radius = min(round((width / factor - 1) / 2), (min(small.shape[-2:]) - 1) // 3)
     if radius < 1:
         return mask
-
-    def largest(values: Tensor) -> Tensor:
-        side = 2 * radius + 1
-        rows = F.max_pool2d(values, (1, side), stride=1, padding=(0, radius))
-        return F.max_pool2d(rows, (side, 1), stride=1, padding=(radius, 0))
-
-    kept = largest(-largest(-small))
+    kept = opened(small, radius)
     if factor > 1:
         kept = F.interpolate(kept, size=mask.shape[-2:], mode="bilinear", align_corners=False)
         # What the smaller picture rounds off at slopes is no sliver.
@@ -157,21 +140,18 @@ def compose(
     aligned: list[Aligned] = each(lambda sharp: align(sharp, source, estimator, settings), sharps, source.device)
     longer = max(observed.shape[-2:]) / 1000
     sigma = max(1.5, settings.agreement_sigma * longer)
-    masks = []
-    for one in aligned:
-        mask = without_slivers(one.mask, settings.narrowest * longer)
-        if settings.photometric:
-            mask = mask * photometric_agreement(
-                one.image, observed, sigma, settings.agreement_tolerance, settings.agreement_shift
-            )
-        masks.append(mask)
-    occlusion = torch.stack([one.occlusion for one in aligned]).amax(dim=0)
     images = torch.cat([one.image for one in aligned])
+    masks = without_slivers(torch.cat([one.mask for one in aligned]), settings.narrowest * longer)
+    if settings.photometric:
+        masks = masks * photometric_agreement(
+            images, observed, sigma, settings.agreement_tolerance, settings.agreement_shift
+        )
+    occlusion = torch.stack([one.occlusion for one in aligned]).amax(dim=0)
     if len(aligned) == 1 and not teachers.own:
-        chosen = _candidates(images, masks, masks[0], images, teachers) if candidates else None
-        return Composite(images, masks[0], occlusion, chosen)
+        chosen = _candidates(images, masks, masks, images, teachers) if candidates else None
+        return Composite(images, masks, occlusion, chosen)
     # A power sharpens the choice: averaging frames that are misaligned by a fraction of a pixel would blur again.
-    weights = torch.cat(masks) ** settings.blend_power
+    weights = masks**settings.blend_power
     weights = weights * weights.new_tensor(teachers.weights).view(-1, 1, 1, 1)
     if teachers.own:
         images = torch.cat((images, observed))
@@ -185,20 +165,20 @@ def compose(
     image = (weights * images).sum(dim=0, keepdim=True) / total.clamp(min=1e-6)
     return Composite(
         image=image,
-        mask=certain if teachers.own else torch.cat(masks).amax(dim=0, keepdim=True),
+        mask=certain if teachers.own else masks.amax(dim=0, keepdim=True),
         occlusion=occlusion,
         candidates=_candidates(images, masks, weights, image, teachers, candidates) if candidates else None,
     )
 
 
 def _candidates(
-    images: Tensor, masks: Sequence[Tensor], weights: Tensor, merged: Tensor, teachers: Teachers, count: int = 1
+    images: Tensor, masks: Tensor, weights: Tensor, merged: Tensor, teachers: Teachers, count: int = 1
 ) -> Candidates:
     """The aligned frames that weigh most, and what their weights say.
 
     Args:
         images: (n, 3, H, W), of the teachers and, where it is one of them, of the frame itself.
-        masks: of the teachers, each (1, 1, H, W).
+        masks: of the teachers, (m, 1, H, W).
         weights: (n, 1, H, W).
         merged: (1, 3, H, W), their weighted mean.
         teachers: of the frame.
@@ -210,7 +190,7 @@ def _candidates(
     variance = (weights * (images - merged).square().mean(dim=1, keepdim=True)).sum(dim=0, keepdim=True)
     return Candidates(
         images=images[best],
-        masks=torch.cat(list(masks))[best],
+        masks=masks[best],
         shares=weights[best] / (total + 1e-6),
         spread=(variance / (total + 1e-6)).sqrt(),
         support=total.square() / (weights.square().sum(dim=0, keepdim=True) + 1e-9),

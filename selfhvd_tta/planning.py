@@ -55,7 +55,8 @@ def plan(
     merging = 0.0 if merger is None else _time_merger(merger, compute.device)
     per_pixel = 0.0
     if loaded is None:
-        rows.append(("method", "sharp-detail transfer, no network"))
+        how = "by their weights, no network" if merger is None else "by the bundled network"
+        rows.append(("method", f"sharp-detail transfer, merged {how}"))
     else:
         adaptation = settings.adaptation.on(compute.device.type)
         precision = str(compute.autocast).removeprefix("torch.") if compute.autocast else "float32"

@@ -118,11 +118,16 @@ def test_the_perceptual_term_is_part_of_the_timed_step(tmp_path: Path) -> None:
     seen = scan(reader, settings.clues, ignore)
     device = torch.device("cpu")
     flow, loaded = models.load_flow(settings, device, ignore), models.load_backbone(settings, device, ignore)
+    merger = models.load_merger(settings, device, ignore)
     on, off = Counting(), Counting()
-    assert measure_speeds(reader, seen, settings, flow, loaded, on, Compute(device)).step > 0
+    measured = measure_speeds(reader, seen, settings, flow, merger, loaded, on, Compute(device))
+    assert measured.step > 0
+    assert measured.merge > 0
     assert on.calls >= 2, "output and target both go through it"
     without = replace(settings, adaptation=replace(settings.adaptation, perceptual_weight=0.0))
-    assert measure_speeds(reader, seen, without, flow, loaded, off, Compute(device)).step > 0
+    measured = measure_speeds(reader, seen, without, flow, None, loaded, off, Compute(device))
+    assert measured.step > 0
+    assert measured.merge == 0
     assert off.calls == 0
     assert not any(p.grad is not None for p in loaded.network.parameters()), "nothing is left of the measurement"
 
@@ -142,6 +147,14 @@ def test_too_little_time_is_said_with_the_least_that_would_do() -> None:
     alone = choose(settings(1, iters=0), 1.0, SPEEDS, LOAD)
     assert alone.settings.method == "adapt"
     assert "backbone as it is" in alone.text
+
+
+def test_time_of_the_merging_network_is_set_aside() -> None:
+    merging = replace(SPEEDS, merge=0.5)
+    quick, slow = (choose(settings(3600.0), 3600.0, speeds, LOAD) for speeds in (SPEEDS, merging))
+    assert slow.reserve - quick.reserve == pytest.approx(CAUTION * LOAD.frames * 0.5)
+    plain = replace(settings(3600.0), detail=False)
+    assert choose(plain, 3600.0, merging, LOAD).reserve == choose(plain, 3600.0, SPEEDS, LOAD).reserve
 
 
 def test_transfer_takes_fewer_teachers_rather_than_more_time() -> None:

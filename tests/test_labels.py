@@ -16,7 +16,8 @@ from selfhvd_tta.method.labels import LabelBank
 from selfhvd_tta.method.restoration import Compute
 from selfhvd_tta.method.sampling import Draw, draw_clips
 from selfhvd_tta.method.teachers import Teachers, choose_teachers
-from selfhvd_tta.method.transfer import apply, compose, local_sharpness, similarity
+from selfhvd_tta.method.composite import apply
+from selfhvd_tta.method.transfer import compose, local_sharpness, similarity
 from selfhvd_tta.method.working_set import WorkingSet
 from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, ClueSettings, Settings
 from tests.tiny import Still, blurry_clip, small_estrnn, working_set

@@ -357,7 +357,7 @@ class Settings:
     """All settings of one run.
 
     Attributes:
-        method: ``adapt`` fine-tunes a network on the video; ``transfer`` blends aligned sharp frames, no network;
+        method: ``adapt`` fine-tunes a network on the video; ``transfer`` merges aligned sharp frames, no backbone;
             ``refit`` fine-tunes on the sharp frames blurred again (a baseline: Ren et al., arXiv 2012.05228).
         backbone: id of a backbone plug-in, optionally ``id:variant``, ``hf:owner/name``, or ``auto``.
         weights: path of a safetensors file to use instead of the backbone's own weights.

@@ -12,11 +12,11 @@ from selfhvd_tta.events import ignore
 from selfhvd_tta.flows import FlowEstimator, FlowField
 from selfhvd_tta.method.adaptation import Adaptation
 from selfhvd_tta.method.clues import select_clues
+from selfhvd_tta.method.composite import apply
 from selfhvd_tta.method.labels import LabelBank
 from selfhvd_tta.method.restoration import Compute
 from selfhvd_tta.method.sampling import Draw, draw_clips
 from selfhvd_tta.method.teachers import Teachers, choose_teachers
-from selfhvd_tta.method.composite import apply
 from selfhvd_tta.method.transfer import compose, local_sharpness, similarity
 from selfhvd_tta.method.working_set import WorkingSet
 from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, ClueSettings, Settings

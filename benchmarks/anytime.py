@@ -22,7 +22,8 @@ from regression import clips
 from selfhvd_tta import Settings, deblur
 from selfhvd_tta.benchmarks.flags import parse_size
 from selfhvd_tta.benchmarks.machine import describe
-from selfhvd_tta.settings import AlignmentSettings, RuntimeSettings, seconds_of
+from selfhvd_tta.settings import AlignmentSettings, RuntimeSettings
+from selfhvd_tta.times import seconds_of
 
 
 def main() -> None:

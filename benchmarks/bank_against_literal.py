@@ -9,18 +9,15 @@ photographs.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
 
-from regression import clips
+from regression import clips, flags, settings_of
 
-from selfhvd_tta import Settings, deblur
-from selfhvd_tta.benchmarks.flags import parse_size
+from selfhvd_tta import deblur
 from selfhvd_tta.events import Event, Plan, Progress
-from selfhvd_tta.settings import AlignmentSettings, RuntimeSettings
 
 
 class Clock:
@@ -42,24 +39,8 @@ class Clock:
 
 def main() -> None:
     """Run both on every clip and print a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", default="camera,texture,object")
-    parser.add_argument("--size", default="192x128", type=parse_size)
-    parser.add_argument("--frames", default=24, type=int)
-    parser.add_argument("--iters", default=60, type=int)
-    parser.add_argument("--teachers", default=5, type=int)
-    parser.add_argument("--crop", default=None, type=int)
-    parser.add_argument("--backbone", default="estrnn:lite")
-    parser.add_argument("--flow", default="embedded")
-    parser.add_argument("--device", default="cpu")
-    given = parser.parse_args()
-    base = Settings(
-        backbone=given.backbone,
-        detail=False,
-        alignment=AlignmentSettings(flow=given.flow, teachers=given.teachers),
-        runtime=RuntimeSettings(device=given.device, offline=True),
-    )
-    base = replace(base, adaptation=replace(base.adaptation, iters=given.iters, crop=given.crop))
+    given = flags(__doc__ or "").parse_args()
+    base = settings_of(given)
     literal = replace(base, adaptation=replace(base.adaptation, teacher="live", label_refresh=1))
     alone = replace(base, adaptation=replace(base.adaptation, iters=0))
     with tempfile.TemporaryDirectory() as name:

@@ -8,47 +8,24 @@ more than a pixel of blur. Needs scikit-image for its photographs.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
 
-from regression import clips
+from regression import clips, flags, settings_of
 
-from selfhvd_tta import Settings, deblur
-from selfhvd_tta.benchmarks.flags import parse_size
-from selfhvd_tta.settings import AlignmentSettings, RuntimeSettings
+from selfhvd_tta import deblur
 
 
 def main() -> None:
     """Run both on every clip and print a Markdown table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", default="camera,object")
-    parser.add_argument("--size", default="160x96", type=parse_size)
-    parser.add_argument("--frames", default=16, type=int)
-    parser.add_argument("--iters", default=300, type=int)
+    parser = flags(__doc__ or "", clips="camera,object", size=(160, 96), frames=16, iters=300, crop=96, teachers=3)
     parser.add_argument("--label-refresh", default=25, type=int)
-    parser.add_argument("--learning-rate", default=1e-4, type=float)
-    parser.add_argument("--crop", default=96, type=int)
-    parser.add_argument("--teachers", default=3, type=int)
-    parser.add_argument("--backbone", default="estrnn:lite")
-    parser.add_argument("--flow", default="embedded")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--learning-rate", default=None, type=float)
     given = parser.parse_args()
-    base = Settings(
-        backbone=given.backbone,
-        detail=False,
-        alignment=AlignmentSettings(flow=given.flow, teachers=given.teachers),
-        runtime=RuntimeSettings(device=given.device, offline=True),
-    )
-    plan = replace(
-        base.adaptation,
-        iters=given.iters,
-        label_refresh=given.label_refresh,
-        learning_rate=given.learning_rate,
-        crop=given.crop,
-    )
+    base = settings_of(given)
+    plan = replace(base.adaptation, label_refresh=given.label_refresh, learning_rate=given.learning_rate)
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         print("| clip | input | early stop | steps | CPU time | PSNR | error on held-out frames at every refresh |")

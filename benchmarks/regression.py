@@ -1,15 +1,19 @@
-"""The project's simulated clips as folders of PNG files, for the scripts beside this one."""
+"""The project's simulated clips as folders of PNG files, and flags, for the scripts beside this one."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from selfhvd_tta import Settings
+from selfhvd_tta.benchmarks.flags import parse_size
 from selfhvd_tta.evaluation.dataset import read_labels, write_regression_set
 from selfhvd_tta.evaluation.metrics import psnr
+from selfhvd_tta.settings import AlignmentSettings, RuntimeSettings
 from selfhvd_tta.training.photos import list_photos, read_photo
 
 
@@ -50,3 +54,35 @@ def clips(root: Path, size: tuple[int, int], frames: int, names: str) -> Iterato
             truth = np.stack([read_photo(path) for path in list_photos((folder / "Sharp" / "RGB",))])
             soft = [i for i, label in enumerate(read_labels(folder)) if not label]
             yield Clip(folder.name, folder / "Blur" / "RGB", truth, soft)
+
+
+def flags(description: str, **defaults: object) -> argparse.ArgumentParser:
+    """A parser of what the comparisons have in common.
+
+    Args:
+        description: of the script.
+        defaults: where they are not those of a quick look on a CPU.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clips", default="camera,texture,object")
+    parser.add_argument("--size", default="192x128", type=parse_size)
+    parser.add_argument("--frames", default=24, type=int)
+    parser.add_argument("--iters", default=60, type=int)
+    parser.add_argument("--teachers", default=5, type=int)
+    parser.add_argument("--crop", default=None, type=int)
+    parser.add_argument("--backbone", default="estrnn:lite")
+    parser.add_argument("--flow", default="embedded")
+    parser.add_argument("--device", default="cpu")
+    parser.set_defaults(**defaults)
+    return parser
+
+
+def settings_of(given: argparse.Namespace) -> Settings:
+    """What :func:`flags` parsed, for a run that leaves the network's own output."""
+    base = Settings(
+        backbone=given.backbone,
+        detail=False,
+        alignment=AlignmentSettings(flow=given.flow, teachers=given.teachers),
+        runtime=RuntimeSettings(device=given.device, offline=True),
+    )
+    return replace(base, adaptation=replace(base.adaptation, iters=given.iters, crop=given.crop))

@@ -35,8 +35,8 @@ from selfhvd_tta.settings import (
     RuntimeSettings,
     Settings,
     Teacher,
-    seconds_of,
 )
+from selfhvd_tta.times import seconds_of
 
 app = typer.Typer(
     help="Makes a shaky, blurry video sharp, with the sharp frames that the video itself contains.",

@@ -13,7 +13,8 @@ import numpy as np
 from selfhvd_tta.errors import InputError
 from selfhvd_tta.events import Listener, Note, Progress, ignore
 from selfhvd_tta.orientation import coded, upright
-from selfhvd_tta.settings import Layout, OutputSettings, TimeRange
+from selfhvd_tta.settings import Layout, OutputSettings
+from selfhvd_tta.times import TimeRange
 from selfhvd_tta.video.color import Array
 from selfhvd_tta.video.images import ImageWriter
 from selfhvd_tta.video.opening import Reader, Writer, open_reader

@@ -19,7 +19,8 @@ from selfhvd_tta.events import Note, Progress, ignore
 from selfhvd_tta.inspection import scan
 from selfhvd_tta.method.restoration import Compute
 from selfhvd_tta.method.teachers import most_alignments
-from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, RuntimeSettings, Settings, seconds_of
+from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, RuntimeSettings, Settings
+from selfhvd_tta.times import seconds_of
 from selfhvd_tta.video.opening import open_reader
 from tests.test_cli import shaky_file
 

@@ -135,6 +135,40 @@ def test_a_flow_that_explains_blur_needs_no_outputs_before_stage_2() -> None:
         assert 0 < sum(run.bank.made) < len(working)
 
 
+@pytest.mark.parametrize("flow", [Still, Explaining])
+def test_labels_of_few_teachers_are_made_anew_when_they_are_needed_again(flow: type[Still]) -> None:
+    clip = torch.from_numpy(blurry_clip()).permute(0, 3, 1, 2).float() / 255
+    noise = np.random.default_rng(0).integers(-6, 7, blurry_clip().shape)
+    noisy = (blurry_clip() + noise).clip(0, 255).astype(np.uint8)
+    few, all_of_them = (
+        LabelBank(working_set(noisy), CPU, CPU, flow(), AlignmentSettings(photometric=False), 0.5) for _ in range(2)
+    )
+    for bank in (few, all_of_them):
+        bank.renew((row, clip[row] * 0.9) for row in EVERY)
+    few.complete([1, 2], teachers=1)
+    assert not any(few.made)
+    all_of_them.complete([1, 2])
+    assert not torch.equal(few.label[1:3], all_of_them.label[1:3])
+    few.complete([1, 2])
+    assert few.made == all_of_them.made
+    mine, other = (bank.rows([1, 2], (0, 0, 48, 56)) for bank in (few, all_of_them))
+    for name in ("label", "mask", "teacher", "choice", "visible"):
+        assert torch.equal(getattr(mine, name), getattr(other, name)), name
+
+
+@pytest.mark.parametrize(("iters", "first"), [(49, True), (50, False)])
+def test_the_first_of_many_steps_waits_for_few_alignments(iters: int, first: bool) -> None:
+    plan = AdaptationSettings(iters=iters, crop=32, clip_length=4)
+    run = adaptation(plan, AlignmentSettings(photometric=False))
+    run.refresh(0, False)
+    run.step(False, False)
+    assert any(run.bank.made) == first
+    assert bool(run.used) == first
+    run.next_step = 1
+    run.step(False, False)
+    assert any(run.bank.made)
+
+
 def test_rows_and_frames_are_cropped_alike() -> None:
     working = working_set(blurry_clip())
     bank = bank_of(working, Still())

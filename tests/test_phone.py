@@ -20,6 +20,7 @@ from selfhvd_tta.training.phone import code_deviation, finish, noise_like, reduc
 from selfhvd_tta.training.scene import reach
 from selfhvd_tta.training.shake import Bursts, Compression, PhoneLook, ShakeSettings
 from selfhvd_tta.training.simulate import draw_trajectory, jump_velocity, preset, simulate_clip
+from selfhvd_tta.training.true_flow import true_flow
 from selfhvd_tta.training.validation import validation_settings
 from tests.test_simulate import CLEAN, SMALL, picture, psnr
 
@@ -153,7 +154,7 @@ def test_a_burst_moves_the_picture_by_what_was_asked(seed: int) -> None:
 def test_panning_is_steady_and_blurs_calm_moments_too() -> None:
     clip = simulate_clip(picture(), replace(CLEAN, speed=(0.0, 0.0), pan=6.0, duty=(0.5, 0.5), focal=8.0), seed=0)
     assert not clip.is_sharp.any()
-    flow, visible = clip.flow_to(2, 3)
+    flow, visible = true_flow(clip, 2, 3)
     lengths = np.hypot(flow[visible][:, 0], flow[visible][:, 1])
     assert lengths.mean() == pytest.approx(6, rel=0.2)  # the hand pulls back a little
     assert clip.extent.mean() == pytest.approx(3, rel=0.2)

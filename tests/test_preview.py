@@ -15,7 +15,8 @@ from selfhvd_tta.events import Event, Finished, Note, Progress, Written
 from selfhvd_tta.inspection import Inspection, inspect
 from selfhvd_tta.method.clues import select_clues
 from selfhvd_tta.preview import blurriest, preview, preview_path, time_range
-from selfhvd_tta.settings import ClueSettings, TimeRange
+from selfhvd_tta.settings import ClueSettings
+from selfhvd_tta.times import TimeRange
 from selfhvd_tta.video.opening import open_reader
 from tests.media import make_clip, packets
 from tests.test_cli import run, shaky_file

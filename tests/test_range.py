@@ -12,7 +12,8 @@ import pytest
 
 import selfhvd_tta
 from selfhvd_tta.errors import UsageError
-from selfhvd_tta.settings import OutputSettings, Settings, TimeRange
+from selfhvd_tta.settings import OutputSettings, Settings
+from selfhvd_tta.times import TimeRange
 from selfhvd_tta.video.images import ImageReader, save_image
 from selfhvd_tta.video.opening import open_reader, open_writer
 from selfhvd_tta.video.reader import VideoReader

@@ -18,6 +18,7 @@ from selfhvd_tta.training.codec import h264_round_trip
 from selfhvd_tta.training.photos import BUNDLED, bundled_photo, list_photos, read_photo
 from selfhvd_tta.training.shake import Bursts
 from selfhvd_tta.training.simulate import ShakeSettings, SimulatedClip, preset, simulate_clip
+from selfhvd_tta.training.true_flow import true_flow
 
 SMALL = ShakeSettings(width=96, height=64, frames=8, gap=(3, 5), calm=(0.8, 1.2))
 CLEAN = replace(SMALL, shot_noise=0.0, read_noise=0.0)
@@ -103,7 +104,7 @@ def test_no_border_of_the_photograph_is_ever_seen(seed: int) -> None:
 )
 def test_flow_warps_one_ground_truth_onto_another(changes: dict[str, Any]) -> None:
     clip = simulate_clip(picture(), replace(CLEAN, **changes), seed=5)
-    flow, visible = clip.flow_to(1, 4)
+    flow, visible = true_flow(clip, 1, 4)
     assert visible.mean() > 0.5
     warped = warp(clip, 4, flow)
     error = np.abs(warped - clip.sharp[1]).max(-1)

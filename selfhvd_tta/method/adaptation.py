@@ -32,6 +32,10 @@ from selfhvd_tta.settings import Settings
 HISTORY_FRAMES = 6
 REPORT_EVERY = 10  # steps of a GPU between two looks at their losses, for which it has to be waited for
 SLOW_SHARE = 0.25
+# So that a run is seen to move soon, the labels of its first step are merged from so few teachers, where there are so
+# many steps that one of them does not matter. They are made anew when a later clip shows their frames.
+FIRST_TEACHERS = 2
+MANY_STEPS = 50
 
 
 class Adaptation:
@@ -266,10 +270,10 @@ class Adaptation:
         """Let labels be those of the present outputs. They are made when a clip shows them, see :meth:`_complete`."""
         self.bank.renew(self._outputs() if self._needs_outputs(stage2) else None)
 
-    def _complete(self, rows: Sequence[int]) -> None:
-        """Make the labels that these rows lack."""
+    def _complete(self, rows: Sequence[int], teachers: int | None = None) -> None:
+        """Make the labels that these rows lack, for now of no more than so many teachers."""
         begun, total = time.monotonic(), len(self.working)
-        self.bank.complete(rows, lambda done: self.listen(Progress("labels", done, total)))
+        self.bank.complete(rows, lambda done: self.listen(Progress("labels", done, total)), teachers)
         if not self.bank.lasting:
             self.refresh_seconds += time.monotonic() - begun  # the next refresh will cost as much again
 
@@ -307,8 +311,11 @@ class Adaptation:
         draws = draw_clips(self.working, plan, self.rng, degrade=stage2 and plan.rscr)
         if not live:
             shown = [row for d in draws for row in d.shown]
-            self._complete(shown)
-            self.used.update(shown)
+            if self.next_step == 0 and plan.iters >= MANY_STEPS:
+                self._complete(shown, FIRST_TEACHERS)
+            else:
+                self._complete(shown)
+                self.used.update(shown)
         self.network.train()
         clip = torch.stack([d.turned(self.bank.shown(d.shown, d.box)) for d in draws])
         supervision = [self.literal.rows(d, stage2) if live else self.bank.rows(d.shown, d.box) for d in draws]

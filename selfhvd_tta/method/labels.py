@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -162,16 +162,22 @@ class LabelBank:
         if not self.lasting:
             self.made = [False] * len(self.made)
 
-    def complete(self, rows: Sequence[int], tick: Callable[[int], None] = lambda done: None) -> None:
+    def complete(
+        self, rows: Sequence[int], tick: Callable[[int], None] = lambda done: None, teachers: int | None = None
+    ) -> None:
         """Make what some rows lack.
 
         Args:
             rows: any order, repetitions allowed.
             tick: told after each label how many rows have theirs.
+            teachers: no more than so many, for now: such labels do not count as made.
         """
+        settings, final = self.settings, True
+        if teachers is not None and teachers < settings.teachers:
+            settings, final = replace(settings, teachers=teachers), False
         missing = [row for row in dict.fromkeys(rows) if not self.made[row]]
         made_rows = make_rows(
-            missing, self.working, self.observed, self.current, self.estimator, self.settings, self.sis_threshold
+            missing, self.working, self.observed, self.current, self.estimator, settings, self.sis_threshold
         )
         for row, made in zip(missing, made_rows, strict=True):
             self.label[row] = (made.label[0] * 255).round().clamp(0, 255).to(torch.uint8)
@@ -179,7 +185,7 @@ class LabelBank:
             self.choice[row] = made.choice[0]
             self.coverage[row] = made.mask.mean()
             self.visible[row] = made.visible[0]
-            self.made[row] = True
+            self.made[row] = final
             # A label that stays is always judged as it is kept, so that it does not matter when it was made.
             self.judged[row] = not self.lasting
             tick(sum(self.made))

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from selfhvd_tta.errors import InputError
 from selfhvd_tta.method.clues import laplacian_variance
-from selfhvd_tta.settings import TimeRange
+from selfhvd_tta.times import TimeRange
 from selfhvd_tta.video.color import Array
 from selfhvd_tta.video.opening import Reader, open_reader
 

@@ -22,12 +22,12 @@ from selfhvd_tta.flows.blur_path import BlurPath
 from selfhvd_tta.flows.global_motion import DOUBTFUL, GlobalMotion, blur_after, blur_matched
 from selfhvd_tta.flows.homography import estimate_homography
 from selfhvd_tta.flows.shake import first_guess
-from selfhvd_tta.training.camera import Array
 from selfhvd_tta.training.dataset import varied_settings
 from selfhvd_tta.training.photos import read_photo
-from selfhvd_tta.training.scene import Layer, pixel_grid, project, sample
+from selfhvd_tta.training.scene import project
 from selfhvd_tta.training.shake import ShakeSettings
 from selfhvd_tta.training.simulate import SimulatedClip, simulate_clip
+from selfhvd_tta.training.true_flow import true_flow
 
 # Frames of one pair lie at most so far apart, as teachers of a frame do.
 REACH = 10
@@ -84,64 +84,6 @@ def flow_settings(generator: np.random.Generator, width: int, height: int, frame
         read_noise=float(10 ** generator.uniform(-3.6, -2.7)),
         crf=int(generator.integers(8, 25)) if generator.random() < 0.8 else None,
     )
-
-
-def true_flow(clip: SimulatedClip, source: int, target: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """:meth:`SimulatedClip.flow_to`, ten times as fast: poses are taken once per row of the frames, not per pixel.
-
-    Returns:
-        Flow (H, W, 2) in pixels and a mask (H, W), as there.
-    """
-    height, width = clip.blurry.shape[1:3]
-    points = pixel_grid(height, width)
-    fronts = _front_layer(clip, points, source)
-    flow = np.zeros((height, width, 2))
-    visible = np.zeros((height, width), bool)
-    limit = np.array([(width - 1) / 2, (height - 1) / 2])
-    for index, layer in enumerate(clip.layers):
-        mine = fronts == index
-        if not mine.any():
-            continue
-        on_plane = project(_views(clip, layer, source)[:, None], points)[mine]
-        back = np.linalg.inv(_views(clip, layer, target))
-        found = points[mine]
-        for _ in range(6 if len(back) > 1 else 1):
-            found = project(_at_rows(back, found[:, 1] + limit[1]), on_plane)
-        flow[mine] = found - points[mine]
-        inside = (np.abs(found) <= limit).all(-1)
-        visible[mine] = inside & (_front_layer(clip, found, target) == index)
-    return flow.astype(np.float32), visible
-
-
-def _views(clip: SimulatedClip, layer: Layer, frame: int) -> Array:
-    """Homographies (H, 3, 3) from the rows of a frame to the plane; (1, 3, 3) with a global shutter."""
-    if clip.settings.readout == 0:
-        return layer.view(np.array([float(frame)]))
-    height = clip.blurry.shape[1]
-    rows = np.arange(height) - (height - 1) / 2
-    return layer.view(frame + clip.settings.readout * rows / clip.settings.height)
-
-
-def _at_rows(matrices: Array, rows: Array) -> Array:
-    """Linear interpolation of (H, 3, 3) matrices at any rows (n,): (n, 3, 3)."""
-    if len(matrices) == 1:
-        return matrices
-    place = np.clip(rows, 0, len(matrices) - 1.001)
-    below = place.astype(int)
-    share = (place - below)[:, None, None]
-    return matrices[below] * (1 - share) + matrices[below + 1] * share
-
-
-def _front_layer(clip: SimulatedClip, points: Array, frame: int) -> NDArray[np.int64]:
-    """Index of the layer that is seen at these points (..., 2) of a frame."""
-    flat = points.reshape(-1, 2)
-    front = np.zeros(len(flat), np.int64)
-    for index, layer in enumerate(clip.layers[1:], 1):
-        rows = flat[:, 1] + (clip.blurry.shape[1] - 1) / 2
-        on_plane = project(_at_rows(_views(clip, layer, frame), rows), flat)
-        grid = torch.from_numpy(on_plane).float().to(layer.texture.device)
-        front[sample(layer.texture[:, 3:], grid[None, None])[0, 0, 0].cpu().numpy() > 0.5] = index
-    return front.reshape(points.shape[:-1])
 
 
 def residual_truth(

@@ -19,26 +19,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from selfhvd_tta.errors import UsageError
-from selfhvd_tta.flows.shake_network import Reading, ShakeNetwork
 from selfhvd_tta.training.checkpoint import CHECKPOINT, save_checkpoint
-from selfhvd_tta.training.flow_batches import FlowBatch, batch_of, training_batch
+from selfhvd_tta.training.flow_batches import FlowBatch, training_batch
 from selfhvd_tta.training.flow_pairs import PairPool
-from selfhvd_tta.training.muon import Muon
+from selfhvd_tta.training.flow_structures import Structure, build_optimisers, build_structure, flow_loss
+from selfhvd_tta.training.flow_validation import FlowValidation, validate_flow
 from selfhvd_tta.training.photos import list_photos, split_photos
 from selfhvd_tta.weights.tensors import read_safetensors, save
-
-Structure = Literal["proofreader", "raft-small"]
-# Weight of a pass before the last one, and of places that one of the frames does not show.
-EARLIER = 0.6
-HIDDEN = 0.05
-# Error in pixels below which the robust loss is quadratic.
-SOFTNESS = 0.05
 
 
 @dataclass(frozen=True)
@@ -109,27 +100,6 @@ class FlowTrainingConfig:
 
 
 @dataclass(frozen=True)
-class FlowValidation:
-    """End-point error in pixels over places seen in both frames of held-out pairs.
-
-    Attributes:
-        mean: of the network.
-        median: of the network.
-        worst_tenth: 90th percentile of the network.
-        guess_mean, guess_median, guess_worst_tenth: of what it starts from.
-        still_mean: of the homography alone.
-    """
-
-    mean: float
-    median: float
-    worst_tenth: float
-    guess_mean: float
-    guess_median: float
-    guess_worst_tenth: float
-    still_mean: float
-
-
-@dataclass(frozen=True)
 class FlowProgress:
     """What ``on_progress`` receives, every 50 steps and after each validation; loss is the mean since the last one."""
 
@@ -138,62 +108,6 @@ class FlowProgress:
     loss: float
     learning_rate: float
     validation: FlowValidation | None = None
-
-
-class RaftReader(nn.Module):
-    """torchvision's RAFT-small, asked like :class:`ShakeNetwork`. It does not look at the guess, nor judge itself."""
-
-    def __init__(self, iterations: int = 6) -> None:
-        super().__init__()
-        from torchvision.models.optical_flow import raft_small  # takes longer to import than all the rest
-
-        self.network = raft_small(weights=None)
-        self.iterations = iterations
-
-    def forward(
-        self, source: Tensor, target: Tensor, guess: Tensor, gap: Tensor, half: torch.dtype | None = None
-    ) -> list[Reading]:
-        with torch.autocast(source.device.type, half or torch.bfloat16, enabled=half is not None):
-            flows = self.network(source * 2 - 1, target * 2 - 1, num_flow_updates=self.iterations)
-        nothing = torch.zeros_like(gap)
-        return [Reading(flow.float(), nothing, nothing) for flow in flows]
-
-
-def build_structure(structure: Structure) -> nn.Module:
-    """A network with fresh weights."""
-    return ShakeNetwork() if structure == "proofreader" else RaftReader()
-
-
-def build_optimisers(network: nn.Module, rate: float) -> tuple[torch.optim.Optimizer, ...]:
-    """Muon for the convolutions within the proofreader; Adam for its ends and biases, and for all of RAFT."""
-    inner: list[nn.Parameter] = []
-    other: list[nn.Parameter] = []
-    for name, parameter in network.named_parameters():
-        within = (
-            isinstance(network, ShakeNetwork) and parameter.ndim == 4 and name.split(".")[0] not in ("stem", "head")
-        )
-        (inner if within else other).append(parameter)
-    adam = torch.optim.Adam(other, rate, betas=(0.9, 0.99))
-    return (Muon(inner, rate), adam) if inner else (adam,)
-
-
-def flow_loss(readings: list[Reading], truth: Tensor, visible: Tensor) -> Tensor:
-    """Likelihood of the truth under the reading's own scale, the error itself, and what is seen; summed over passes.
-
-    The first is that of an isotropic Laplacian in two dimensions, ``error / scale + 2 log scale``: places that can be
-    told precisely are asked for precision, hopeless ones are let go.
-    """
-    total = truth.new_zeros(())
-    weight = visible + HIDDEN * (1 - visible)
-    for number, reading in enumerate(reversed(readings)):
-        error = ((reading.flow - truth).square().sum(1, keepdim=True) + SOFTNESS**2).sqrt() - 0.5 * SOFTNESS
-        likelihood = error * torch.exp(-reading.log_scale) + 2 * reading.log_scale
-        seen = F.binary_cross_entropy_with_logits(reading.seen, visible)
-        # Errors of tens of pixels, at objects that nothing leads to, would drown those of tenths.
-        bounded = torch.log1p(error)
-        loss = (visible * likelihood).mean() + 2 * (weight * bounded).mean() + 0.3 * seen
-        total = total + EARLIER**number * loss
-    return total
 
 
 def train_flow(
@@ -328,26 +242,6 @@ def _update_average(average: nn.Module, network: nn.Module, decay: float) -> Non
             tensor.lerp_(current[name], 1 - decay)
         else:
             tensor.copy_(current[name])
-
-
-@torch.no_grad()
-def validate_flow(network: nn.Module, pool: PairPool, device: torch.device) -> FlowValidation:
-    """Errors of a network on the pairs of a pool, whole frames, both directions."""
-    found: dict[str, list[Tensor]] = {"network": [], "guess": [], "still": []}
-    for number in range(pool.clips):
-        pairs = pool.pairs_of(number)
-        for index in range(len(pairs)):
-            batch = batch_of(pairs, [index]).to(device)
-            flow = network(batch.source, batch.target, batch.guess, batch.gap)[-1].flow
-            seen = batch.visible[:, 0] > 0
-            for name, each in (("network", flow), ("guess", batch.guess), ("still", torch.zeros_like(flow))):
-                found[name].append((each - batch.truth).norm(dim=1)[seen][::7].cpu())
-    errors = {name: torch.cat(parts).numpy() for name, parts in found.items()}
-    figures = {
-        name: (float(error.mean()), float(np.median(error)), float(np.percentile(error, 90)))
-        for name, error in errors.items()
-    }
-    return FlowValidation(*figures["network"], *figures["guess"], figures["still"][0])
 
 
 def _restore(

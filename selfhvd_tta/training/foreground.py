@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from selfhvd_tta.training.camera import Array, Trajectory
-from selfhvd_tta.training.scene import DENSITY, Image, Layer, cut_out, pixel_grid, reach, with_alpha
+from selfhvd_tta.training.scene import DENSITY, Image, Layer, cut_out, pixel_grid, reach, wavy, with_alpha
 from selfhvd_tta.training.shake import ShakeSettings
 
 Mask = NDArray[np.float32]
@@ -53,9 +53,10 @@ def near_layer(
 def side_mask(height: int, width: int, short: int, generator: np.random.Generator) -> Mask:
     """The left of the plane up to a slanted wavy edge: a wall, a door frame, somebody's shoulder."""
     y = np.arange(height)[:, None]
-    edge = width / 2 + short * (generator.uniform(-0.4, -0.1) + generator.uniform(-0.3, 0.3) * (y / height - 0.5))
-    for waves in (1, 3):
-        edge = edge + generator.uniform(0, 0.06) * short * np.sin(6.28 * (waves * y / height + generator.random()))
+    edge: Array = width / 2 + short * (
+        generator.uniform(-0.4, -0.1) + generator.uniform(-0.3, 0.3) * (y / height - 0.5)
+    )
+    edge = wavy(edge, 6.28 * y / height, (1, 3), (0, 0.06 * short), generator)
     return np.clip(edge - np.arange(width) + 0.5, 0, 1).astype(np.float32)
 
 

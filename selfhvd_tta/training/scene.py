@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import cv2
@@ -115,6 +115,23 @@ def background(
     return _to_linear(cut_out(photo, width, height, settings.photo_scale, generator), settings.highlights, device)
 
 
+def wavy(
+    edge: Array, angle: Array, waves: Iterable[int], height: tuple[float, float], generator: np.random.Generator
+) -> Array:
+    """An edge with waves on it.
+
+    Args:
+        edge: where it is, in pixels.
+        angle: place along it, 0 at its begin and 2 pi at its end.
+        waves: how many of each kind there are from begin to end.
+        height: range of their amplitudes, in pixels.
+        generator: source of amplitudes and phases.
+    """
+    for count in waves:
+        edge = edge + generator.uniform(*height) * np.sin(count * angle + generator.uniform(0, 6.28))
+    return edge
+
+
 def depth_layer(
     photo: Image,
     camera: Trajectory,
@@ -131,10 +148,7 @@ def depth_layer(
     width, height = reach(view(camera.times), settings)
     x = np.arange(width)
     edge = np.full(width, generator.uniform(0.55, 0.75) * height)
-    for waves in (1, 2, 4):
-        edge = edge + generator.uniform(-0.09, 0.09) * height * np.sin(
-            2 * np.pi * waves * x / width + generator.uniform(0, 6.28)
-        )
+    edge = wavy(edge, 2 * np.pi * x / width, (1, 2, 4), (-0.09 * height, 0.09 * height), generator)
     alpha = np.clip(np.arange(height)[:, None] - edge + 0.5, 0, 1).astype(np.float32)
     part = cut_out(photo, width, height, settings.photo_scale, generator)[:, ::-1]
     return Layer(with_alpha(np.ascontiguousarray(part), alpha, settings.highlights, device), view)

@@ -28,7 +28,6 @@ from selfhvd_tta.training.scene import (
     corners,
     depth_layer,
     moving_object,
-    pixel_grid,
     project,
     sample,
 )
@@ -61,42 +60,6 @@ class SimulatedClip:
     def is_sharp(self) -> NDArray[np.bool_]:
         """(T,) the camera moved by less than a pixel during the exposure (objects may have moved more)."""
         return self.extent < 1.0
-
-    def flow_to(self, source: int, target: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """True displacement from mid exposure of frame ``source`` to that of frame ``target``.
-
-        Returns:
-            Flow (H, W, 2) in pixels, x right, y down: where each pixel of ``source`` is in ``target``; and a mask
-            (H, W), true where that point lies within the frame and is not hidden there by another layer.
-        """
-        height, width = self.blurry.shape[1:3]
-        points = pixel_grid(height, width)
-        flow = np.zeros((height, width, 2))
-        visible = np.zeros((height, width), bool)
-        front = self._front_layer(points, source)
-        for index, layer in enumerate(self.layers):
-            on_plane = project(layer.view(self._row_times(points[..., 1], source)), points)
-            found = points
-            for _ in range(6):  # with a rolling shutter the instant depends on the row that is looked for
-                back = np.linalg.inv(layer.view(self._row_times(found[..., 1], target)))
-                found = project(back, on_plane)
-            mine = front == index
-            flow[mine] = (found - points)[mine]
-            inside = (np.abs(found) <= [(width - 1) / 2, (height - 1) / 2]).all(-1)
-            visible |= mine & inside & (self._front_layer(found, target) == index)
-        return flow.astype(np.float32), visible
-
-    def _row_times(self, y: Array, frame: int) -> Array:
-        return frame + self.settings.readout * y / self.settings.height
-
-    def _front_layer(self, points: Array, frame: int) -> NDArray[np.int64]:
-        """Index of the layer that is seen at these points (..., 2) of a frame."""
-        front = np.zeros(points.shape[:-1], np.int64)
-        for index, layer in enumerate(self.layers[1:], 1):
-            on_plane = project(layer.view(self._row_times(points[..., 1], frame)), points)
-            grid = torch.from_numpy(on_plane).float().to(layer.texture.device)
-            front[sample(layer.texture[:, 3:], grid[None])[0, 0].cpu().numpy() > 0.5] = index
-        return front
 
 
 def simulate_clip(

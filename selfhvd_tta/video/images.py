@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 
 from selfhvd_tta.errors import DiskError, InputError, UsageError
-from selfhvd_tta.settings import OutputSettings, TimeRange
+from selfhvd_tta.settings import OutputSettings
+from selfhvd_tta.times import TimeRange
 from selfhvd_tta.video.color import Array, ColorTags, YuvCoding, full_range_luma
 from selfhvd_tta.video.probe import VideoInfo
 from selfhvd_tta.video.reader import Frame, LumaFrame

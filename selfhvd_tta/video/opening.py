@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from selfhvd_tta.settings import OutputSettings, TimeRange
+from selfhvd_tta.settings import OutputSettings
+from selfhvd_tta.times import TimeRange
 from selfhvd_tta.video.images import ImageReader, ImageWriter
 from selfhvd_tta.video.probe import VideoInfo
 from selfhvd_tta.video.reader import VideoReader

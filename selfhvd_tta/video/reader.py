@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from selfhvd_tta.errors import InputError, UsageError
-from selfhvd_tta.settings import TimeRange
+from selfhvd_tta.times import TimeRange
 from selfhvd_tta.video.color import Array, PixelLayout, YuvCoding
 from selfhvd_tta.video.decoding import DamageLog, Timeline, clock, decode_all
 from selfhvd_tta.video.planes import to_luma, to_rgb

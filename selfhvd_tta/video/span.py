@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from selfhvd_tta.settings import TimeRange
+from selfhvd_tta.times import TimeRange
 from selfhvd_tta.video.compat import as_fraction, time_base_of
 
 # A decoder that starts in the middle needs a few pictures before it gives all of them, in the right order.

@@ -18,6 +18,9 @@ from selfhvd_tta.method.composite import Composite, Merger, apply
 TRAIN_SIDE = 96  # pixels; attention averages over 1.5 times that (TLC)
 SPREAD_SCALE, SUPPORT_SCALE = 4.0, 0.1  # bring both to about 0..1
 MULTIPLE = 4
+# Larger frames go through the network in strips that see so many rows of their neighbours.
+PIXELS_AT_ONCE = 2**22
+MARGIN = 96
 
 
 def evidence(observed: Tensor, current: Tensor, composite: Composite, count: int) -> tuple[Tensor, Tensor]:
@@ -102,6 +105,18 @@ class MergeNetwork(Merger):
 
     def correction(self, seen: Tensor) -> Tensor:
         """(B, :func:`channels`, H, W) to what is to be added to the blend, (B, 3, H, W)."""
+        height, width = seen.shape[-2:]
+        rows = max(MARGIN, PIXELS_AT_ONCE // width // MULTIPLE * MULTIPLE)
+        if rows >= height or torch.is_grad_enabled():
+            return self._correction(seen)
+        strips = []
+        for top in range(0, height, rows):
+            above = min(MARGIN, top)
+            strip = self._correction(seen[..., top - above : top + rows + MARGIN, :])
+            strips.append(strip[..., above : above + rows, :])
+        return torch.cat(strips, -2)[..., :height, :]
+
+    def _correction(self, seen: Tensor) -> Tensor:
         height, width = seen.shape[-2:]
         padded = F.pad(seen, (0, -width % MULTIPLE, 0, -height % MULTIPLE))
         outer = self.encoder(self.intro(F.pixel_unshuffle(padded, 2).contiguous(memory_format=torch.channels_last)))

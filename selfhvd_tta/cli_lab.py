@@ -68,6 +68,14 @@ def bench(
         int | None, typer.Option(help="Of the clip. Default: 24 on a CPU, 100 on a GPU.", rich_help_panel=SPEED)
     ] = None,
     repeats: Annotated[int, typer.Option(help="Timed rounds.", rich_help_panel=SPEED)] = 5,
+    large: Annotated[
+        str | None,
+        typer.Option(
+            help="Restoration, a label, steps and memory at this size, too; or none. Default on a GPU: 1920x1080.",
+            metavar="WxH",
+            rich_help_panel=SPEED,
+        ),
+    ] = None,
     whole_job: Annotated[
         bool, typer.Option(help="Also run one job with --iters steps (default 24 on a CPU).", rich_help_panel=SPEED)
     ] = True,

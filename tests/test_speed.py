@@ -10,12 +10,14 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from selfhvd_tta.backbones import discover
 from selfhvd_tta.backbones.estrnn import ESTRNN
-from selfhvd_tta.benchmarks.flags import parse_size
+from selfhvd_tta.benchmarks.flags import parse_size, speed_settings
 from selfhvd_tta.benchmarks.floors import Rates, Work, count_operations
 from selfhvd_tta.benchmarks.report import as_json, as_markdown, memory_text, ratios, time_text
+from selfhvd_tta.benchmarks.results import SpeedReport, SpeedSettings
 from selfhvd_tta.benchmarks.sample import picture, shaky_frames
-from selfhvd_tta.benchmarks.speed import SpeedReport, SpeedSettings, run_speed
+from selfhvd_tta.benchmarks.speed import run_speed
 from selfhvd_tta.benchmarks.timing import measure
 from selfhvd_tta.benchmarks.unfused import UnfusedESTRNN
 from selfhvd_tta.cli import app
@@ -32,16 +34,22 @@ TINY = Settings(
 
 @pytest.fixture(scope="module")
 def report() -> SpeedReport:
-    return run_speed(SpeedSettings(("estrnn:lite",), 64, 48, 8, repeats=1, run=TINY))
+    return run_speed(SpeedSettings(("estrnn:lite",), 64, 48, 8, repeats=1, large=(80, 64), run=TINY))
 
 
 def test_every_part_is_timed(report: SpeedReport) -> None:
     tasks = {(row.group, row.task.split(":")[0].split(" (")[0]) for row in report.rows}
     shared = {"decode", "clue selection", "flow, both ways", "label refresh", "encode and verify"}
     assert shared == {task for group, task in tasks if group == "shared"}
+    large = {task for group, task in tasks if group == "estrnn:lite at 80x64"}
+    assert large == {"restoration", "label", "stage-1 step, bank", "stage-2 step, bank"}
     own = {task for group, task in tasks if group == "estrnn:lite"}
     modes = ("bank", "literal", "literal, same teachers")
-    assert {"restoration", *(f"stage-{s} step, {m}" for s in (1, 2) for m in modes)} <= own
+    assert {
+        "restoration",
+        "decode, restore, encode and verify",
+        *(f"stage-{s} step, {m}" for s in (1, 2) for m in modes),
+    } <= own
     assert {"forward, unfused reference, float32", "forward, float32"} <= own
     for row in report.rows:
         assert 0 < row.timing.best <= row.timing.median, row.task
@@ -56,6 +64,8 @@ def test_every_part_is_timed(report: SpeedReport) -> None:
 def test_the_breakdown_adds_up(report: SpeedReport) -> None:
     assert report.breakdown is not None
     assert {"labels", "stage 1", "stage 2", "restore"} <= dict(report.breakdown.phases).keys()
+    assert report.breakdown.host is None or report.breakdown.host > 2**20
+    assert report.breakdown.device is None, "there is no GPU in this test"
     assert sum(dict(report.breakdown.phases).values()) == pytest.approx(report.breakdown.seconds, abs=1e-3)
 
 
@@ -68,7 +78,8 @@ def test_text_and_json_hold_the_same(report: SpeedReport) -> None:
     assert body["rates"]["copy"] > 0
     assert "one whole job" in text
     compared = ratios(report, "estrnn:lite")
-    assert len(compared) >= 5
+    assert len(compared) >= 7
+    assert compared["restoration: frames/s"] > 0
     assert body["ratios"]["estrnn:lite"] == compared
     assert report.differences["estrnn:lite"] <= 1, "in units of 1/255"
 
@@ -132,6 +143,8 @@ def test_numbers_as_people_read_them() -> None:
         (["bench", "folder", "--speed"], "no data set"),
         (["bench", "--speed", "--size", "big", "--device", "cpu"], "1280x720"),
         (["bench", "--speed", "--size", "63x48", "--device", "cpu"], "even"),
+        (["bench", "--speed", "--large", "wide", "--device", "cpu"], "--large"),
+        (["bench", "--speed", "--large", "65x48", "--device", "cpu"], "--large is 65x48"),
         (["bench", "--speed", "--frames", "3", "--device", "cpu"], "at least 8"),
         (["bench", "--speed", "--backbone", "nonsense", "--device", "cpu"], "unknown backbone"),
     ],
@@ -146,3 +159,19 @@ def test_sizes() -> None:
     assert parse_size("1280x720") == (1280, 720)
     with pytest.raises(UsageError, match="at least 32"):
         SpeedSettings(height=16, run=replace(TINY))
+
+
+def test_on_a_gpu_one_command_measures_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    flags: dict[str, object] = dict.fromkeys(
+        ("size", "frames", "large", "crop", "clip_length", "label_refresh", "detail"), None
+    )
+    flags |= {"device": "cuda", "backbone": "auto", "flow": "shake", "teachers": 10, "repeats": 5, "whole_job": True}
+    flags |= {"precision": "auto", "seed": 0, "offline": True}
+    monkeypatch.setattr("selfhvd_tta.benchmarks.flags.choose_device", lambda name, listen: torch.device("cuda"))
+    settings = speed_settings(flags, None)
+    assert {name.split(":")[0] for name in settings.backbones} == set(discover())
+    assert settings.backbones[0].startswith("estrnn"), "does the whole job"
+    assert (settings.width, settings.height, settings.frames) == (1280, 720, 100)
+    assert settings.large == (1920, 1080)
+    assert settings.run.adaptation.iters == 2000
+    assert speed_settings(flags | {"large": "none"}, None).large is None

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from selfhvd_tta.benchmarks.timing import synchronise
+from selfhvd_tta.evaluation.memory import PeakMemory
 from selfhvd_tta.events import Event, Finished, Note, Plan, Progress
 from selfhvd_tta.pipeline import deblur
 from selfhvd_tta.settings import Settings
@@ -23,6 +24,8 @@ class Breakdown:
         steps: of its adaptation.
         seconds: altogether.
         cpu: CPU time of all threads.
+        host: peak of resident memory, bytes; None if unknown.
+        device: peak of the tensors on the GPU, bytes; None on a CPU.
         phases: name and seconds, in the order in which they first occurred; they add up to ``seconds``.
     """
 
@@ -30,6 +33,8 @@ class Breakdown:
     steps: int
     seconds: float
     cpu: float
+    host: int | None
+    device: int | None
     phases: tuple[tuple[str, float], ...]
 
 
@@ -51,6 +56,7 @@ def break_down(video: Path, output: Path, settings: Settings, device: torch.devi
         phases[name] = phases.get(name, 0.0) + now - last[0]
         last[0] = now
 
+    host, tensors = PeakMemory(torch.device("cpu")), PeakMemory(device)
     begun, cpu = last[0], time.process_time()
     deblur(video, output, settings, listen)
     return Breakdown(
@@ -58,5 +64,7 @@ def break_down(video: Path, output: Path, settings: Settings, device: torch.devi
         settings.adaptation.iters,
         last[0] - begun,
         time.process_time() - cpu,
+        host.read().size,
+        tensors.read().size if device.type == "cuda" else None,
         tuple(phases.items()),
     )

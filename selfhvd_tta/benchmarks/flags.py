@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from selfhvd_tta.backbones import discover
-from selfhvd_tta.benchmarks.speed import SpeedSettings
+from selfhvd_tta.benchmarks.results import SpeedSettings
 from selfhvd_tta.errors import UsageError
-from selfhvd_tta.models import choose_device
+from selfhvd_tta.models import OFFLINE_BACKBONE, choose_device
 from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, RuntimeSettings, Settings
 
 STEPS_ON_A_CPU = 24
@@ -28,12 +28,16 @@ def speed_settings(flags: Mapping[str, Any], iters: int | None) -> SpeedSettings
     device = choose_device(flags["device"], lambda event: None).type
     gpu = device != "cpu"
     width, height = parse_size(flags["size"] or ("1280x720" if gpu else "384x256"))
-    if flags["backbone"] == "all":
-        names = tuple(discover())
+    mine = ":".join(OFFLINE_BACKBONE)
+    others = tuple(name for name in discover() if name != "estrnn")
+    if flags["backbone"] == "all" or (flags["backbone"] == "auto" and gpu):
+        # The first one whose weights are here does the whole job.
+        names = ("estrnn:c80b15", "estrnn:lite", mine, *others)
     elif flags["backbone"] == "auto":
-        names = ("estrnn:c80b15", "estrnn:lite", "dstnetplus") if gpu else ("estrnn:lite",)
+        names = (mine, "estrnn:lite")
     else:
         names = tuple(flags["backbone"].split(","))
+    large = flags["large"] or ("1920x1080" if gpu else "none")
     run = Settings(
         detail=flags["detail"],
         force=True,
@@ -54,12 +58,13 @@ def speed_settings(flags: Mapping[str, Any], iters: int | None) -> SpeedSettings
         height=height,
         frames=flags["frames"] or (100 if gpu else 24),
         repeats=flags["repeats"],
+        large=None if large == "none" else parse_size(large, "--large"),
         end_to_end=flags["whole_job"],
         run=run,
     )
 
 
-def parse_size(text: str) -> tuple[int, int]:
+def parse_size(text: str, flag: str = "--size") -> tuple[int, int]:
     """Width and height of ``1280x720``.
 
     Raises:
@@ -67,5 +72,5 @@ def parse_size(text: str) -> tuple[int, int]:
     """
     found = re.fullmatch(r"(\d+)[xX](\d+)", text.strip())
     if found is None:
-        raise UsageError(f"--size is {text!r}, but it must be of the form 1280x720")
+        raise UsageError(f"{flag} is {text!r}, but it must be of the form 1280x720")
     return int(found[1]), int(found[2])

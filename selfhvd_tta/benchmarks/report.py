@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
-from selfhvd_tta.benchmarks.speed import Row, SpeedReport
+from selfhvd_tta.benchmarks.results import Row, SpeedReport
 
 METHOD = (
     "One warm-up round, then {repeats} rounds that run every task of a group once each; medians of the wall clock; the "
@@ -59,7 +59,8 @@ def as_markdown(report: SpeedReport) -> str:
         b = report.breakdown
         lines += [
             "",
-            f"**one whole job** ({b.backbone}, {b.steps} steps): {b.seconds:.1f} s, {b.cpu:.1f} s of CPU time",
+            f"**one whole job** ({b.backbone}, {b.steps} steps): {b.seconds:.1f} s, {b.cpu:.1f} s of CPU time, "
+            f"peak of memory {memory_text(b.host)} MiB, of the device {memory_text(b.device)} MiB",
             "",
             "| phase | seconds | share |",
             "| --- | ---: | ---: |",
@@ -79,7 +80,7 @@ def _line(row: Row) -> str:
 
 
 def ratios(report: SpeedReport, group: str) -> dict[str, float]:
-    """Comparisons within one group of rows: literal over bank step, unfused reference over our forward pass."""
+    """What follows from one group of rows: literal over bank step, unfused over our forward pass, frames/s."""
     median = {row.task: row.timing.median for row in report.rows if row.group == group}
     found = {}
     for stage in (1, 2):
@@ -88,6 +89,9 @@ def ratios(report: SpeedReport, group: str) -> dict[str, float]:
             literal = median.get(f"stage-{stage} step, {mode}")
             if bank and literal:
                 found[f"stage {stage}: {mode} over bank"] = literal / bank
+    for task in ("restoration", "decode, restore, encode and verify"):
+        if task in median:
+            found[f"{task}: frames/s"] = 1 / median[task]
     unfused = median.get("forward, unfused reference, float32")
     for dtype in ("float32", "bfloat16"):
         ours = median.get(f"forward, {dtype}")

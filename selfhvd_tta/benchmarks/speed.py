@@ -5,27 +5,30 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from selfhvd_tta import models, resources
+from selfhvd_tta import feeds, models, resources
 from selfhvd_tta.backbones.estrnn import ESTRNN
 from selfhvd_tta.backbones.wrapper import Network
-from selfhvd_tta.benchmarks.end_to_end import Breakdown, break_down
-from selfhvd_tta.benchmarks.floors import Rates, Work, count_operations, measure_rates
+from selfhvd_tta.benchmarks.end_to_end import break_down
+from selfhvd_tta.benchmarks.floors import Work, count_operations, measure_rates
 from selfhvd_tta.benchmarks.machine import describe
+from selfhvd_tta.benchmarks.results import Row, SpeedReport, SpeedSettings
 from selfhvd_tta.benchmarks.sample import Frames, shaky_frames, write_video
 from selfhvd_tta.benchmarks.timing import Timing, measure, synchronise
 from selfhvd_tta.benchmarks.unfused import UnfusedESTRNN
-from selfhvd_tta.errors import UsageError, WeightsError
+from selfhvd_tta.errors import WeightsError
 from selfhvd_tta.evaluation.memory import PeakMemory
 from selfhvd_tta.events import Listener, Note, Progress, ignore
+from selfhvd_tta.frameloop import run_frames
 from selfhvd_tta.inspection import Inspection, scan
 from selfhvd_tta.method.adaptation import Adaptation
 from selfhvd_tta.method.restoration import Compute, Restorer
+from selfhvd_tta.method.teachers import choose_teachers
 from selfhvd_tta.method.working_set import WorkingSet, restrict
 from selfhvd_tta.models import LoadedBackbone, LoadedFlow
 from selfhvd_tta.settings import OutputSettings, Settings
@@ -35,86 +38,8 @@ from selfhvd_tta.video.opening import open_reader, open_writer
 STEP_BYTES_PER_PIXEL = 19
 # Read: parameter, gradient, two moments; written: gradient, parameter, two moments; float32.
 OPTIMISER_BYTES = 32
-
-
-@dataclass(frozen=True)
-class SpeedSettings:
-    """What is measured.
-
-    Attributes:
-        backbones: ``id`` or ``id:variant``; speed hardly depends on the weights, so random ones do where none are here.
-        width, height, frames: of the clip.
-        repeats: timed rounds.
-        end_to_end: also time a whole job, with as many steps as ``run.adaptation.iters``.
-        run: everything else: device, precision, flow, crop, clip length, teachers.
-    """
-
-    backbones: tuple[str, ...] = ("estrnn:lite",)
-    width: int = 384
-    height: int = 256
-    frames: int = 24
-    repeats: int = 5
-    end_to_end: bool = True
-    run: Settings = field(default_factory=Settings)
-
-    def __post_init__(self) -> None:
-        for name, value, least in (
-            ("--size", min(self.width, self.height), 32),
-            ("--frames", self.frames, 8),
-            ("--repeats", self.repeats, 1),
-        ):
-            if value < least:
-                raise UsageError(f"{name} is {value}, but it must be at least {least}")
-        if self.width % 2 or self.height % 2:
-            raise UsageError(f"--size is {self.width}x{self.height}, but both must be even")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the result.
-
-    Attributes:
-        group: backbone, or ``shared`` for what no backbone takes part in.
-        task: what was timed.
-        per: of what one.
-        timing: seconds per that.
-        floor: seconds below which the measured rates of the device do not allow; None where no bound is known.
-        host: peak of resident memory while it ran, bytes; None if unknown.
-        device: peak of the tensors on the GPU, bytes; None on a CPU.
-    """
-
-    group: str
-    task: str
-    per: str
-    timing: Timing
-    floor: float | None
-    host: int | None
-    device: int | None
-
-
-@dataclass(frozen=True)
-class SpeedReport:
-    """All of it.
-
-    Attributes:
-        machine: hardware, versions, date, load.
-        settings: what was measured.
-        dtype: in which the networks computed, by backbone.
-        rates: of the device.
-        rows: in order.
-        breakdown: where the time of one whole job went; None if not asked for or no weights are here.
-        differences: largest difference of an ESTRNN's output to the unfused float32 reference, in 1/255, by backbone.
-        notes: what the reader has to know about these figures.
-    """
-
-    machine: dict[str, str]
-    settings: SpeedSettings
-    dtype: dict[str, str]
-    rates: Rates
-    rows: tuple[Row, ...]
-    breakdown: Breakdown | None
-    differences: dict[str, float]
-    notes: tuple[str, ...]
+# Frames of the clip that memory is measured on at another size.
+LARGE_FRAMES = 12
 
 
 @dataclass(frozen=True)
@@ -147,29 +72,46 @@ class _Bench:
         machine = describe(self.device)
         self.listen(Progress("rates", 0, None, "tasks"))
         self.rates = measure_rates(self.device, (torch.float32, torch.bfloat16), size=128 if s.width < 128 else 0)
-        frames = shaky_frames(s.width, s.height, s.frames, self.device)
         breakdown = None
         with tempfile.TemporaryDirectory(prefix="selfhvd-tta-bench-") as folder:
             clip = Path(folder) / "shaky.mp4"
-            write_video(clip, frames)
-            seen = scan(open_reader(clip), s.run.clues, ignore)
+            frames, seen, working = self._clip(clip, s.width, s.height, s.frames)
             flow = models.load_flow(s.run, self.device, self._tell)
-            working = self._working_set(frames, seen)
             self._measure("shared", self._shared(clip, frames, flow, working, Path(folder)))
             for name in s.backbones:
                 loaded = self._load(name)
                 compute = models.choose_compute(s.run, self.device, loaded.backbone)
                 self.dtype[loaded.name] = str(compute.autocast or torch.float32).removeprefix("torch.")
-                self._measure(loaded.name, self._network(loaded, compute, flow, working))
+                cases = self._network(loaded, compute, flow, working)
+                cases.insert(1, self._overlapped(loaded, compute, clip, seen))
+                self._measure(loaded.name, cases)
                 if breakdown is None and s.end_to_end and loaded.weights != "random":
                     self.listen(Progress("end to end", 0, None, "jobs"))
                     breakdown = break_down(clip, Path(folder) / "sharp.mp4", replace(s.run, backbone=name), self.device)
-                del loaded
+                del loaded, cases
+            if s.large:
+                self._measure_large(Path(folder) / "large.mp4", s.large, flow)
         if s.end_to_end and breakdown is None:
             self.notes.append("no whole job: the weights of none of these backbones are on this machine")
         return SpeedReport(
             machine, s, self.dtype, self.rates, tuple(self.rows), breakdown, self.differences, tuple(self.notes)
         )
+
+    def _clip(self, path: Path, width: int, height: int, count: int) -> tuple[Frames, Inspection, WorkingSet]:
+        """A clip made on the spot: written to ``path``, looked through, and held in memory as for an adaptation."""
+        frames = shaky_frames(width, height, count, self.device)
+        write_video(path, frames)
+        seen = scan(open_reader(path), self.settings.run.clues, ignore)
+        return frames, seen, self._working_set(frames, seen)
+
+    def _measure_large(self, path: Path, size: tuple[int, int], flow: LoadedFlow) -> None:
+        """Restoration, a label and steps with the bank at another size, for every network."""
+        _, _, working = self._clip(path, *size, LARGE_FRAMES)
+        for name in self.settings.backbones:
+            loaded = self._load(name)
+            compute = models.choose_compute(self.settings.run, self.device, loaded.backbone)
+            cases = self._network(loaded, compute, flow, working, bank_only=True)
+            self._measure(f"{loaded.name} at {size[0]}x{size[1]}", cases)
 
     def _working_set(self, frames: Frames, seen: Inspection) -> WorkingSet:
         clues, runs = restrict(seen.clues, list(range(len(frames))))
@@ -252,7 +194,30 @@ class _Bench:
             _Case("encode and verify", "frame", encode, count, Work(bytes=count * size * 4), "float32"),
         ]
 
-    def _network(self, loaded: LoadedBackbone, compute: Compute, flow: LoadedFlow, working: WorkingSet) -> list[_Case]:
+    def _overlapped(self, loaded: LoadedBackbone, compute: Compute, clip: Path, seen: Inspection) -> _Case:
+        """A whole video through the network: what a job does once the network has its weights, nothing blended in."""
+        s, count, size = self.settings, self.settings.frames, self.settings.width * self.settings.height
+        window = s.run.runtime.window or resources.window_for(s.height, s.width, self.device, loaded.backbone.reach)
+
+        def through() -> None:
+            reader = open_reader(clip)
+            restorer = Restorer(loaded.network, loaded.backbone, compute, window)
+            with open_writer(clip.with_name("restored.mp4"), reader, OutputSettings(overwrite=True)) as writer:
+                for result in run_frames(feeds.opener(reader), seen.clues, self.device, restorer, None):
+                    writer.write(feeds.to_array(result.blended), result.pts)
+
+        least = Work(count_operations(through), count * size * 3.0)
+        return _Case("decode, restore, encode and verify", "frame", through, count, least, self.dtype[loaded.name])
+
+    def _network(
+        self,
+        loaded: LoadedBackbone,
+        compute: Compute,
+        flow: LoadedFlow,
+        working: WorkingSet,
+        bank_only: bool = False,
+    ) -> list[_Case]:
+        """What depends on the network; ``bank_only``: a label, but neither literal steps nor the unfused reference."""
         s, dtype = self.settings, self.dtype[loaded.name]
         count, _, height, width = working.frames.shape
         side = min(s.run.adaptation.side, height) * min(s.run.adaptation.side, width)
@@ -282,7 +247,10 @@ class _Bench:
             "literal": replace(paper, alignment=replace(s.run.alignment, teachers=1)),
             "literal, same teachers": paper,
         }
+        operations: dict[bool, float] = {}
         for mode, settings in modes.items():
+            if bank_only and mode != "bank":
+                continue
             # Each steps a copy: the other's labels and the restoration shall see the same network throughout.
             network = copy.deepcopy(loaded.network)
             adaptation = self._adaptation(replace(loaded, network=network), flow, working, compute, settings)
@@ -292,18 +260,22 @@ class _Bench:
             else:
                 _fill(adaptation)
                 adaptation.bank.take_history()
+            if bank_only:
+                cases.append(_label(adaptation))
             for stage2 in (False, True):
 
                 def step(a: Adaptation = adaptation, stage2: bool = stage2, live: bool = live) -> object:
                     return a.step(stage2, live)
 
                 # The literal step's floor is the same: what it does beyond could have been kept.
+                if not live:
+                    operations[stage2] = count_operations(step)
                 work = Work(
-                    count_operations(step) if not live else cases[1 + stage2].least.operations,
+                    operations[stage2],
                     clip_pixels * STEP_BYTES_PER_PIXEL + OPTIMISER_BYTES * parameters,
                 )
                 cases.append(_Case(f"stage-{1 + stage2} step, {mode}", "step", step, 1, work, dtype))
-        if isinstance(loaded.network.raw, ESTRNN):
+        if isinstance(loaded.network.raw, ESTRNN) and not bank_only:
             cases += self._against_unfused(loaded, loaded.network.raw, compute, clip)
         return cases
 
@@ -361,6 +333,20 @@ def _fill(adaptation: Adaptation) -> None:
     bank.made = [False] * len(bank.made)
     bank.renew(outputs)
     bank.complete(range(len(bank.made)))
+
+
+def _label(adaptation: Adaptation) -> _Case:
+    """The label of the frame that most teachers are aligned to."""
+    bank, settings = adaptation.bank, adaptation.settings.alignment
+    teachers = [choose_teachers(row, bank.working.clues, settings).others for row in range(len(bank.made))]
+    row = max(range(len(teachers)), key=lambda row: len(teachers[row]))
+
+    def make() -> None:
+        bank.made[row] = False
+        bank.complete([row])
+
+    task = f"label: alignment, {len(teachers[row])} teachers"
+    return _Case(task, "frame", make, 1, Work(bytes=bank.frames[0].numel() * 3.0), "float32")
 
 
 def _still(device: torch.device) -> LoadedBackbone:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,12 +18,13 @@ class UnfusedESTRNN(nn.Module):
     a time through all of its 1x1 convolutions, each on a concatenation of its own; memory is channels-first.
 
     Args:
-        network: whose weights are used (shared, not copied).
+        network: whose weights are used: copies of them, in torch's usual order in memory. Shared with ours they would
+            be in ours, and convolutions follow the order of their weights: that alone is worth a sixth on a CPU.
     """
 
     def __init__(self, network: ESTRNN) -> None:
         super().__init__()
-        self.network = network
+        self.network = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
 
     def forward(self, frames: Tensor) -> Tensor:
         """(B, T, 3, H, W) in [-0.5, 0.5] -> (B, T - past - future, 3, H, W)."""

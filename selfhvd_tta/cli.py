@@ -15,6 +15,7 @@ from selfhvd_tta.cli_ablate import ablations
 from selfhvd_tta.cli_batch import ConfigFile, add_commands, settings_of
 from selfhvd_tta.cli_flow import flow_training
 from selfhvd_tta.cli_lab import lab
+from selfhvd_tta.cli_merge import merge_training
 from selfhvd_tta.cli_train import train
 from selfhvd_tta.cli_weights import weights_app
 from selfhvd_tta.console import Display, Style, show_error, show_lines, show_table
@@ -49,6 +50,7 @@ app.add_typer(weights_app, name="weights")
 app.add_typer(train)
 app.add_typer(lab)
 app.add_typer(flow_training)
+app.add_typer(merge_training)
 app.add_typer(ablations)
 # Newer releases of typer carry their own copy of click: its errors are not those of the package of that name.
 CLICK_ERROR: type[Any] = sys.modules[typer.BadParameter.__module__].ClickException
@@ -195,6 +197,10 @@ def deblur(
             rich_help_panel=TUNING,
         ),
     ] = P.merge,
+    merge_weights: Annotated[
+        str | None,
+        typer.Option(help="Weights for --merge learned, of 'pretrain-merge --export'.", rich_help_panel=TUNING),
+    ] = P.merge_weights,
     uncertainty: Annotated[
         bool, typer.Option(help="Mask by the certainty of the flow (Eq. 4).", rich_help_panel=TUNING)
     ] = P.uncertainty,

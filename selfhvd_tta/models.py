@@ -269,15 +269,16 @@ def load_merger(settings: Settings, device: torch.device, listen: Listener) -> M
     """The network that merges aligned sharp frames at the end; None where they are blended by weights.
 
     Raises:
-        WeightsError: its weights are damaged.
+        WeightsError: its weights, or those of the user's file, are damaged or do not fit.
     """
     if settings.alignment.merge == "weighted":
         return None
-    found = _fetch(MERGER, settings, listen)
+    mine = settings.alignment.merge_weights
+    found = _fetch(MERGER, settings, listen) if mine is None else weights.load_file(mine)
     precision = settings.runtime.precision
     use = precision == "bf16" or (precision == "auto" and _has_bf16(device))
     network = MergeNetwork(autocast=torch.bfloat16 if use else None)
-    weights.check_state(network.state_dict(), found.tensors, MERGER)
+    weights.check_state(network.state_dict(), found.tensors, mine or MERGER)
     network.load_state_dict({key: value.float() for key, value in found.tensors.items()})
     return network.to(device).eval().requires_grad_(False)
 

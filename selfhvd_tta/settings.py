@@ -79,6 +79,7 @@ class AlignmentSettings:
         blend_power: exponent of the masks when teachers are merged; large values take the best one.
         merge: how the final blending joins a frame and its aligned sharp frames: ``learned`` by a bundled network, or
             ``weighted`` by the masks alone (ours; labels are always merged by weights).
+        merge_weights: path of a safetensors file to use instead of the bundled network's weights.
         rounds: how often a frame is aligned to its teachers, the second time from the frame with the first result
             blended in; measured on the simulated clips, a second round lost 0.1 to 0.4 dB.
         local_power: exponent of a teacher's energy of detail around a pixel, relative to the most detailed one's, in
@@ -107,10 +108,17 @@ class AlignmentSettings:
     local_sigma: float = 20.0
     narrowest: float = 12.0
     merge: Merge = "learned"
+    merge_weights: str | None = None
     rounds: int = 1
 
     def __post_init__(self) -> None:
         _check(self.merge in get_args(Merge), "--merge", "learned or weighted", self.merge)
+        _check(
+            self.merge_weights is None or self.merge == "learned",
+            "--merge-weights",
+            "left out with --merge weighted",
+            self.merge_weights,
+        )
         _check(self.occlusion_scale > 0, "alignment.occlusion_scale", "positive", self.occlusion_scale)
         _check(self.teachers >= 1, "--teachers", "at least 1", self.teachers)
         _check(self.teacher_reach >= 1, "alignment.teacher_reach", "at least 1 frame", self.teacher_reach)

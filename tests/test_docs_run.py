@@ -23,7 +23,7 @@ PAGES = ["README.md", *(f"docs/{name}.md" for name in GUIDES)]
 SMALL = ["--crop", "32", "--clip-length", "3", "--teachers", "1", "--flow", "dis:ultrafast", "--preset", "ultrafast"]
 HERE = ["--offline", "--device", "cpu", "--overwrite"]
 # Reading only, or in need of data, a network, or a cluster.
-ELSEWHERE = {"pretrain", "pretrain-flow", "simulate", "bench", "weights", "doctor"}
+ELSEWHERE = {"pretrain", "pretrain-flow", "pretrain-merge", "simulate", "bench", "weights", "doctor"}
 
 
 @pytest.fixture(scope="module")

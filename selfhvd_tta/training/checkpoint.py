@@ -8,6 +8,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -60,14 +61,14 @@ def restore(config: PretrainConfig, network: Network, average: Network, optimise
     """
     path = config.output / CHECKPOINT
     if path.exists():
-        state = _read(path, config, network, average)
+        state = read_checkpoint(path, config.backbone, network, average)
         for optimiser, kept in zip(optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(kept)
         return int(state["step"]), float(state["seconds"])
     if config.initial is None:
         return 0, 0.0
     if config.initial.suffix in (".pt", ".pth"):
-        _read(config.initial, config, network, average)
+        read_checkpoint(config.initial, config.backbone, network, average)
         return 0, 0.0
     tensors = _initial_weights(config.initial, network).tensors
     check_state(network.state_dict(), tensors, str(config.initial))
@@ -85,16 +86,29 @@ def _initial_weights(path: Path, network: Network) -> weights.Weights:
     return weights.load(network.variant.weights[0], offline=True)
 
 
-def _read(path: Path, config: PretrainConfig, network: Network, average: Network) -> dict[str, Any]:
+def read_checkpoint(path: Path, what: str, network: nn.Module, average: nn.Module) -> dict[str, Any]:
+    """Load a network and its moving average, and hand on the rest.
+
+    Args:
+        path: ``checkpoint.pt`` of a run.
+        what: the network, for the message.
+        network: to load into.
+        average: likewise.
+
+    Raises:
+        UsageError: there is no such file, or it is of another network.
+    """
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         network.load_state_dict(state["network"])
         average.load_state_dict(state["average"])
     except FileNotFoundError as error:
         raise UsageError(f"there is no checkpoint {path}", "Check the path.") from error
+    except (UnpicklingError, EOFError) as error:
+        raise UsageError(f"{path} is no checkpoint, or damaged", "Give checkpoint.pt of an earlier run.") from error
     except (RuntimeError, KeyError) as error:
         raise UsageError(
-            f"{path} is a checkpoint of another network than {config.backbone}", "Choose another output folder."
+            f"{path} is a checkpoint of another network than {what}", "Choose another output folder."
         ) from error
     return state
 
@@ -143,8 +157,26 @@ def export_weights(config: PretrainConfig, target: Path, description: Mapping[st
     Returns:
         The file's SHA-256.
     """
-    state: dict[str, Any] = torch.load(config.output / CHECKPOINT, map_location="cpu", weights_only=True)
-    tensors = {name: tensor.half().contiguous() for name, tensor in state["average"].items()}
     variant = build_network(config.backbone, config.variant).variant.name
-    save(target, tensors, {**description, "backbone": config.backbone, "variant": variant, "step": state["step"]})
+    return export_average(config.output, target, {**description, "backbone": config.backbone, "variant": variant})
+
+
+def export_average(folder: Path, target: Path, about: Mapping[str, str], prefix: str = "") -> str:
+    """Write the moving average of a run as half-precision safetensors.
+
+    Args:
+        folder: of the run.
+        target: the file.
+        about: kept in the file; ``backbone`` and ``variant`` have to be there.
+        prefix: taken off the names.
+
+    Returns:
+        The file's SHA-256.
+    """
+    state: dict[str, Any] = torch.load(folder / CHECKPOINT, map_location="cpu", weights_only=True)
+    tensors = {
+        name.removeprefix(prefix): tensor.half().contiguous() if tensor.is_floating_point() else tensor
+        for name, tensor in state["average"].items()
+    }
+    save(target, tensors, {**about, "step": state["step"]})
     return hashlib.sha256(target.read_bytes()).hexdigest()

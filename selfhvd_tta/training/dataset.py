@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
 from selfhvd_tta.training.shake import Bursts, Compression, PhoneLook, ShakeSettings
+
+# Share of clips as a backbone is trained with, and their speed: theirs are cut out of frames of full resolution.
+PHONES = 1 / 3
+PACE = 0.6
 
 
 def varied_settings(generator: np.random.Generator, size: int, frames: int, pace: float = 1.0) -> ShakeSettings:
@@ -70,6 +75,30 @@ def varied_settings(generator: np.random.Generator, size: int, frames: int, pace
         lights=generator.uniform(2, 12) if night else 0.0,
         phone=look if generator.random() < 0.8 else None,
         compression=_file(generator, bits) if chance[5] >= 0.35 else None,
+    )
+
+
+def flow_settings(generator: np.random.Generator, width: int, height: int, frames: int) -> ShakeSettings:
+    """A kind of clip: two in three with much depth, rolling shutter and moving objects, the others as phones look."""
+    if generator.random() < PHONES:
+        return replace(varied_settings(generator, max(width, height), frames, PACE), width=width, height=height)
+    some = generator.random(4) < (0.55, 0.4, 0.5, 0.3)
+    return ShakeSettings(
+        width=width,
+        height=height,
+        frames=frames,
+        speed=(2.0, 9.0),
+        gap=(4.0, 14.0),
+        duty=(0.3, 0.95),
+        objects=int(some[0] * generator.integers(1, 3)),
+        object_speed=(0.3, 5.0),
+        parallax=float(some[1] * generator.uniform(0.1, 0.6)),
+        readout=float(some[2] * generator.uniform(0.2, 0.9)),
+        exposure=(0.5, 1.0) if some[3] else (1.0, 1.0),
+        highlights=float(generator.choice([1.0, 1.0, 1.0, 2.0, 4.0])),
+        shot_noise=float(10 ** generator.uniform(-4.5, -3)),
+        read_noise=float(10 ** generator.uniform(-3.6, -2.7)),
+        crf=int(generator.integers(8, 25)) if generator.random() < 0.8 else None,
     )
 
 

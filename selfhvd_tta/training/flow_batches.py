@@ -75,7 +75,7 @@ def training_batch(pool: PairPool, step: int, count: int, crop: int) -> FlowBatc
     batches = []
     for some in halves:
         if some:
-            pairs = pool.pairs_of(int(generator.integers(pool.clips)))
+            pairs = pool.of(int(generator.integers(pool.clips)))
             batches.append(batch_of(pairs, [int(k) for k in generator.integers(len(pairs), size=some)]))
     whole = FlowBatch(**{name: torch.cat([vars(batch)[name] for batch in batches]) for name in vars(batches[0])})
     return augmented(whole, crop, generator)

@@ -8,10 +8,10 @@ objects, and what the fit itself has missed.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,20 +22,15 @@ from selfhvd_tta.flows.blur_path import BlurPath
 from selfhvd_tta.flows.global_motion import DOUBTFUL, GlobalMotion, blur_after, blur_matched
 from selfhvd_tta.flows.homography import estimate_homography
 from selfhvd_tta.flows.shake import first_guess
-from selfhvd_tta.training.dataset import varied_settings
-from selfhvd_tta.training.photos import read_photo
+from selfhvd_tta.training.clip_files import ClipFiles
 from selfhvd_tta.training.scene import project
-from selfhvd_tta.training.shake import ShakeSettings
-from selfhvd_tta.training.simulate import SimulatedClip, simulate_clip
+from selfhvd_tta.training.simulate import SimulatedClip
 from selfhvd_tta.training.true_flow import true_flow
 
 # Frames of one pair lie at most so far apart, as teachers of a frame do.
 REACH = 10
 # Share of pairs of equally sharp frames: sharp frames learn from each other too.
 SHARP_PAIRS = 0.15
-# Share of clips as a backbone is trained with, and their speed: theirs are cut out of frames of full resolution.
-PHONES = 1 / 3
-PACE = 0.6
 # Below this support the homography means nothing, and neither does what it leaves.
 LEAST_SUPPORT = 0.3
 
@@ -60,30 +55,6 @@ class FlowPairs:
 
     def __len__(self) -> int:
         return len(self.frames)
-
-
-def flow_settings(generator: np.random.Generator, width: int, height: int, frames: int) -> ShakeSettings:
-    """A kind of clip: two in three with much depth, rolling shutter and moving objects, the others as phones look."""
-    if generator.random() < PHONES:
-        return replace(varied_settings(generator, max(width, height), frames, PACE), width=width, height=height)
-    some = generator.random(4) < (0.55, 0.4, 0.5, 0.3)
-    return ShakeSettings(
-        width=width,
-        height=height,
-        frames=frames,
-        speed=(2.0, 9.0),
-        gap=(4.0, 14.0),
-        duty=(0.3, 0.95),
-        objects=int(some[0] * generator.integers(1, 3)),
-        object_speed=(0.3, 5.0),
-        parallax=float(some[1] * generator.uniform(0.1, 0.6)),
-        readout=float(some[2] * generator.uniform(0.2, 0.9)),
-        exposure=(0.5, 1.0) if some[3] else (1.0, 1.0),
-        highlights=float(generator.choice([1.0, 1.0, 1.0, 2.0, 4.0])),
-        shot_noise=float(10 ** generator.uniform(-4.5, -3)),
-        read_noise=float(10 ** generator.uniform(-3.6, -2.7)),
-        crf=int(generator.integers(8, 25)) if generator.random() < 0.8 else None,
-    )
 
 
 def residual_truth(
@@ -189,61 +160,22 @@ def make_pairs(clip: SimulatedClip, count: int, generator: np.random.Generator) 
     )
 
 
-class PairPool:
+class PairPool(ClipFiles[FlowPairs]):
     """The clips' pairs that a training run draws from, made once and kept on disk.
 
-    Every clip is decided by (seed, number) alone, so a resumed run sees what the uninterrupted one would have seen.
-
     Args:
-        photos: photographs to shake a camera at.
-        folder: where pairs are kept; created.
-        clips: how many clips there are.
-        width, height: of the clips.
-        frames: length of the clips.
+        photos, folder, settings: see :class:`ClipFiles`.
         pairs: tried per clip.
-        seed: of everything.
-        device: where clips are simulated; the fit runs on the CPU.
     """
 
-    def __init__(
-        self,
-        photos: list[Path],
-        folder: Path,
-        *,
-        clips: int,
-        width: int,
-        height: int,
-        frames: int,
-        pairs: int,
-        seed: int,
-        device: torch.device,
-    ) -> None:
-        self.photos, self.folder, self.clips = photos, folder, clips
-        self.width, self.height, self.frames, self.pairs = width, height, frames, pairs
-        self.seed, self.device = seed, device
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, photos: list[Path], folder: Path, *, pairs: int, **settings: Any) -> None:
+        super().__init__(photos, folder, **settings)
+        self.pairs = pairs
 
-    def make(self, number: int) -> Path:
-        """File of the pairs of that clip, made unless it is there. A clip without any pair gives way to another."""
-        name = f"{self.seed}-{self.width}x{self.height}x{self.frames}-{number:06d}.npz"
-        path = self.folder / name
-        attempt = 0
-        while not path.exists():
-            generator = np.random.default_rng((self.seed, 3, number, attempt))
-            photo = read_photo(self.photos[int(generator.integers(len(self.photos)))])
-            settings = flow_settings(generator, self.width, self.height, self.frames)
-            clip = simulate_clip(photo, settings, seed=int(generator.integers(2**31)), device=self.device)
-            pairs = make_pairs(clip, self.pairs, generator)
-            attempt += 1
-            if pairs is None:
-                continue
-            part = path.with_suffix(f".{os.getpid()}.part")
-            with part.open("wb") as file:
-                np.savez(file, **vars(pairs))
-            part.replace(path)
-        return path
+    def lesson(self, clip: SimulatedClip, generator: np.random.Generator) -> FlowPairs | None:
+        """See :meth:`ClipFiles.lesson`."""
+        return make_pairs(clip, self.pairs, generator)
 
-    def pairs_of(self, number: int) -> FlowPairs:
-        """Pairs of the clip of that number."""
-        with np.load(self.make(number)) as arrays:
-            return FlowPairs(**arrays)
+    def read(self, arrays: dict[str, np.ndarray]) -> FlowPairs:
+        """See :meth:`ClipFiles.read`."""
+        return FlowPairs(**arrays)

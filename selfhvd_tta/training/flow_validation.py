@@ -38,7 +38,7 @@ def validate_flow(network: nn.Module, pool: PairPool, device: torch.device) -> F
     """Errors of a network on the pairs of a pool, whole frames, both directions."""
     found: dict[str, list[Tensor]] = {"network": [], "guess": [], "still": []}
     for number in range(pool.clips):
-        pairs = pool.pairs_of(number)
+        pairs = pool.of(number)
         for index in range(len(pairs)):
             batch = batch_of(pairs, [index]).to(device)
             flow = network(batch.source, batch.target, batch.guess, batch.gap)[-1].flow

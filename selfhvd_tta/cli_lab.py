@@ -109,6 +109,7 @@ def bench(
     joint: Annotated[bool, typer.Option("--joint", help="Adapt one model to all videos, as DADeblur does.")] = False,
     teachers: Annotated[int, typer.Option(help="As for deblur.")] = AlignmentSettings().teachers,
     merge: Annotated[Merge, typer.Option(help="As for deblur.")] = AlignmentSettings().merge,
+    merge_weights: Annotated[str | None, typer.Option(help="As for deblur.")] = None,
     label_refresh: Annotated[int | None, typer.Option(help="As for deblur.")] = None,
     force: Annotated[bool, typer.Option("--force", help="As for deblur.")] = False,
     temporal: Annotated[bool, typer.Option(help="Measure warping error, flicker and shift as well.")] = True,
@@ -156,7 +157,7 @@ def bench(
             backbone=backbone,
             detail=detail,
             force=force,
-            alignment=AlignmentSettings(flow=flow, teachers=teachers, merge=merge),
+            alignment=AlignmentSettings(flow=flow, teachers=teachers, merge=merge, merge_weights=merge_weights),
             adaptation=AdaptationSettings(
                 iters=iters,
                 crop=crop,

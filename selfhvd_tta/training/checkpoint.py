@@ -8,8 +8,8 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from torch import nn
@@ -96,16 +96,16 @@ def read_checkpoint(path: Path, what: str, network: nn.Module, average: nn.Modul
         average: likewise.
 
     Raises:
-        UsageError: there is no such file, or it is of another network.
+        UsageError: there is no such file, it is damaged, or it is of another network.
     """
+    if path.exists() and not is_zipfile(path):  # a file that was cut short is none either
+        raise UsageError(f"{path} is no checkpoint, or damaged", "Give checkpoint.pt of an earlier run.")
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         network.load_state_dict(state["network"])
         average.load_state_dict(state["average"])
     except FileNotFoundError as error:
         raise UsageError(f"there is no checkpoint {path}", "Check the path.") from error
-    except (UnpicklingError, EOFError) as error:
-        raise UsageError(f"{path} is no checkpoint, or damaged", "Give checkpoint.pt of an earlier run.") from error
     except (RuntimeError, KeyError) as error:
         raise UsageError(
             f"{path} is a checkpoint of another network than {what}", "Choose another output folder."

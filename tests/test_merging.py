@@ -149,14 +149,14 @@ def test_candidates_come_with_the_composite_and_do_not_change_it(own: float, cou
 
 
 def test_bundled_weights_gain_on_the_blend() -> None:
-    """Measured with the first weights: 0.19 to 0.41 dB."""
+    """Measured: 0.57 to 0.69 dB; with earlier weights 0.19 to 0.41."""
     gains = []
     for sample in simulated():
         merged = bundled()(sample.observed, sample.current, sample.composite)
         gains.append(psnr(merged, sample.truth) - psnr(apply(sample.composite, sample.current), sample.truth))
     assert len(gains) == 3
-    assert min(gains) > 0.05
-    assert np.mean(gains) > 0.15
+    assert min(gains) > 0.2
+    assert np.mean(gains) > 0.3
 
 
 def test_bfloat16_is_close_to_float32() -> None:

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from selfhvd_tta.errors import UsageError
 from selfhvd_tta.training.checkpoint import LOG, save_checkpoint, trim_log
-from selfhvd_tta.training.network import Optimisers
+from selfhvd_tta.training.network import Optimisers, update_average
 from selfhvd_tta.training.photos import list_photos, split_photos
+from selfhvd_tta.training.recipe import learning_rate
 
 Validation = TypeVar("Validation")
 REPORT_EVERY = 50  # steps
@@ -188,13 +189,6 @@ def train(
     return report(validate())
 
 
-def learning_rate(config: TrainingConfig, step: int, done: float) -> float:
-    """Linear warm-up, then a cosine over the share of the run that is done (of its steps or of its time)."""
-    cosine = 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
-    span = config.learning_rate - config.final_learning_rate
-    return (config.final_learning_rate + span * cosine) * min(1.0, (step + 1) / max(config.warmup, 1))
-
-
 def _step(run: Run, loss: Tensor, gradient_clip: float) -> Tensor:
     run.network.zero_grad(set_to_none=True)
     loss.backward()
@@ -203,14 +197,3 @@ def _step(run: Run, loss: Tensor, gradient_clip: float) -> Tensor:
         for optimiser in run.optimisers:
             optimiser.step()
     return loss.detach()
-
-
-@torch.no_grad()
-def update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Move the moving average towards the network; what does not float is copied."""
-    kept, current = average.state_dict(), network.state_dict()
-    for name, tensor in kept.items():
-        if tensor.is_floating_point():
-            tensor.lerp_(current[name], 1 - decay)
-        else:
-            tensor.copy_(current[name])

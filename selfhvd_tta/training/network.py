@@ -42,7 +42,11 @@ def build_optimisers(network: Network, rate: float) -> Optimisers:
 
 
 @torch.no_grad()
-def update_average(average: Network, network: Network, decay: float) -> None:
-    """Move the moving average towards the network."""
-    for kept, current in zip(average.parameters(), network.parameters(), strict=True):
-        kept.lerp_(current, 1 - decay)
+def update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """Move the moving average towards the network; what does not float is copied."""
+    kept, current = average.state_dict(), network.state_dict()
+    for name, tensor in kept.items():
+        if tensor.is_floating_point():
+            tensor.lerp_(current[name], 1 - decay)
+        else:
+            tensor.copy_(current[name])

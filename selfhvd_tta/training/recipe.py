@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -113,7 +113,20 @@ class PretrainConfig:
         return SLOWEST + (1 - SLOWEST) * min(enters / self.curriculum, 1.0)
 
 
-def learning_rate(config: PretrainConfig, step: int, done: float) -> float:
+class Annealed(Protocol):
+    """What a run's learning rate follows from."""
+
+    @property
+    def learning_rate(self) -> float: ...
+
+    @property
+    def final_learning_rate(self) -> float: ...
+
+    @property
+    def warmup(self) -> int: ...
+
+
+def learning_rate(config: Annealed, step: int, done: float) -> float:
     """Linear warm-up, then a cosine over the share of the run that is done (of its steps or of its time)."""
     cosine = 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
     span = config.learning_rate - config.final_learning_rate

@@ -31,7 +31,7 @@ def pretrain_merge(
         typer.Option(help="Minutes of training at most, over all parts of a run; making samples not counted."),
     ] = None,
     clips: Annotated[
-        int, typer.Option(help="Simulated clips that samples are made of, up to five each (5 MB).", min=1)
+        int, typer.Option(help="Simulated clips that samples are made of, up to five each (6 MB).", min=1)
     ] = 600,
     clip_size: Annotated[int, typer.Option(help="Height and width of a simulated clip.", min=64)] = 192,
     clip_frames: Annotated[int, typer.Option(help="Length of a simulated clip.", min=4)] = 24,

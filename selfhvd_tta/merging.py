@@ -20,7 +20,7 @@ SPREAD_SCALE, SUPPORT_SCALE = 4.0, 0.1  # bring both to about 0..1
 MULTIPLE = 4
 # Larger frames go through the network in strips that see so many rows of their neighbours.
 PIXELS_AT_ONCE = 2**22
-MARGIN = 96
+MARGIN = 192
 
 
 def evidence(observed: Tensor, current: Tensor, composite: Composite, count: int) -> tuple[Tensor, Tensor]:

@@ -149,22 +149,22 @@ def test_candidates_come_with_the_composite_and_do_not_change_it(own: float, cou
 
 
 def test_strips_join_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Attention of eight blocks reaches further than a margin, weakly: measured 0.22 code values at most, of 6.5."""
-    observed, _, composite = scene(390, 62)
-    picture = torch.nn.functional.interpolate(observed[..., ::13, ::6], (390, 62), mode="bicubic").clamp(0, 1)
+    """Attention of eight blocks reaches further than a margin, weakly: measured 0.15 code values."""
+    observed, _, composite = scene(790, 62)
+    picture = torch.nn.functional.interpolate(observed[..., ::13, ::6], (790, 62), mode="bicubic").clamp(0, 1)
     given = (picture, picture, replace(composite, image=(picture + 0.02 * composite.image).clamp(0, 1)))
     whole = bundled()(*given)
     monkeypatch.setattr("selfhvd_tta.merging.PIXELS_AT_ONCE", 62 * 100)
     strips = bundled()(*given)
     assert strips.shape == whole.shape
     difference = 255 * (strips - whole).abs()
-    assert 0 < difference.max() < 0.5
-    assert difference.mean() < 0.05
+    assert 0 < difference.max() < 0.3
+    assert difference.mean() < 0.01
     assert 255 * (whole - apply(given[2], picture)).abs().mean() > 1
 
 
 def test_bundled_weights_gain_on_the_blend() -> None:
-    """Measured: 0.57 to 0.69 dB; with earlier weights 0.19 to 0.41."""
+    """Measured: 0.57 dB and more."""
     gains = []
     for sample in simulated():
         merged = bundled()(sample.observed, sample.current, sample.composite)

@@ -99,8 +99,8 @@ def test_no_early_stop_while_the_error_falls() -> None:
     assert len(record.steps) == 12
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-def test_pieces_side_by_side_come_back_in_order(threads: int) -> None:
+@pytest.mark.parametrize(("threads", "device", "most"), [(1, "cpu", 1), (6, "cpu", 6), (6, "cuda", 4), (6, "mps", 1)])
+def test_pieces_side_by_side_come_back_in_order(threads: int, device: str, most: int) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -111,10 +111,11 @@ def test_pieces_side_by_side_come_back_in_order(threads: int) -> None:
             time.sleep(0.01)
             return 2 * x
 
-        assert each(double, range(12), torch.device("cpu")) == list(range(0, 24, 2))
-        assert (len(names) > 1) == (threads > 1)
+        assert each(double, range(24), torch.device(device)) == list(range(0, 48, 2))
+        assert (len(names) > 1) == (most > 1)
+        assert len(names) <= most
         assert torch.get_num_threads() == threads
         with pytest.raises(ZeroDivisionError):
-            each(lambda x: 1 // x, [1, 0], torch.device("cpu"))
+            each(lambda x: 1 // x, [1, 0], torch.device(device))
     finally:
         torch.set_num_threads(before)

@@ -10,17 +10,24 @@ from typing import TypeVar
 
 import torch
 
+# Beside a GPU: what a thread holds there adds up, and its kernels queue up behind each other anyhow.
+MOST_BESIDE_A_GPU = 4
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 def each(function: Callable[[Item], Result], items: Sequence[Item], device: torch.device) -> list[Result]:
-    """``[function(item) for item in items]``, on as many threads as torch may use where ``device`` is the CPU.
+    """``[function(item) for item in items]``, on as many threads as torch may use.
+
+    Where ``device`` is a GPU, on a few: an alignment finds its homography on the CPU all the same.
 
     ``function`` must not record gradients: workers run with gradients switched off.
     """
     threads = torch.get_num_threads()
-    if device.type != "cpu" or threads == 1 or len(items) == 1:
+    if device.type == "cuda":
+        threads = min(threads, MOST_BESIDE_A_GPU)
+    if device.type not in ("cpu", "cuda") or threads == 1 or len(items) == 1:
         return [function(item) for item in items]
     return list(_workers(threads).map(function, items))
 
@@ -29,6 +36,7 @@ def each(function: Callable[[Item], Result], items: Sequence[Item], device: torc
 def _workers(threads: int) -> ThreadPoolExecutor:
     """Workers that each compute on one thread: many small operations gain nothing from being split further."""
     pool = ThreadPoolExecutor(threads, thread_name_prefix="alignment")
+    before = torch.get_num_threads()
     ready = threading.Barrier(threads)
 
     def prepare(_: int) -> None:
@@ -37,5 +45,5 @@ def _workers(threads: int) -> ThreadPoolExecutor:
         ready.wait()
 
     list(pool.map(prepare, range(threads)))
-    torch.set_num_threads(threads)  # the setting is also the default of threads yet to come
+    torch.set_num_threads(before)  # the setting is also the default of threads yet to come
     return pool

@@ -151,7 +151,11 @@ def deblur(
     ] = A.clip_length,
     batch: Annotated[int, typer.Option(help="Clips per step.", rich_help_panel=TUNING)] = A.batch,
     learning_rate: Annotated[
-        float, typer.Option(help="Rate at the first step; it falls as a cosine.", rich_help_panel=TUNING)
+        float | None,
+        typer.Option(
+            help="Rate at the first step; it falls as a cosine. Default: 1e-4, with few steps of nafnet up to 5e-4.",
+            rich_help_panel=TUNING,
+        ),
     ] = A.learning_rate,
     stage1: Annotated[
         float, typer.Option(help="Share of the steps spent in stage 1.", rich_help_panel=TUNING)

@@ -30,7 +30,7 @@ def ablate(
     iters: Annotated[int, typer.Option(help="Steps per video.")] = A.iters,
     crop: Annotated[int | None, typer.Option(help="Side of the training crops in pixels.")] = A.crop,
     clip_length: Annotated[int | None, typer.Option(help="Frames of a training clip.")] = A.clip_length,
-    learning_rate: Annotated[float, typer.Option(help="As for deblur.")] = A.learning_rate,
+    learning_rate: Annotated[float | None, typer.Option(help="As for deblur.")] = A.learning_rate,
     flow: Annotated[str, typer.Option(help="As for deblur.")] = "auto",
     teachers: Annotated[int, typer.Option(help="As for deblur.")] = AlignmentSettings().teachers,
     merge: Annotated[Merge, typer.Option(help="As for deblur.")] = AlignmentSettings().merge,
@@ -58,7 +58,7 @@ def ablate(
                 crop=crop,
                 clip_length=clip_length,
                 learning_rate=learning_rate,
-                final_learning_rate=min(A.final_learning_rate, learning_rate),
+                final_learning_rate=min(A.final_learning_rate, learning_rate or A.final_learning_rate),
             ),
             runtime=RuntimeSettings(device=device, seed=seed, offline=offline),
         )

@@ -103,7 +103,7 @@ def bench(
     clip_length: Annotated[
         int | None, typer.Option(help="Frames of a training clip. Default: 10, on a CPU 6.")
     ] = A.clip_length,
-    learning_rate: Annotated[float, typer.Option(help="As for deblur.")] = A.learning_rate,
+    learning_rate: Annotated[float | None, typer.Option(help="As for deblur.")] = A.learning_rate,
     flow: Annotated[str, typer.Option(help="As for deblur.")] = "auto",
     detail: Annotated[bool | None, typer.Option(help="As for deblur.")] = None,
     joint: Annotated[bool, typer.Option("--joint", help="Adapt one model to all videos, as DADeblur does.")] = False,
@@ -164,7 +164,7 @@ def bench(
                 clip_length=clip_length,
                 label_refresh=label_refresh,
                 learning_rate=learning_rate,
-                final_learning_rate=min(A.final_learning_rate, learning_rate),
+                final_learning_rate=min(A.final_learning_rate, learning_rate or A.final_learning_rate),
             ),
             runtime=RuntimeSettings(device=device, seed=seed, offline=offline),
         )

@@ -66,6 +66,7 @@ def plan(
         if adaptation.iters:
             about = "" if settings.runtime.budget is None else "about "
             steps = f"{about}{adaptation.iters} steps on {working} frames, {adaptation.side} px crops"
+            steps += f", learning rate {adaptation.first_rate(loaded.backbone.haste):.2g}"
             kind = "adaptation" if settings.method == "adapt" else "refit, sharp frames blurred again"
             rows.append(("method", f"{kind}, {steps}"))
         else:

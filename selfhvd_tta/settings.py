@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from selfhvd_tta.errors import UsageError
 from selfhvd_tta.times import TimeRange
 
+PAPER_STEPS, PAPER_RATE = 2000, 1e-4
 Method = Literal["adapt", "transfer", "refit"]
 Teacher = Literal["bank", "live"]
 Merge = Literal["learned", "weighted"]
@@ -145,7 +146,8 @@ class AdaptationSettings:
         crop: side of the square training crops in pixels, the frame's if that is smaller; None: 256, on a CPU 128.
         clip_length: consecutive frames per training clip; None: 10, on a CPU 6.
         batch: clips per step.
-        learning_rate: Adam's rate at the first step.
+        learning_rate: Adam's rate at the first step; None: the paper's 1e-4, more for few steps of a backbone that
+            gains by it.
         final_learning_rate: rate that the cosine ends at.
         perceptual_weight: beta, weight of the VGG term.
         consistency_weight: lambda, weight of the SCSCM term.
@@ -169,7 +171,7 @@ class AdaptationSettings:
     crop: int | None = None
     clip_length: int | None = None
     batch: int = 1
-    learning_rate: float = 1e-4
+    learning_rate: float | None = None
     final_learning_rate: float = 1e-7
     perceptual_weight: float = 1.0
     consistency_weight: float = 1.0
@@ -193,9 +195,9 @@ class AdaptationSettings:
         _check(self.crop is None or self.crop >= 16, "--crop", "at least 16 pixels", self.crop)
         _check(self.clip_length is None or self.clip_length >= 1, "--clip-length", "at least 1 frame", self.clip_length)
         _check(self.batch >= 1, "--batch", "at least 1", self.batch)
-        _check(self.learning_rate > 0, "--learning-rate", "positive", self.learning_rate)
+        _check(self.learning_rate is None or self.learning_rate > 0, "--learning-rate", "positive", self.learning_rate)
         _check(
-            0 <= self.final_learning_rate <= self.learning_rate,
+            0 <= self.final_learning_rate <= (self.learning_rate or PAPER_RATE),
             "adaptation.final_learning_rate",
             "between 0 and the learning rate",
             self.final_learning_rate,
@@ -230,6 +232,18 @@ class AdaptationSettings:
         """With what was left to the kind of device (``cpu``, ``cuda``, ``mps``) chosen."""
         crop, length = (128, 6) if device == "cpu" else (256, 10)
         return replace(self, crop=self.crop or crop, clip_length=self.clip_length or length)
+
+    def first_rate(self, haste: float) -> float:
+        """``learning_rate``, decided.
+
+        The paper's 1e-4 for its 2000 steps and more; with fewer, so much more that all steps together go as far.
+
+        Args:
+            haste: of the backbone, how many times as much it may become.
+        """
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return PAPER_RATE * min(haste, max(1.0, PAPER_STEPS / max(1, self.iters)))
 
     @property
     def side(self) -> int:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from selfhvd_tta.errors import UsageError
 from selfhvd_tta.events import Event, Note, Progress, ignore
 from selfhvd_tta.method import adaptation
 from selfhvd_tta.method.adaptation import Adaptation, cosine_rate
@@ -138,6 +141,29 @@ def test_history_updates_are_counted() -> None:
     assert isinstance(record, Record)
     assert record.renewals == 2
     assert len(record.checks) == 2, "no further looks once the updates are used up"
+
+
+@pytest.mark.parametrize(
+    ("iters", "rate"), [(2000, 1e-4), (8000, 1e-4), (1000, 2e-4), (500, 4e-4), (400, 5e-4), (24, 5e-4), (1, 5e-4)]
+)
+def test_a_short_run_begins_with_a_higher_rate(iters: int, rate: float) -> None:
+    assert AdaptationSettings(iters=iters).first_rate(5) == pytest.approx(rate)
+    assert AdaptationSettings(iters=iters).first_rate(1) == pytest.approx(1e-4), "a network of which nothing is known"
+    assert AdaptationSettings(iters=iters, learning_rate=3e-5).first_rate(5) == 3e-5
+    with pytest.raises(UsageError, match="final_learning_rate"):
+        AdaptationSettings(iters=iters, final_learning_rate=1.01e-4)
+
+
+@pytest.mark.parametrize(("haste", "rate"), [(1.0, 1e-4), (5.0, 5e-4)])
+def test_the_first_step_is_taken_at_the_chosen_rate(haste: float, rate: float) -> None:
+    """Adam's first step has the size of the rate."""
+    network, backbone = small_estrnn()
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    settings = Settings(adaptation=AdaptationSettings(iters=1, crop=32, clip_length=6))
+    working, few = working_set(blurry_clip()), replace(backbone, haste=haste)
+    Adaptation(network, few, working, Still(), None, CPU, settings, ignore, 40).run()
+    moved = max(float((v - before[k]).abs().max()) for k, v in network.state_dict().items())
+    assert moved == pytest.approx(rate, rel=0.02)
 
 
 def test_learning_rate_is_a_cosine_between_its_ends() -> None:

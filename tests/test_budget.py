@@ -92,6 +92,13 @@ def test_more_time_buys_steps_then_larger_crops_and_more_refreshes() -> None:
     assert refreshes[-1] == 6
 
 
+def test_the_learning_rate_follows_the_steps_that_fit() -> None:
+    short, long = (choose(settings(s), s, SPEEDS, LOAD).settings.adaptation for s in (200, 36000))
+    assert FEWEST_STEPS <= short.iters < 2000 <= long.iters
+    assert long.first_rate(5) == pytest.approx(1e-4)
+    assert short.first_rate(5) == pytest.approx(1e-4 * min(5, 2000 / short.iters))
+
+
 def test_labels_that_stay_leave_time_for_other_things() -> None:
     """With 48 frames of ten teachers each, a renewal of them takes 37 s here; one of the outputs alone 2 s."""
     for left in (120, 600):

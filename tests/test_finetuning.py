@@ -54,5 +54,6 @@ def test_the_flow_network_inside_learns_at_a_quarter_of_the_rate(name: str) -> N
         )
 
     # Adam's first step has the size of the rate.
-    assert largest(False) == pytest.approx(1e-4, rel=0.05)
-    assert largest(True) == pytest.approx(SLOW_SHARE * 1e-4, rel=0.05)
+    rate = AdaptationSettings(iters=1).first_rate(backbone.haste)
+    assert largest(False) == pytest.approx(rate, rel=0.05)
+    assert largest(True) == pytest.approx(SLOW_SHARE * rate, rel=0.05)

@@ -66,6 +66,8 @@ class Backbone:
         autocast: names of the dtypes in which it was verified, out of ``bfloat16`` and ``float16``.
         slow: prefixes of the raw network's parameter names that are fine-tuned at a quarter of the learning rate
             (a pretrained flow network inside).
+        haste: how many times the paper's learning rate of 1e-4 an adaptation of few steps may begin with; more than 1
+            where that was measured to gain.
         deterministic: the same input gives the same bits twice in training and inference, on one device.
     """
 
@@ -83,6 +85,7 @@ class Backbone:
     even_frames: bool = False
     autocast: frozenset[str] = frozenset()
     slow: tuple[str, ...] = ()
+    haste: float = 1.0
     deterministic: bool = True
 
     def variant(self, name: str | None = None) -> Variant:

@@ -228,9 +228,10 @@ def _key(settings: Settings) -> str:
 
 def _heading(base: Settings) -> str:
     plan = base.adaptation.on(choose_device(base.runtime.device, ignore).type)
+    rate = "by the number of steps" if plan.learning_rate is None else f"{plan.learning_rate:g}"
     return (
         f"# Ablations\n\nBackbone {base.backbone}, {plan.iters} steps of {plan.batch} x {plan.clip_length} frames of "
-        f"{plan.crop} px, learning rate {plan.learning_rate:g}, seed {base.runtime.seed}; everything else at its "
+        f"{plan.crop} px, learning rate {rate}, seed {base.runtime.seed}; everything else at its "
         "default. PSNR in dB, mean over the videos; the difference is to the variant that is the default.\n"
     )
 

@@ -154,7 +154,7 @@ class Adaptation:
             elif enters_stage2 and plan.scscm:
                 self.bank.take_history()  # no time for a refresh: the outputs of the last one
                 self.history = copy.deepcopy(self.good)
-            rate = cosine_rate(self.pace.position(step), plan.learning_rate, plan.final_learning_rate)
+            rate = cosine_rate(self.pace.position(step), plan.first_rate(self.backbone.haste), plan.final_learning_rate)
             for group in self.optimiser.groups:
                 group.rate = group.share * rate
             self.losses.add(step, stage2, *self.step(stage2, live))

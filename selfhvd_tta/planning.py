@@ -11,7 +11,7 @@ import torch
 from selfhvd_tta import models, resources
 from selfhvd_tta.events import Listener, Plan, duration, ignore
 from selfhvd_tta.inspection import Inspection
-from selfhvd_tta.method.composite import Candidates, Composite, Merger
+from selfhvd_tta.method.composite import Merger, to_time_on
 from selfhvd_tta.method.record import Record
 from selfhvd_tta.method.restoration import Compute
 from selfhvd_tta.method.teachers import most_alignments
@@ -179,12 +179,8 @@ def _time_network(loaded: LoadedBackbone, compute: Compute) -> float:
 
 def _time_merger(merger: Merger, device: torch.device) -> float:
     """Seconds per pixel of merging one frame."""
-    side, count = 128, merger.candidates
-    frame = torch.rand(1, 3, side, side, device=device)
-    one = frame[:, :1]
-    several = frame.expand(count, -1, -1, -1)
-    candidates = Candidates(several, several[:, :1], several[:, :1], one, one, own=False, equal=False)
-    composite = Composite(frame, one, one, candidates)
+    side = 128
+    frame, composite = to_time_on(side, side, merger.candidates, device)
     best = float("inf")
     for _ in range(2):
         start = _clock(device)

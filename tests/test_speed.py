@@ -39,7 +39,7 @@ def report() -> SpeedReport:
 
 def test_every_part_is_timed(report: SpeedReport) -> None:
     tasks = {(row.group, row.task.split(":")[0].split(" (")[0]) for row in report.rows}
-    shared = {"decode", "clue selection", "flow, both ways", "label refresh", "encode and verify"}
+    shared = {"decode", "clue selection", "flow, both ways", "label refresh", "merging by the network", "encode and verify"}
     assert shared == {task for group, task in tasks if group == "shared"}
     large = {task for group, task in tasks if group == "estrnn:lite at 80x64"}
     assert large == {"restoration", "label", "stage-1 step, bank", "stage-2 step, bank"}
@@ -166,7 +166,7 @@ def test_on_a_gpu_one_command_measures_all_of_it(monkeypatch: pytest.MonkeyPatch
         ("size", "frames", "large", "crop", "clip_length", "label_refresh", "detail"), None
     )
     flags |= {"device": "cuda", "backbone": "auto", "flow": "shake", "teachers": 10, "repeats": 5, "whole_job": True}
-    flags |= {"precision": "auto", "seed": 0, "offline": True}
+    flags |= {"merge": "learned", "merge_weights": None, "precision": "auto", "seed": 0, "offline": True}
     monkeypatch.setattr("selfhvd_tta.benchmarks.flags.choose_device", lambda name, listen: torch.device("cuda"))
     settings = speed_settings(flags, None)
     assert {name.split(":")[0] for name in settings.backbones} == set(discover())

@@ -26,7 +26,9 @@ from selfhvd_tta.evaluation.memory import PeakMemory
 from selfhvd_tta.events import Listener, Note, Progress, ignore
 from selfhvd_tta.frameloop import run_frames
 from selfhvd_tta.inspection import Inspection, scan
+from selfhvd_tta.merging import MergeNetwork
 from selfhvd_tta.method.adaptation import Adaptation
+from selfhvd_tta.method.composite import Merger, to_time_on
 from selfhvd_tta.method.restoration import Compute, Restorer
 from selfhvd_tta.method.teachers import choose_teachers
 from selfhvd_tta.method.working_set import WorkingSet, restrict
@@ -170,7 +172,7 @@ class _Bench:
         bank = self._adaptation(_still(self.device), flow, working, Compute(self.device), s.run)
         pair = Work(bytes=2 * size * 4 + 2 * 3 * size / 3 * 4)
 
-        return [
+        cases = [
             _Case("decode", "frame", decode, count, Work(bytes=count * size * 1.5), "float32"),
             _Case(
                 "clue selection",
@@ -193,6 +195,19 @@ class _Bench:
             ),
             _Case("encode and verify", "frame", encode, count, Work(bytes=count * size * 4), "float32"),
         ]
+        merger = models.load_merger(s.run, self.device, self._tell)
+        return cases if merger is None else [*cases, self._merging(merger, s.height, s.width)]
+
+    def _merging(self, merger: Merger, height: int, width: int) -> _Case:
+        """One frame joined with its aligned sharp frames, once they are aligned."""
+        frame, composite = to_time_on(height, width, merger.candidates, self.device)
+        half = isinstance(merger, MergeNetwork) and merger.autocast is not None
+
+        def join() -> object:
+            return merger(frame, frame, composite)
+
+        work = Work(count_operations(join), 4.0 * (9 + 5 * merger.candidates) * height * width)
+        return _Case("merging by the network", "frame", join, 1, work, "bfloat16" if half else "float32")
 
     def _overlapped(self, loaded: LoadedBackbone, compute: Compute, clip: Path, seen: Inspection) -> _Case:
         """A whole video through the network: what a job does once the network has its weights, nothing blended in."""

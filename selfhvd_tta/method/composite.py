@@ -86,3 +86,12 @@ def merge(composite: Composite, observed: Tensor, current: Tensor, merger: Merge
     if merger is None or composite.candidates is None:
         return apply(composite, current)
     return merger(observed, current, composite)
+
+
+def to_time_on(height: int, width: int, candidates: int, device: torch.device) -> tuple[Tensor, Composite]:
+    """A frame (1, 3, H, W) of random numbers and a composite for it, which a merger takes as long for as for any."""
+    frame = torch.rand(1, 3, height, width, device=device)
+    one = frame[:, :1]
+    several = frame.expand(candidates, -1, -1, -1)
+    found = Candidates(several, several[:, :1], several[:, :1], one, one, own=False, equal=False)
+    return frame, Composite(frame, one, one, found)

@@ -99,7 +99,9 @@ class Choice:
 def choose(settings: Settings, left: float, speeds: Speeds, load: Load) -> Choice:
     """Spend ``left`` seconds well.
 
-    Adaptation with all teachers comes first, then with fewer, then sharp-detail transfer, then less and less of it.
+    Adaptation with all teachers comes first, then sharp-detail transfer with as many of them as there is time for: what
+    fewer teachers lose, adaptation does not make up for. With fewer it is done only where transfer is not wanted:
+    nothing shall be blended in, or the adapted weights are to be saved.
 
     Args:
         settings: what was asked for; crop and clip length are upper limits.
@@ -111,7 +113,8 @@ def choose(settings: Settings, left: float, speeds: Speeds, load: Load) -> Choic
     most = settings.alignment.teachers
     counts = [n for n in (most, 7, 5, 3, 1) if n <= most]
     if settings.learns and settings.adaptation.iters:
-        for teachers in dict.fromkeys(counts):
+        only = not settings.blends or settings.save_adapted is not None
+        for teachers in dict.fromkeys(counts if only else counts[:1]):
             choice = _adaptation(settings, left, speeds, load, teachers)
             if choice is not None:
                 return choice

@@ -130,4 +130,7 @@ class MergeNetwork(Merger):
         seen, blend = evidence(observed, current, composite, self.candidates)
         with torch.autocast(seen.device.type, self.autocast, enabled=self.autocast is not None):
             correction = self.correction(seen)
-        return (blend + correction.float()).clamp(0, 1)
+        merged = (blend + correction.float()).clamp(0, 1)
+        if torch.equal(observed[:, 1:], observed[:, :1].expand(-1, 2, -1, -1)):
+            merged = merged.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)  # black and white stays so
+        return merged

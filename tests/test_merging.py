@@ -163,6 +163,16 @@ def test_strips_join_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 255 * (whole - apply(given[2], picture)).abs().mean() > 1
 
 
+def test_black_and_white_stays_so() -> None:
+    sample = simulated()[0]
+    grey = sample.mapped(lambda x: x[:, :1].expand(-1, 3, -1, -1) if x.shape[1] == 3 else x)
+    merged = bundled()(grey.observed, grey.current, grey.composite)
+    assert merged.shape == grey.observed.shape
+    assert torch.equal(merged[:, 1:], merged[:, :1].expand(-1, 2, -1, -1))
+    coloured = bundled()(sample.observed, sample.current, sample.composite)
+    assert not torch.equal(coloured[:, 1:], coloured[:, :1].expand(-1, 2, -1, -1))
+
+
 def test_bundled_weights_gain_on_the_blend() -> None:
     """Measured: 0.57 dB and more."""
     gains = []

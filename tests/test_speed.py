@@ -39,7 +39,14 @@ def report() -> SpeedReport:
 
 def test_every_part_is_timed(report: SpeedReport) -> None:
     tasks = {(row.group, row.task.split(":")[0].split(" (")[0]) for row in report.rows}
-    shared = {"decode", "clue selection", "flow, both ways", "label refresh", "merging by the network", "encode and verify"}
+    shared = {
+        "decode",
+        "clue selection",
+        "flow, both ways",
+        "label refresh",
+        "merging by the network",
+        "encode and verify",
+    }
     assert shared == {task for group, task in tasks if group == "shared"}
     large = {task for group, task in tasks if group == "estrnn:lite at 80x64"}
     assert large == {"restoration", "label", "stage-1 step, bank", "stage-2 step, bank"}

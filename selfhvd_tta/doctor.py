@@ -255,15 +255,19 @@ def weights_here() -> Iterator[Check]:
     rows = {row.name: row for row in models_overview(offline=True)}
     backbone = models.find_backbone(":".join(models.HUB_BACKBONE))[1].weights[0]
     bundled = models.find_backbone(":".join(models.OFFLINE_BACKBONE))[1].weights[0]
-    flow = discover()[models.HUB_FLOW].variants[0].weights[0]
+    flow, bundled_flow = (discover()[name].variants[0].weights[0] for name in (models.HUB_FLOW, models.BUNDLED_FLOW))
+    parts = {"network": bundled, "flow": bundled_flow, "merging network": models.MERGER}
     chosen: tuple[tuple[str, str, Callable[[str], str]], ...] = (
-        ("bundled network", bundled, lambda size: "Install selfhvd-tta again: the file is a part of it."),
+        *(
+            (f"bundled {what}", name, lambda size: "Install selfhvd-tta again: the file is a part of it.")
+            for what, name in parts.items()
+        ),
         (
             "backbone weights",
             backbone,
             lambda size: f"Downloaded at the first run ({size}); until then the bundled one.",
         ),
-        ("flow weights", flow, lambda size: f"Downloaded at the first run ({size}); until then DIS, which is weaker."),
+        ("flow weights", flow, lambda size: f"Downloaded at the first run ({size}); until then the bundled one."),
         (
             "perceptual weights",
             "vgg19",
@@ -275,7 +279,7 @@ def weights_here() -> Iterator[Check]:
         if row.state == "here":
             yield Check(label, "ok", f"{name} is here")
         else:
-            yield Check(label, "fail" if name == bundled else "warn", f"{name} is not here", advice(row.size))
+            yield Check(label, "fail" if name in parts.values() else "warn", f"{name} is not here", advice(row.size))
     others = [n for n, row in rows.items() if row.state == "here" and n not in {c[1] for c in chosen}]
     if others:
         yield Check("other weights", "ok", ", ".join(others))

@@ -161,7 +161,8 @@ def test_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SELFHVD_TTA_CACHE", str(tmp_path))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     rows = {c.name: c for c in doctor.weights_here()}
-    assert rows["bundled network"].state == "ok"
+    for part in ("network", "flow", "merging network"):
+        assert rows[f"bundled {part}"].state == "ok"
     assert (rows["backbone weights"].state, rows["flow weights"].state) == ("warn", "warn")
     assert "15.7 MB" in rows["backbone weights"].advice
 

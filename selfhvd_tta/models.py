@@ -213,10 +213,21 @@ def _finish(
     backbone: Backbone, variant: Variant, tensors: dict[str, torch.Tensor], name: str, device: torch.device
 ) -> LoadedBackbone:
     raw = backbone.build(**variant.config)
-    weights.check_state(raw.state_dict(), tensors, name)
-    raw.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in tensors.items()})
+    _fill(raw, tensors, name)
     network = Network(raw, backbone, variant).to(device).eval()
     return LoadedBackbone(network, backbone, variant, name)
+
+
+def _fill(module: torch.nn.Module, tensors: dict[str, torch.Tensor], name: str) -> None:
+    """Put weights, in whatever precision they are stored, into a module.
+
+    Raises:
+        WeightsError: they do not fit.
+    """
+    weights.check_state(module.state_dict(), tensors, name)
+    module.load_state_dict(
+        {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
+    )
 
 
 def load_flow(settings: Settings, device: torch.device, listen: Listener) -> LoadedFlow:
@@ -275,11 +286,8 @@ def load_merger(settings: Settings, device: torch.device, listen: Listener) -> M
         return None
     mine = settings.alignment.merge_weights
     found = _fetch(MERGER, settings, listen) if mine is None else weights.load_file(mine)
-    precision = settings.runtime.precision
-    use = precision == "bf16" or (precision == "auto" and _has_bf16(device))
-    network = MergeNetwork(autocast=torch.bfloat16 if use else None)
-    weights.check_state(network.state_dict(), found.tensors, mine or MERGER)
-    network.load_state_dict({key: value.float() for key, value in found.tensors.items()})
+    network = MergeNetwork(autocast=torch.bfloat16 if _wants_bf16(settings, device) else None)
+    _fill(network, found.tensors, mine or MERGER)
     return network.to(device).eval().requires_grad_(False)
 
 

@@ -17,7 +17,7 @@ LEAVES = {"errors", "settings", "events", "plugins", "times"}
 ALLOWED = {
     "method": LEAVES | {"method", "backbones", "flows", "filters"},
     "video": LEAVES | {"video"},
-    "backbones": {"backbones", "plugins"},
+    "backbones": {"backbones", "flows", "plugins"},
     "flows": {"flows", "plugins", "filters"},
     "filters": set(),
     "weights": LEAVES | {"weights"},

@@ -56,8 +56,10 @@ class Backbone:
         temporal: ``frame``: every frame by itself; ``causal``: the recurrent state runs forward only, and the raw
             module has ``stream(frames, state) -> (outputs, state)`` (``state`` None at the start; outputs of all the
             frames that can be computed by now, so the first calls give ``context`` frames less); ``bidirectional``:
-            an output depends on the whole clip. With ``context``, a raw module may have ``forward_in_order(frames,
-            order)``, which is ``forward(frames[:, order])`` and encodes a frame that occurs several times once.
+            an output depends on the whole clip. Without ``context``, a raw module may have ``supervised(frames,
+            truth)``, which gives the output of ``forward(frames)`` and a loss of its own for pretraining. With
+            ``context``, it may have ``forward_in_order(frames, order)``, which is ``forward(frames[:, order])`` and
+            encodes a frame that occurs several times once.
         reach: for bidirectional networks, after how many frames of extra context at a window's end the output is
             practically independent of what lies beyond; 0 for the others.
         size_multiple: height and width must be a multiple of it (the wrapper pads by reflection).

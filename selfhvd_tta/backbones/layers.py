@@ -73,13 +73,19 @@ def resize_bilinear(x: Tensor, size: Sequence[int]) -> Tensor:
     return rows.T @ (x @ columns)
 
 
-def flow_warp(x: Tensor, flow: Tensor, padding: Literal["zeros", "border"] = "zeros") -> Tensor:
-    """Bilinear backward warping: the value at a pixel is that of ``x`` at the pixel plus its flow.
+def flow_warp(
+    x: Tensor,
+    flow: Tensor,
+    padding: Literal["zeros", "border"] = "zeros",
+    mode: Literal["bilinear", "bicubic"] = "bilinear",
+) -> Tensor:
+    """Backward warping: the value at a pixel is that of ``x`` at the pixel plus its flow.
 
     Args:
         x: (B, C, H, W). Sampled in float32 whatever its type.
         flow: (B, 2, H, W), pixels, x (right) then y (down).
         padding: what lies outside of ``x``.
+        mode: of interpolation.
     """
     height, width = x.shape[-2:]
     with torch.autocast(x.device.type, enabled=False):
@@ -89,5 +95,5 @@ def flow_warp(x: Tensor, flow: Tensor, padding: Literal["zeros", "border"] = "ze
         grid_x = (flow[:, 0].to(precision) + columns) * (2 / max(width - 1, 1)) - 1
         grid_y = (flow[:, 1].to(precision) + rows[:, None]) * (2 / max(height - 1, 1)) - 1
         grid = torch.stack([grid_x, grid_y], -1)
-        warped = F.grid_sample(x.to(precision), grid, mode="bilinear", padding_mode=padding, align_corners=True)
+        warped = F.grid_sample(x.to(precision), grid, mode=mode, padding_mode=padding, align_corners=True)
     return warped.to(x.dtype)

@@ -83,6 +83,19 @@ class Network(nn.Module):
             output = self.raw(self._encode(frames))
         return self._decode(output[:, :count], frames)
 
+    def supervised(self, frames: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+        """:meth:`forward`, and the loss of its own that the raw network has against the true frames; zero if none.
+
+        Args:
+            frames: (B, T, 3, H, W) in [0, 1].
+            truth: likewise.
+        """
+        if not hasattr(self.raw, "supervised"):
+            return self(frames), frames.new_zeros(())
+        _check_shape(frames)
+        output, loss = cast(Any, self.raw).supervised(self._encode(frames), self._encode(truth))
+        return self._decode(output, frames), loss
+
     def open_stream(self) -> Stream:
         """Restore a clip piece by piece, without gradients, with the same result as :meth:`forward` on all of it.
 

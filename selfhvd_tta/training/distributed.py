@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -73,7 +73,7 @@ def process_group(ranks: Ranks, device: torch.device) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def share_gradients(network: nn.Module, ranks: Ranks, device: torch.device) -> Callable[[Tensor], Tensor]:
+def share_gradients(network: nn.Module, ranks: Ranks, device: torch.device) -> nn.Module:
     """The network itself, or one whose backward pass averages the gradients over all processes."""
     if ranks.count == 1:
         return network

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from selfhvd_tta.backbones import discover
 from selfhvd_tta.backbones.wrapper import Network
@@ -29,6 +29,17 @@ def build_network(backbone_id: str, variant_name: str | None) -> Network:
         names = ", ".join(v.name for v in backbone.variants)
         raise UsageError(f"{backbone_id} has no variant '{variant_name}'", f"There are: {names}.") from None
     return Network(backbone.build(**variant.config), backbone, variant)
+
+
+class Supervised(nn.Module):
+    """A network as it is trained: ``forward`` is :meth:`Network.supervised`, as only ``forward`` shares gradients."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, frames: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+        return self.network.supervised(frames, truth)
 
 
 def build_optimisers(network: Network, rate: float) -> Optimisers:

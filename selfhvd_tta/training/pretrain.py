@@ -13,7 +13,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +27,7 @@ from selfhvd_tta.training.distributed import (
     ranks_of_environment,
     share_gradients,
 )
-from selfhvd_tta.training.network import Optimisers, build_network, build_optimisers, update_average
+from selfhvd_tta.training.network import Optimisers, Supervised, build_network, build_optimisers, update_average
 from selfhvd_tta.training.photos import split_photos
 from selfhvd_tta.training.pool import ClipPool, Maker
 from selfhvd_tta.training.recipe import PretrainConfig, learning_rate, restoration_loss
@@ -155,7 +154,7 @@ class _Run:
 
     def train(self, pool: ClipPool) -> PretrainProgress:
         config = self.config
-        model = share_gradients(self.network, self.ranks, self.device)
+        model = share_gradients(Supervised(self.network), self.ranks, self.device)
         started = saved = time.monotonic()
         while self.step < config.steps and (config.budget is None or self.seconds < config.budget):
             done = max(self.step / config.steps, self.seconds / config.budget if config.budget else 0.0)
@@ -210,19 +209,20 @@ class _Run:
 
 def _step(
     config: PretrainConfig,
-    model: Callable[[Tensor], Any],
+    model: nn.Module,
     network: nn.Module,
     optimisers: Optimisers,
     blurry: Tensor,
     sharp: Tensor,
 ) -> Tensor:
-    """One update by the gradient of the whole batch; ``model`` is the network or what shares its gradients."""
+    """One update by the gradient of the whole batch; ``model`` is ``Supervised`` or what shares its gradients."""
     network.zero_grad(set_to_none=True)
     total = torch.zeros((), device=blurry.device)
     for part, truth in zip(blurry.chunk(config.accumulate), sharp.chunk(config.accumulate), strict=True):
         with torch.autocast(part.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            output = model(part)
-        loss = restoration_loss(output.float(), truth, config.softness, config.frequency) / config.accumulate
+            output, own = model(part, truth)
+        loss = restoration_loss(output.float(), truth, config.softness, config.frequency) + own
+        loss = loss / config.accumulate
         loss.backward()
         total += loss.detach()
     norm = torch.nn.utils.clip_grad_norm_(network.parameters(), config.gradient_clip)

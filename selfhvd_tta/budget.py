@@ -21,7 +21,7 @@ from selfhvd_tta.method.losses import perceptual_loss, reconstruction_loss
 from selfhvd_tta.method.restoration import Compute, Restorer
 from selfhvd_tta.method.teachers import Teachers, most_alignments
 from selfhvd_tta.models import LoadedBackbone, LoadedFlow
-from selfhvd_tta.settings import AdaptationSettings, Settings
+from selfhvd_tta.settings import NO_BACKBONE, AdaptationSettings, Settings
 from selfhvd_tta.video.encoding import choose_encoding
 from selfhvd_tta.video.opening import Reader
 
@@ -99,9 +99,9 @@ class Choice:
 def choose(settings: Settings, left: float, speeds: Speeds, load: Load) -> Choice:
     """Spend ``left`` seconds well.
 
-    Adaptation with all teachers comes first, then sharp-detail transfer with as many of them as there is time for: what
-    fewer teachers lose, adaptation does not make up for. With fewer it is done only where transfer is not wanted:
-    nothing shall be blended in, or the adapted weights are to be saved.
+    Adaptation with all teachers comes first, then sharp-detail transfer with as many of them as there is time for, in
+    the end without the network: what fewer teachers lose, adaptation does not make up for. With fewer it is done only
+    where transfer is not wanted: nothing shall be blended in, or the adapted weights are to be saved.
 
     Args:
         settings: what was asked for; crop and clip length are upper limits.
@@ -118,21 +118,14 @@ def choose(settings: Settings, left: float, speeds: Speeds, load: Load) -> Choic
             choice = _adaptation(settings, left, speeds, load, teachers)
             if choice is not None:
                 return choice
-    for teachers in dict.fromkeys(counts):
-        seconds = _ending(replace(settings, method="transfer"), speeds, load, teachers)
-        if settings.learns and not settings.adaptation.iters:
-            seconds = _ending(settings, speeds, load, 0)
-        if seconds <= left or teachers == counts[-1]:
-            break
-    fits = seconds <= left
     if settings.learns and not settings.adaptation.iters:
         done, chosen = "the backbone as it is", settings
+        seconds = _ending(settings, speeds, load, 0)
     else:
-        align = replace(settings.alignment, teachers=teachers)
-        chosen = replace(settings, method="transfer", alignment=align, save_adapted=None, adapted=None)
-        done = f"sharp-detail transfer from {teachers} frame{'s' * (teachers > 1)} each"
+        chosen, seconds, done = _transfer(settings, left, speeds, load, counts)
         if settings.learns:
             done += ", for adaptation would take longer"
+    fits = seconds <= left
     if fits:
         return Choice(chosen, seconds, f"budget of {budget}: {done}, about {duration(seconds)}", True)
     least = (settings.runtime.budget or left) - left + seconds
@@ -140,9 +133,27 @@ def choose(settings: Settings, left: float, speeds: Speeds, load: Load) -> Choic
     return Choice(chosen, seconds, text, False)
 
 
+def _transfer(
+    settings: Settings, left: float, speeds: Speeds, load: Load, counts: list[int]
+) -> tuple[Settings, float, str]:
+    """Settings, seconds and a description: with the network if that fits at all, then with the most teachers."""
+    plain = replace(settings, method="transfer", save_adapted=None)
+    bare = replace(plain, backbone=NO_BACKBONE, weights=None, adapted=None)
+    ways = [(way, teachers) for way in dict.fromkeys((plain, bare)) for teachers in dict.fromkeys(counts)]
+    for way, teachers in ways:
+        seconds = _ending(way, speeds, load, teachers)
+        if seconds <= left:
+            break
+    chosen = replace(way, alignment=replace(settings.alignment, teachers=teachers))
+    done = f"sharp-detail transfer from {teachers} frame{'s' * (teachers > 1)} each"
+    if settings.networked and not way.networked:
+        done += " into the frames as recorded"
+    return chosen, seconds, done
+
+
 def _ending(settings: Settings, speeds: Speeds, load: Load, teachers: int) -> float:
     """Seconds for restoring, blending in and writing."""
-    network = speeds.frame if settings.learns else 0.0
+    network = speeds.frame if settings.networked else 0.0
     pairs = most_alignments(load.frames, load.blurry, teachers) * settings.alignment.rounds
     merging = speeds.merge if pairs else 0.0
     return CAUTION * (load.frames * (network + merging + speeds.write) + pairs * speeds.pair) + CLOSING_SECONDS
@@ -207,7 +218,7 @@ def fit(
         settings: what was asked for.
         flow: estimator in use.
         merger: network that merges at the end; None: by weights, or not at all.
-        loaded: network in use; None for transfer.
+        loaded: network in use; None for a transfer without one.
         features: of the perceptual loss; None without it.
         compute: device and precision.
         working: frames that adaptation draws from.
@@ -264,7 +275,10 @@ def measure_speeds(
         return speeds
     restorer = Restorer(loaded.network, loaded.backbone, compute, len(frames))
     frame = _second(lambda: list(restorer.restore(iter(frames))), device) / len(frames)
-    return replace(speeds, frame=frame, step=_step(loaded, features, compute, frames, settings.adaptation))
+    speeds = replace(speeds, frame=frame)
+    if not (settings.learns and settings.adaptation.iters):
+        return speeds
+    return replace(speeds, step=_step(loaded, features, compute, frames, settings.adaptation))
 
 
 def _step(

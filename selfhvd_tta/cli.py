@@ -83,8 +83,9 @@ def deblur(
     method: Annotated[
         Method,
         typer.Option(
-            help="adapt: fine-tune a network on this video. transfer: blend in aligned sharp frames, quick. refit: a "
-            "baseline to compare with, fine-tune on the sharp frames blurred again.",
+            help="adapt: fine-tune a network on this video. transfer: only merge aligned sharp frames into what a "
+            "network makes of it, quick. refit: a baseline to compare with, fine-tune on the sharp frames blurred "
+            "again.",
             rich_help_panel=METHOD,
         ),
     ] = D.method,
@@ -92,7 +93,8 @@ def deblur(
         str,
         typer.Option(
             help="Network: an id of 'selfhvd-tta models', optionally id:variant, or hf:owner/name. auto: the strongest "
-            "one whose weights are here or can be downloaded.",
+            "one whose weights are here or can be downloaded; with --method transfer the bundled one. none: only with "
+            "--method transfer, which then merges into the frames as recorded.",
             rich_help_panel=METHOD,
         ),
     ] = D.backbone,

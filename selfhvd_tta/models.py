@@ -113,7 +113,8 @@ def _has_bf16(device: torch.device) -> bool:
 def load_backbone(settings: Settings, device: torch.device, listen: Listener) -> LoadedBackbone:
     """Build the network that the settings name and load its weights.
 
-    ``auto`` takes the strongest pretrained one that is here or can be downloaded, else the bundled one, and says so.
+    ``auto`` takes the strongest pretrained one that is here or can be downloaded, else the bundled one, and says so;
+    where nothing is fine-tuned it is the bundled one, as that shall be quick.
 
     Raises:
         UsageError: no such backbone or variant.
@@ -129,7 +130,8 @@ def load_backbone(settings: Settings, device: torch.device, listen: Listener) ->
     if settings.adapted is not None:
         return _load_adapted(settings, settings.adapted, device)
     if settings.backbone == "auto":
-        backbone, variant = _automatic_backbone(settings, listen)
+        bundled = find_backbone(":".join(OFFLINE_BACKBONE))
+        backbone, variant = _automatic_backbone(settings, bundled, listen) if settings.learns else bundled
     else:
         backbone, variant = find_backbone(settings.backbone)
     if settings.weights is not None:
@@ -193,8 +195,9 @@ def find_backbone(name: str) -> tuple[Backbone, Variant]:
         raise UsageError(f"backbone '{backbone_id}' has no variant '{variant}'", f"It has: {names}.") from None
 
 
-def _automatic_backbone(settings: Settings, listen: Listener) -> tuple[Backbone, Variant]:
-    fallback = find_backbone(":".join(OFFLINE_BACKBONE))
+def _automatic_backbone(
+    settings: Settings, fallback: tuple[Backbone, Variant], listen: Listener
+) -> tuple[Backbone, Variant]:
     if HUB_BACKBONE[0] not in backbones.discover():
         listen(Note(f"backbone: {':'.join(OFFLINE_BACKBONE)} (bundled)"))
         return fallback

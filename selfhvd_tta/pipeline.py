@@ -113,9 +113,9 @@ def _restore(
     settings = replace(settings, adaptation=settings.adaptation.on(device.type))
     flow = models.load_flow(settings, device, tell)
     networks: dict[str, object] = {"the optical flow": flow.name, "weights of the flow": flow.estimator}
-    loaded = models.load_backbone(settings, device, tell) if settings.learns else None
+    loaded = models.load_backbone(settings, device, tell) if settings.networked else None
     compute = models.choose_compute(settings, device, loaded.backbone) if loaded else Compute(device)
-    features = models.load_features(settings, device, tell) if loaded else None
+    features = models.load_features(settings, device, tell) if settings.learns else None
     merger = models.load_merger(settings, device, tell) if settings.blends else None
     networks["the merging network"] = merger
     if loaded is not None:
@@ -131,7 +131,7 @@ def _restore(
             budget.fit, reader, seen, settings, flow, merger, loaded, features, compute, len(numbers), deadline, tell
         )
         settings, until = fit_once(job, fit)
-        loaded = loaded if settings.learns else None
+        loaded = loaded if settings.networked else None
     details: Details | None = Details.of(flow.estimator, merger, settings)
     tell(planning.plan(seen, settings, flow, merger, loaded, compute, len(numbers)))
     if loaded is None:
@@ -139,14 +139,16 @@ def _restore(
         return "transferred", None
     window = settings.runtime.window or resources.window_for(height, width, device, loaded.backbone.reach)
     record = None
-    if settings.adaptation.iters:
+    if settings.learns and settings.adaptation.iters:
         parts = Parts(loaded, flow.estimator, features, compute, window)
         record = adapt(reader, seen.clues, numbers, parts, settings, until, job, tell)
     adapted = record is not None or settings.adapted is not None
     tile, warn = settings.runtime.tile, lambda text: tell(Note(text, "warning"))
     restorer = Restorer(loaded.network, loaded.backbone, compute, window, warn, tile)
-    details = details if settings.blends and adapted else None
+    details = details if settings.blends and (adapted or not settings.learns) else None
     _write(reader, output, seen, settings, device, restorer, details, job, tell)
+    if not settings.learns:
+        return "transferred", None
     done = "refitted" if record is not None and settings.method == "refit" else "adapted"
     return (done if adapted else "restored"), record
 

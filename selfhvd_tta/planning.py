@@ -40,7 +40,7 @@ def plan(
         settings: all settings.
         flow: estimator in use.
         merger: network that merges at the end; None: by weights, or not at all.
-        loaded: network in use; None for transfer.
+        loaded: network in use; None for a transfer without one.
         compute: device and precision.
         working: frames that adaptation draws from.
     """
@@ -55,30 +55,33 @@ def plan(
     pair = _time_flow(info.height, info.width, flow, compute.device)
     merging = 0.0 if merger is None else _time_merger(merger, compute.device)
     per_pixel = 0.0
-    if loaded is None:
-        how = "by their weights, no network" if merger is None else "by the bundled network"
-        rows.append(("method", f"sharp-detail transfer, merged {how}"))
-    else:
+    if loaded is not None:
         adaptation = settings.adaptation.on(compute.device.type)
         precision = str(compute.autocast).removeprefix("torch.") if compute.autocast else "float32"
         rows.append(("backbone", f"{loaded.name}, weights {loaded.weights}"))
         rows.append(("device", f"{_device_name(compute.device)}, {precision}"))
         per_pixel = _time_network(loaded, compute)
-        if adaptation.iters:
+        if settings.learns and adaptation.iters:
             about = "" if settings.runtime.budget is None else "about "
             steps = f"{about}{adaptation.iters} steps on {working} frames, {adaptation.side} px crops"
             steps += f", learning rate {adaptation.first_rate(loaded.backbone.haste):.2g}"
             kind = "adaptation" if settings.method == "adapt" else "refit, sharp frames blurred again"
             rows.append(("method", f"{kind}, {steps}"))
-        else:
+        elif settings.learns:
             rows.append(("method", "the backbone as it is (--iters 0)"))
+    if not settings.learns:
+        how = "by their weights" if merger is None else "by a network"
+        into = "the frames as recorded" if loaded is None else "the backbone's output"
+        rows.append(("method", f"sharp-detail transfer into {into}, merged {how}"))
     size = (info.height, info.width)
     lasting = flow.estimator.explains_blur
-    rates = Rates(per_pixel, pair, loaded is not None, compute.device.type, lasting, merging)
+    rates = Rates(per_pixel, pair, compute.device.type, lasting, merging)
     seconds = work_seconds(settings, size, count, blurry, working, rates)
-    if loaded is not None and compute.device.type == "cpu" and seconds > 600:
-        quick = work_seconds(settings, size, count, blurry, working, Rates(0.0, pair, False, merging=merging))
-        rows.append(("quicker", f"--method transfer takes about {duration(quick)} on this machine"))
+    if settings.learns and compute.device.type == "cpu" and seconds > 600:
+        quick = replace(settings, method="transfer", backbone="auto", weights=None, adapted=None, save_adapted=None)
+        rates = replace(rates, per_pixel=_time_network(models.load_backbone(quick, compute.device, ignore), compute))
+        about = duration(work_seconds(quick, size, count, blurry, working, rates))
+        rows.append(("quicker", f"--method transfer takes about {about} on this machine"))
     return Plan(tuple(rows), seconds / 60)
 
 
@@ -87,9 +90,8 @@ class Rates:
     """How fast this machine is.
 
     Attributes:
-        per_pixel: seconds of a forward pass per frame and pixel.
+        per_pixel: seconds of a forward pass per frame and pixel; 0 without a network.
         pair: seconds to align one pair of frames.
-        network: whether there is a network at all (not with transfer).
         device: kind of device.
         labels_last: labels are made once and not at every refresh.
         merging: seconds of the merging network per frame and pixel; 0 without it.
@@ -97,7 +99,6 @@ class Rates:
 
     per_pixel: float
     pair: float
-    network: bool
     device: str = "cpu"
     labels_last: bool = False
     merging: float = 0.0
@@ -120,9 +121,9 @@ def work_seconds(
     blending = most_alignments(count, blurry, align.teachers) * rates.pair * align.rounds
     height, width = size
     merging = count * rates.merging * height * width
-    if not rates.network:
-        return blending + merging
     frame = rates.per_pixel * height * width
+    if not settings.learns:
+        return blending + merging + count * frame
     crop = min(adaptation.side, height) * min(adaptation.side, width)
     step = rates.per_pixel * crop * adaptation.length * adaptation.batch * STEP_OVER_FORWARD
     seconds = adaptation.iters * step + count * frame
@@ -228,16 +229,14 @@ class Forecaster:
         merger = models.load_merger(settings, device, listen) if settings.blends else None
         self.merging = 0.0 if merger is None else _time_merger(merger, device)
         self.lasting = flow.estimator.explains_blur
-        self.per_pixel, self.network = 0.0, settings.learns
-        if self.network:
+        self.per_pixel = 0.0
+        if settings.networked:
             loaded = models.load_backbone(settings, device, listen)
             self.per_pixel = _time_network(loaded, models.choose_compute(settings, device, loaded.backbone))
 
     def seconds(self, height: int, width: int, count: int) -> float:
         """Rough duration of the work on a video of which nothing but its size and length is known."""
         working = resources.working_set_limit(height, width, min(count, self.settings.adaptation.working_set))
-        rates = Rates(
-            self.per_pixel, self.pair * height * width, self.network, labels_last=self.lasting, merging=self.merging
-        )
+        rates = Rates(self.per_pixel, self.pair * height * width, labels_last=self.lasting, merging=self.merging)
         blurry = round(self.BLURRY * count)
         return work_seconds(self.settings, (height, width), count, blurry, min(count, working), rates)

@@ -169,7 +169,7 @@ def _whole(seen: Inspection, settings: Settings) -> float:
     device = models.choose_device(settings.runtime.device, ignore)
     flow = models.load_flow(settings, device, ignore)
     merger = models.load_merger(settings, device, ignore) if settings.blends else None
-    loaded = models.load_backbone(settings, device, ignore) if settings.learns else None
+    loaded = models.load_backbone(settings, device, ignore) if settings.networked else None
     compute = models.choose_compute(settings, device, loaded.backbone) if loaded else Compute(device)
     limit = resources.working_set_limit(seen.info.height, seen.info.width, settings.adaptation.working_set)
     working = len(choose_frames(seen.clues, limit, settings.clues.segment))

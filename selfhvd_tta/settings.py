@@ -9,6 +9,7 @@ from selfhvd_tta.errors import UsageError
 from selfhvd_tta.times import TimeRange
 
 PAPER_STEPS, PAPER_RATE = 2000, 1e-4
+NO_BACKBONE = "none"
 Method = Literal["adapt", "transfer", "refit"]
 Teacher = Literal["bank", "live"]
 Merge = Literal["learned", "weighted"]
@@ -325,9 +326,10 @@ class Settings:
     """All settings of one run.
 
     Attributes:
-        method: ``adapt`` fine-tunes a network on the video; ``transfer`` merges aligned sharp frames, no backbone;
+        method: ``adapt`` fine-tunes a network on the video; ``transfer`` merges aligned sharp frames into its output;
             ``refit`` fine-tunes on the sharp frames blurred again (a baseline: Ren et al., arXiv 2012.05228).
-        backbone: id of a backbone plug-in, optionally ``id:variant``, ``hf:owner/name``, or ``auto``.
+        backbone: id of a backbone plug-in, optionally ``id:variant``, ``hf:owner/name``, or ``auto``; with ``transfer``
+            ``auto`` is the bundled one, and ``none`` leaves the frames as recorded.
         weights: path of a safetensors file to use instead of the backbone's own weights.
         adapted: path of a file that ``save_adapted`` wrote; it names its backbone, which must not be contradicted.
         save_adapted: where to write the weights adapted to this video, as a safetensors file.
@@ -368,6 +370,7 @@ class Settings:
         if self.range is not None:
             TimeRange.parse(self.range)
         _check(self.method in get_args(Method), "--method", f"one of {', '.join(get_args(Method))}", self.method)
+        _check(self.networked or not self.learns, "--backbone", "a network, but with --method transfer", self.backbone)
         if self.method == "refit":
             # What would choose steps by labels, or another method in their place, has no say in a baseline.
             _check(self.runtime.budget is None, "--budget", "left out with --method refit", self.runtime.budget)
@@ -376,8 +379,13 @@ class Settings:
 
     @property
     def learns(self) -> bool:
-        """Whether there is a network."""
+        """Whether the network may be fine-tuned."""
         return self.method != "transfer"
+
+    @property
+    def networked(self) -> bool:
+        """Whether there is a backbone at all."""
+        return self.backbone != NO_BACKBONE
 
     @property
     def blends(self) -> bool:

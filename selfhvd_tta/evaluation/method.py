@@ -90,18 +90,16 @@ class Subject:
         self.loaded: models.LoadedBackbone | None = None
         self.compute = Compute(self.device)
         self.features: torch.nn.Module | None = None
-        if settings.learns:
+        if settings.networked:
             self.loaded = models.load_backbone(settings, self.device, listen)
             self.compute = models.choose_compute(settings, self.device, self.loaded.backbone)
-            self.features = models.load_features(settings, self.device, listen)
+            self.features = models.load_features(settings, self.device, listen) if settings.learns else None
             self.pristine = {k: v.detach().clone() for k, v in self.loaded.network.state_dict().items()}
 
     def by(self, method: Method) -> Subject:
-        """The same networks, used by another method; only one that has a network can become one with."""
+        """The same networks, used by another method; only one that learns can become one that does."""
         other = copy.copy(self)
         other.settings = replace(self.settings, method=method)
-        if not other.settings.learns:
-            other.loaded, other.compute, other.features = None, Compute(self.device), None
         return other
 
     @property
@@ -181,8 +179,12 @@ class Subject:
             yield result.network, result.blended
 
     def transferred(self, video: Scanned) -> Iterator[Tensor]:
-        """Sharp-detail transfer onto the input, without a network."""
-        for result in self._run(video, None, details=True):
+        """Sharp-detail transfer into the output of the pretrained network, or into the input where there is none."""
+        restorer = None
+        if self.loaded is not None:
+            self.reset()
+            restorer = self._restorer(video)
+        for result in self._run(video, restorer, details=True):
             yield result.blended
 
     def _restorer(self, video: Scanned) -> Restorer:

@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--size", default="384x256", type=parse_size)
     parser.add_argument("--frames", default=48, type=int)
     parser.add_argument("--budgets", default="30s,1m,2m,3m,5m")
-    parser.add_argument("--backbone", default="nafnet:lite")
+    parser.add_argument("--backbone", default="relay:lite")
     parser.add_argument("--flow", default="shake")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--early-stop", action="store_true")

@@ -1,6 +1,6 @@
 """CPU time from ``import torch`` to the first optimiser step of a run, and what it went into.
 
-OMP_NUM_THREADS=1 python benchmarks/first_step.py shaky.mp4 --backbone nafnet:lite --flow shake
+OMP_NUM_THREADS=1 python benchmarks/first_step.py shaky.mp4 --backbone relay:lite --flow shake
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def main() -> None:
     """Run until the first step is done, and print CPU seconds at every new phase."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("video", type=Path)
-    parser.add_argument("--backbone", default="nafnet:lite")
+    parser.add_argument("--backbone", default="relay:lite")
     parser.add_argument("--flow", default="shake")
     parser.add_argument("--iters", default=200, type=int)
     given = parser.parse_args()

@@ -20,7 +20,7 @@ def pretrain_merge(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run; an existing run is continued.")],
     backbone: Annotated[
         str, typer.Option(help="Network whose outputs are merged with the sharp frames: id or id:variant.")
-    ] = "nafnet:lite",
+    ] = "relay:lite",
     initial: Annotated[
         str | None,
         typer.Option(help="Weights to start from: bundled, a .safetensors file, or checkpoint.pt of an earlier run."),

@@ -20,7 +20,7 @@ from selfhvd_tta.method.restoration import Compute
 from selfhvd_tta.settings import Settings
 
 HUB_BACKBONE = ("dstnetplus", "base-gopro")
-OFFLINE_BACKBONE = ("nafnet", "lite")
+OFFLINE_BACKBONE = ("relay", "lite")
 BUNDLED_FLOW = "shake"
 HUB_FLOW = "sea-raft"
 MERGER = "merge-shake"

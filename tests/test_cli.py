@@ -74,7 +74,7 @@ def test_adaptation_end_to_end(shaky: Path, tmp_path: Path) -> None:
     check_media(shaky, out)
     assert shaky.read_bytes() == digest
     assert os.listdir(tmp_path) == ["sharp.mp4"], "no temporary file is left"
-    for words in ("sharp frames", "nafnet:lite", "about", "CPU", "perceptual loss: off", "stage 2", "done"):
+    for words in ("sharp frames", "relay:lite", "about", "CPU", "perceptual loss: off", "stage 2", "done"):
         assert words in done.stderr, words
 
 

@@ -346,7 +346,7 @@ BACKBONE = Backbone(
         Variant(
             name="c80b15",
             config={"n_features": 16, "n_blocks": 15, "global_residual": True},
-            weights=("estrnn",),
+            weights=("estrnn-c80b15",),
             value_range=(-0.5, 0.5),
         ),
         _official("1ms8ms"),

@@ -57,7 +57,7 @@ class MergeTrainingConfig(TrainingConfig):
     final_learning_rate: float = 1e-6
     gradient_clip: float = 0.5
     validate_every: int = 1000
-    backbone: str = "nafnet:lite"
+    backbone: str = "relay:lite"
     recorded: float = 0.3
 
     def __post_init__(self) -> None:

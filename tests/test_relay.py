@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selfhvd_tta.backbones import discover
-from selfhvd_tta.backbones.relay import REACH, Relay, neighbour_flows
+from selfhvd_tta.backbones.relay import REACH, Relay, neighbour_flow
 from selfhvd_tta.backbones.wrapper import Network
+from selfhvd_tta.flows import gray_u8
 
 STEP = (3, -2)  # pixels per frame that the scene moves by, right and down
 INNER = (..., slice(20, -20), slice(20, -20))
@@ -39,12 +40,14 @@ def choosing(backward: int, forward: int) -> Relay:
     return raw
 
 
-def test_flows_point_from_each_frame_to_its_neighbours() -> None:
-    to_next, to_previous = neighbour_flows(moving())
-    assert to_next.shape == to_previous.shape == (1, 4, 2, 96, 96)
-    step = torch.tensor(STEP, dtype=torch.float32).view(1, 1, 2, 1, 1)
-    torch.testing.assert_close(to_next[INNER], step.expand_as(to_next)[INNER], atol=0.2, rtol=0)
-    torch.testing.assert_close(to_previous[INNER], -step.expand_as(to_previous)[INNER], atol=0.2, rtol=0)
+@pytest.mark.parametrize(("source", "target"), [(1, 2), (2, 1)])
+def test_flow_points_from_one_frame_to_the_other(source: int, target: int) -> None:
+    gray = [gray_u8(clip) for clip in torch.cat([moving(), moving().flip(1)])]
+    there, backward = neighbour_flow(gray, source, target)
+    assert there.shape == (2, 96, 96)
+    step = (target - source) * torch.tensor(STEP, dtype=torch.float32).view(2, 1, 1)
+    torch.testing.assert_close(there[INNER], step.expand_as(there)[INNER], atol=0.2, rtol=0)
+    torch.testing.assert_close(backward[INNER], -step.expand_as(backward)[INNER], atol=0.2, rtol=0)
 
 
 @pytest.mark.parametrize(("choices", "origin"), [((0, 1), 0), ((1, 2), 4)], ids=["forward", "backward"])

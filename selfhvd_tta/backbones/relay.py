@@ -10,8 +10,10 @@ choosing between pictures, not features, makes it learn within an hour on a CPU.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -138,44 +140,49 @@ class Relay(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """(B, T, 3, H, W) in [0, 1] to the same; H and W multiples of 4."""
-        return self._run(frames)[0]
+        return self._run(frames, lambda t, neighbour, flow: None)
 
     def supervised(self, frames: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
         """:meth:`forward`, and how badly the flows bring the true frames (same shape) together: a loss for pretraining.
 
         The true frames are equally sharp, so what remains between them is misalignment alone.
         """
-        restored, flows = self._run(frames)
-        misaligned = frames.new_zeros(())
-        for (t, neighbour), flow in flows.items():
+        misaligned: list[Tensor] = []
+
+        def watch(t: int, neighbour: int, flow: Tensor) -> None:
             error = flow_warp(truth[:, neighbour], flow, "border") - truth[:, t]
-            misaligned = misaligned + (error.square() + SOFTNESS**2).sqrt().mean() - SOFTNESS
-        return restored, ALIGNMENT * misaligned / max(len(flows), 1)
+            misaligned.append((error.square() + SOFTNESS**2).sqrt().mean() - SOFTNESS)
 
-    def _run(self, frames: Tensor) -> tuple[Tensor, dict[tuple[int, int], Tensor]]:
-        """Restored frames, and the flow from each frame to either neighbour, by their numbers."""
-        to_next, to_previous = neighbour_flows(frames)
+        restored = self._run(frames, watch)
+        return restored, ALIGNMENT * torch.stack(misaligned or [frames.new_zeros(())]).mean()
+
+    def _run(self, frames: Tensor, watch: Callable[[int, int, Tensor], None]) -> Tensor:
+        """Restored frames; ``watch`` gets the flow from each frame to either neighbour, with their numbers."""
+        gray = [gray_u8(clip) for clip in frames]
         count = frames.shape[1]
-        flows: dict[tuple[int, int], Tensor] = {}
 
-        def visit(cell: Cell, t: int, neighbour: int, known: dict[int, Carried], *later: Carried) -> None:
+        def visit(cell: Cell, t: int, neighbour: int, known: Carried | None, *later: Carried) -> Carried:
             frame = frames[:, t]
-            if neighbour in known:
-                flow = to_next[:, t] if neighbour > t else to_previous[:, neighbour]
-                picture, others, flow = self._bring(frame, frames[:, neighbour], known[neighbour], flow)
-                flows[t, neighbour] = flow
-            else:
+            if known is None:
                 picture, others = self._alone(frame)
+            else:
+                flow = neighbour_flow(gray, t, neighbour).to(frame)
+                picture, others, flow = self._bring(frame, frames[:, neighbour], known, flow)
+                watch(t, neighbour, flow)
             others = torch.cat([others, *(each.features.float() for each in later)], 1)
-            known[t] = self._work(cell, others, frame, picture, *(each.picture for each in later))
+            return self._work(cell, others, frame, picture, *(each.picture for each in later))
 
-        backward: dict[int, Carried] = {}
+        backward: list[Carried] = []
+        carried = None
         for t in reversed(range(count)):
-            visit(self.backward_cell, t, t + 1, backward)
-        forward: dict[int, Carried] = {}
+            carried = visit(self.backward_cell, t, t + 1, carried)
+            backward.append(carried)
+        restored = []
+        carried = None
         for t in range(count):
-            visit(self.forward_cell, t, t - 1, forward, backward[t])
-        return torch.stack([forward[t].picture for t in range(count)], 1), flows
+            carried = visit(self.forward_cell, t, t - 1, carried, backward.pop())
+            restored.append(carried.picture)
+        return torch.stack(restored, 1)
 
     def _alone(self, frame: Tensor) -> tuple[Tensor, Tensor]:
         """What a frame without a neighbour has in place of what :meth:`_bring` gives."""
@@ -199,26 +206,19 @@ class Relay(nn.Module):
         return cell(others, *pictures)
 
 
-@torch.no_grad()
-def neighbour_flows(frames: Tensor) -> tuple[Tensor, Tensor]:
-    """DIS flow between neighbouring frames, computed on the CPU.
+def neighbour_flow(gray: Sequence[np.ndarray], source: int, target: int) -> Tensor:
+    """DIS flow between two frames, computed on the CPU.
 
     Args:
-        frames: (B, T, 3, H, W) RGB in [0, 1].
+        gray: clips (T, H, W) uint8, of one size.
+        source: number of the frame that the flow starts from.
+        target: of the other one.
 
     Returns:
-        From each frame but the last to the next one, and from each frame but the first to the one before it; both
-        (B, T - 1, 2, H, W) in pixels on the device of ``frames``.
+        (B, 2, H, W), pixels.
     """
-    batch, count, _, height, width = frames.shape
-    flows = torch.empty(2, batch, max(count - 1, 0), 2, height, width)
-    for index, clip in enumerate(frames):
-        gray = gray_u8(clip)
-        for t in range(count - 1):
-            for way, (source, target) in enumerate(((gray[t], gray[t + 1]), (gray[t + 1], gray[t]))):
-                flows[way, index, t] = torch.from_numpy(dis_flow(source, target)).permute(2, 0, 1)
-    to_next, to_previous = flows.to(frames.device)
-    return to_next, to_previous
+    flows = [torch.from_numpy(dis_flow(clip[source], clip[target])) for clip in gray]
+    return torch.stack(flows).permute(0, 3, 1, 2)
 
 
 BACKBONE = Backbone(

@@ -165,7 +165,7 @@ def _write(
     tell: Listener,
 ) -> None:
     """Stream the video through the network, blend sharp details in, write."""
-    phase, total = "restore" if restorer else "transfer", len(seen.pts)
+    phase, total = "restore" if settings.learns else "transfer", len(seen.pts)
     with open_writer(output, reader, settings.output, segments=job.segments, seal=job.seal) as writer:
         first = writer.frames_done
         frames = run_frames(

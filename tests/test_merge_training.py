@@ -247,7 +247,7 @@ def test_exported_weights_start_another_run_and_are_taken_by_the_product(
     found = load_file(file)
     assert digest == found.sha256
     assert found.config == {
-        "backbone": "merge", "variant": "w48", "outputs_of": "nafnet:lite", "licence": "MIT", "step": 4
+        "backbone": "merge", "variant": "w48", "outputs_of": "relay:lite", "licence": "MIT", "step": 4
     }  # fmt: skip
     average = torch.load(trained.output / "checkpoint.pt", weights_only=True)["average"]
     assert all(torch.equal(found.tensors[name], tensor.half()) for name, tensor in average.items())

@@ -99,8 +99,8 @@ class Choice:
 def choose(settings: Settings, left: float, speeds: Speeds, load: Load) -> Choice:
     """Spend ``left`` seconds well.
 
-    Adaptation with all teachers comes first, then sharp-detail transfer with as many of them as there is time for, in
-    the end without the network: what fewer teachers lose, adaptation does not make up for. With fewer it is done only
+    Adaptation with all teachers comes first, then sharp-detail transfer with as many of them as there is time for,
+    without the network if need be: what fewer teachers lose, neither makes up for. With fewer, adaptation is done only
     where transfer is not wanted: nothing shall be blended in, or the adapted weights are to be saved.
 
     Args:
@@ -136,10 +136,13 @@ def choose(settings: Settings, left: float, speeds: Speeds, load: Load) -> Choic
 def _transfer(
     settings: Settings, left: float, speeds: Speeds, load: Load, counts: list[int]
 ) -> tuple[Settings, float, str]:
-    """Settings, seconds and a description: with the network if that fits at all, then with the most teachers."""
+    """Settings, seconds and a description: with the most teachers that fit, then with the network if that fits too.
+
+    On the clip "camera" ten teachers alone gave 38.48 dB, fewer with the network in equal time 38.27 dB.
+    """
     plain = replace(settings, method="transfer", save_adapted=None)
     bare = replace(plain, backbone=NO_BACKBONE, weights=None, adapted=None)
-    ways = [(way, teachers) for way in dict.fromkeys((plain, bare)) for teachers in dict.fromkeys(counts)]
+    ways = [(way, teachers) for teachers in dict.fromkeys(counts) for way in dict.fromkeys((plain, bare))]
     for way, teachers in ways:
         seconds = _ending(way, speeds, load, teachers)
         if seconds <= left:

@@ -181,13 +181,21 @@ def test_time_of_the_merging_network_is_set_aside() -> None:
 def test_transfer_takes_fewer_teachers_rather_than_more_time() -> None:
     wanted = replace(settings(15), method="transfer")
     assert choose(wanted, 50.0, SPEEDS, LOAD).settings.alignment.teachers == 10
-    assert choose(wanted, 38.8, SPEEDS, LOAD).settings.alignment.teachers == 7
-    assert choose(wanted, 20.8, SPEEDS, LOAD).settings.alignment.teachers == 3
+    assert choose(wanted, 36.0, SPEEDS, LOAD).settings.alignment.teachers == 7
+    assert choose(wanted, 18.0, SPEEDS, LOAD).settings.alignment.teachers == 3
+
+
+def test_transfer_keeps_its_teachers_rather_than_the_network() -> None:
+    wanted = replace(settings(15), method="transfer")
+    seconds = choose(wanted, 300.0, SPEEDS, LOAD).reserve
+    choice = choose(wanted, seconds - 1, SPEEDS, LOAD)
+    assert choice.settings.alignment.teachers == 10
+    assert not choice.settings.networked
 
 
 def test_transfer_leaves_the_network_out_where_it_takes_too_long() -> None:
     wanted, heavy = replace(settings(15), method="transfer"), replace(SPEEDS, frame=5.0)
-    assert choose(wanted, 300.0, heavy, LOAD).settings.networked
+    assert choose(wanted, 400.0, heavy, LOAD).settings.networked
     choice = choose(wanted, 50.0, heavy, LOAD)
     assert not choice.settings.networked
     assert choice.settings.alignment.teachers == 10

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from selfhvd_tta.backbones.nafnet import NAFBlock
+from selfhvd_tta.backbones.two_scales import TwoScales
 from selfhvd_tta.method.composite import Composite, Merger, apply
 
 TRAIN_SIDE = 96  # pixels; attention averages over 1.5 times that (TLC)
@@ -66,7 +66,7 @@ def channels(candidates: int) -> int:
     return 10 + 5 * candidates + 4
 
 
-class MergeNetwork(Merger):
+class MergeNetwork(TwoScales, Merger):
     """See the module.
 
     Args:
@@ -85,23 +85,9 @@ class MergeNetwork(Merger):
         candidates: int = 3,
         autocast: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(channels(candidates), 3, width, outer_blocks, inner_blocks, TRAIN_SIDE, 0.05)
         self.candidates = candidates
         self.autocast = autocast
-
-        def blocks(count: int, features: int, scale: int) -> nn.Sequential:
-            return nn.Sequential(*(NAFBlock(features, TRAIN_SIDE * 3 // 2 // scale) for _ in range(count)))
-
-        self.intro = nn.Conv2d(4 * channels(candidates), width, 3, padding=1)
-        self.encoder = blocks(outer_blocks, width, 2)
-        self.down = nn.Conv2d(width, 2 * width, 2, stride=2)
-        self.middle = blocks(inner_blocks, 2 * width, 4)
-        self.up = nn.Sequential(nn.Conv2d(2 * width, 4 * width, 1, bias=False), nn.PixelShuffle(2))
-        self.decoder = blocks(outer_blocks, width, 2)
-        self.ending = nn.Conv2d(width, 12, 3, padding=1)
-        with torch.no_grad():  # a fresh network adds next to nothing
-            for parameter in self.ending.parameters():
-                parameter.mul_(0.05)
 
     def correction(self, seen: Tensor) -> Tensor:
         """(B, :func:`channels`, H, W) to what is to be added to the blend, (B, 3, H, W)."""
@@ -119,10 +105,7 @@ class MergeNetwork(Merger):
     def _correction(self, seen: Tensor) -> Tensor:
         height, width = seen.shape[-2:]
         padded = F.pad(seen, (0, -width % MULTIPLE, 0, -height % MULTIPLE))
-        outer = self.encoder(self.intro(F.pixel_unshuffle(padded, 2).contiguous(memory_format=torch.channels_last)))
-        inner = self.middle(self.down(outer))
-        out = self.ending(self.decoder(self.up(inner) + outer))
-        return F.pixel_shuffle(out, 2)[..., :height, :width]
+        return self.unet(padded)[..., :height, :width]
 
     @torch.no_grad()
     def forward(self, observed: Tensor, current: Tensor, composite: Composite) -> Tensor:

@@ -20,13 +20,13 @@ from torch import Tensor, nn
 
 from selfhvd_tta.backbones import Backbone, Variant
 from selfhvd_tta.backbones.layers import flow_warp, recompute, resize_bilinear
-from selfhvd_tta.backbones.nafnet import NAFBlock
+from selfhvd_tta.backbones.two_scales import TwoScales
 from selfhvd_tta.flows import gray_u8
 from selfhvd_tta.flows.dis import dis_flow
 
-REACH = 2.0  # pixels
+REACH = 2.0  # pixels by which a flow is corrected at most
 ALIGNMENT, SOFTNESS = 0.5, 0.03  # weight of the loss of the flows, and the error up to which it is quadratic
-TRAIN_SIDE = 112  # pixels; attention averages over 1.5 times that (TLC)
+TRAIN_SIDE = 112  # pixels
 
 
 class Carried(NamedTuple):
@@ -36,7 +36,7 @@ class Carried(NamedTuple):
     features: Tensor
 
 
-class Cell(nn.Module):
+class Cell(TwoScales):
     """One frame's work in one direction: a U-net at a half and a quarter of the resolution.
 
     Args:
@@ -51,32 +51,17 @@ class Cell(nn.Module):
     def __init__(
         self, pictures: int, inputs: int, features: int, width: int, outer_blocks: int, inner_blocks: int
     ) -> None:
-        super().__init__()
+        inputs += 3 * pictures
+        super().__init__(inputs, pictures + 3 + features, width, outer_blocks, inner_blocks, TRAIN_SIDE, 0.1)
         self.pictures, self.features = pictures, features
-
-        def blocks(count: int, channels: int, scale: int) -> nn.Sequential:
-            return nn.Sequential(*(NAFBlock(channels, TRAIN_SIDE * 3 // 2 // scale) for _ in range(count)))
-
-        self.intro = nn.Conv2d(4 * (3 * pictures + inputs), width, 3, padding=1)
-        self.encoder = blocks(outer_blocks, width, 2)
-        self.down = nn.Conv2d(width, 2 * width, 2, stride=2)
-        self.middle = blocks(inner_blocks, 2 * width, 4)
-        self.up = nn.Sequential(nn.Conv2d(2 * width, 4 * width, 1, bias=False), nn.PixelShuffle(2))
-        self.decoder = blocks(outer_blocks, width, 2)
-        self.ending = nn.Conv2d(width, 4 * (pictures + 3 + features), 3, padding=1)
-        with torch.no_grad():  # a fresh network prefers the frame as recorded and adds next to nothing
-            for parameter in self.ending.parameters():
-                parameter.mul_(0.1)
+        with torch.no_grad():  # a fresh network prefers the frame as recorded
             assert self.ending.bias is not None
             self.ending.bias[:4] += 1
 
     def forward(self, others: Tensor, *pictures: Tensor) -> Carried:
         """Candidates (B, 3, H, W) each, H and W multiples of 4, and further inputs (B, inputs, H, W)."""
         seen = torch.cat([pictures[0], *(picture - pictures[0] for picture in pictures[1:]), others], 1)
-        outer = self.encoder(self.intro(F.pixel_unshuffle(seen, 2).contiguous(memory_format=torch.channels_last)))
-        inner = self.middle(self.down(outer))
-        out = F.pixel_shuffle(self.ending(self.decoder(self.up(inner) + outer)), 2)
-        choice, added, features = out.split((self.pictures, 3, self.features), 1)
+        choice, added, features = self.unet(seen).split((self.pictures, 3, self.features), 1)
         # In float32: half precision would round the picture at every frame anew.
         shares = choice.float().softmax(1)
         blend = sum(shares[:, i : i + 1] * picture for i, picture in enumerate(pictures))
@@ -119,6 +104,7 @@ class Relay(nn.Module):
         outer_blocks: NAF blocks of a cell at half resolution, on either side.
         inner_blocks: NAF blocks of a cell at a quarter of the resolution.
         features: channels that travel beside the picture.
+        aligner_width: channels of the layers that correct the flow.
         checkpointing: recompute each cell in the backward pass instead of keeping its activations.
     """
 

@@ -20,8 +20,8 @@ import torch
 from regression import clips
 
 from selfhvd_tta import Settings, deblur
-from selfhvd_tta.benchmarks.flags import parse_size
-from selfhvd_tta.benchmarks.machine import describe
+from selfhvd_tta.lab.speed.flags import parse_size
+from selfhvd_tta.lab.speed.machine import describe
 from selfhvd_tta.settings import AlignmentSettings, RuntimeSettings
 from selfhvd_tta.times import seconds_of
 

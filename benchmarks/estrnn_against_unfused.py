@@ -18,8 +18,8 @@ from functools import partial
 import torch
 
 from selfhvd_tta.backbones import discover
-from selfhvd_tta.benchmarks.floors import Work, count_operations, measure_rates
-from selfhvd_tta.benchmarks.unfused import UnfusedESTRNN
+from selfhvd_tta.lab.speed.floors import Work, count_operations, measure_rates
+from selfhvd_tta.lab.speed.unfused import UnfusedESTRNN
 
 CPU = torch.device("cpu")
 

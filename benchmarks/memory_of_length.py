@@ -56,9 +56,9 @@ def child(source: str, output: str, method: str) -> None:
     from torch import nn
 
     import selfhvd_tta
-    from selfhvd_tta import models
     from selfhvd_tta.backbones import Backbone, Variant
     from selfhvd_tta.backbones.wrapper import Network
+    from selfhvd_tta.run import equipment as models
     from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, OutputSettings, RuntimeSettings, Settings
 
     torch.set_num_threads(1)

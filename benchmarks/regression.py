@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from selfhvd_tta import Settings
-from selfhvd_tta.benchmarks.flags import parse_size
-from selfhvd_tta.evaluation.dataset import read_labels, write_regression_set
-from selfhvd_tta.evaluation.metrics import psnr
+from selfhvd_tta.lab.datasets.photos import list_photos, read_photo
+from selfhvd_tta.lab.evaluation.dataset import read_labels, write_regression_set
+from selfhvd_tta.lab.evaluation.metrics import psnr
+from selfhvd_tta.lab.speed.flags import parse_size
 from selfhvd_tta.settings import AlignmentSettings, RuntimeSettings
-from selfhvd_tta.training.photos import list_photos, read_photo
 
 
 @dataclass(frozen=True)

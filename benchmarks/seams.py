@@ -16,12 +16,13 @@ import torch
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from selfhvd_tta import backbones, models  # noqa: E402
+from selfhvd_tta import backbones  # noqa: E402
 from selfhvd_tta.backbones import Backbone  # noqa: E402
 from selfhvd_tta.backbones.wrapper import Network  # noqa: E402
 from selfhvd_tta.errors import WeightsError  # noqa: E402
 from selfhvd_tta.events import ignore  # noqa: E402
 from selfhvd_tta.method.restoration import FADE, Compute, Restorer  # noqa: E402
+from selfhvd_tta.run import equipment as models  # noqa: E402
 from selfhvd_tta.settings import RuntimeSettings, Settings  # noqa: E402
 
 CPU = Compute(torch.device("cpu"))

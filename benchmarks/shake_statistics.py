@@ -19,10 +19,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from selfhvd_tta.evaluation.frames import VIDEO_SUFFIXES
-from selfhvd_tta.training.dataset import varied_settings
-from selfhvd_tta.training.photos import list_photos, read_photo
-from selfhvd_tta.training.simulate import simulate_clip
+from selfhvd_tta.lab.datasets.frames import VIDEO_SUFFIXES
+from selfhvd_tta.lab.datasets.photos import list_photos, read_photo
+from selfhvd_tta.lab.simulation.simulate import simulate_clip
+from selfhvd_tta.lab.training.dataset import varied_settings
 from selfhvd_tta.video.reader import VideoReader
 
 SIZE, FRAMES = 160, 14

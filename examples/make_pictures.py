@@ -18,11 +18,11 @@ import cv2
 import numpy as np
 
 from selfhvd_tta import Settings, deblur, inspect
-from selfhvd_tta.comparison import label
-from selfhvd_tta.report import Recorder, write_report
-from selfhvd_tta.report.clue_plot import plot_clues
-from selfhvd_tta.report.labels import show_labels, with_labels
-from selfhvd_tta.report.pictures import Pair
+from selfhvd_tta.extras.comparison import label
+from selfhvd_tta.extras.report import Recorder, write_report
+from selfhvd_tta.extras.report.clue_plot import plot_clues
+from selfhvd_tta.extras.report.labels import show_labels, with_labels
+from selfhvd_tta.extras.report.pictures import Pair
 from selfhvd_tta.settings import RuntimeSettings
 
 CLIP = Path(__file__).parent / "shaky.mp4"

@@ -12,8 +12,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-from selfhvd_tta.training.photos import bundled_photo
-from selfhvd_tta.training.simulate import preset, simulate_clip
+from selfhvd_tta.lab.datasets.photos import bundled_photo
+from selfhvd_tta.lab.simulation.simulate import preset, simulate_clip
 from selfhvd_tta.video.color import BT709, YuvCoding, rgb_to_yuv
 from selfhvd_tta.video.planes import frame_from_planes
 

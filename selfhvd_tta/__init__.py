@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from selfhvd_tta.cancelling import CancelToken
 from selfhvd_tta.errors import Interrupted, SelfHVDError
 from selfhvd_tta.events import Event, Finished, Listener, Note, Plan, Progress, Written
+from selfhvd_tta.run.cancelling import CancelToken
 from selfhvd_tta.settings import Settings
 
 if TYPE_CHECKING:
-    from selfhvd_tta.inspection import Inspection, inspect
     from selfhvd_tta.pipeline import Result, deblur
+    from selfhvd_tta.run.scan import Inspection, inspect
 
 __version__ = "0.1.0"
 
@@ -37,7 +37,7 @@ __all__ = [
     "inspect",
 ]
 
-_HOME = {"deblur": "pipeline", "Result": "pipeline", "inspect": "inspection", "Inspection": "inspection"}
+_HOME = {"deblur": "pipeline", "Result": "pipeline", "inspect": "run.scan", "Inspection": "run.scan"}
 
 
 def __getattr__(name: str) -> Any:

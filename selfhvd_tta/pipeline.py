@@ -9,19 +9,22 @@ from pathlib import Path
 
 import torch
 
-from selfhvd_tta import budget, feeds, models, planning, resources
-from selfhvd_tta.adapting import Parts, adapt, fit_once
-from selfhvd_tta.cancelling import CancelToken
 from selfhvd_tta.errors import PreconditionError
 from selfhvd_tta.events import Event, Finished, Listener, Note, Progress, ignore
-from selfhvd_tta.fingerprint import fingerprint
-from selfhvd_tta.frameloop import Details, run_frames
-from selfhvd_tta.inspection import Inspection, scan
-from selfhvd_tta.job import Job, agree, sweep
 from selfhvd_tta.method.clues import Clues
 from selfhvd_tta.method.record import Record
 from selfhvd_tta.method.restoration import Compute, Restorer
 from selfhvd_tta.method.working_set import choose_frames
+from selfhvd_tta.run import budget, feeds
+from selfhvd_tta.run import equipment as models
+from selfhvd_tta.run import forecast as planning
+from selfhvd_tta.run import memory as resources
+from selfhvd_tta.run.adapting import Parts, adapt, fit_once
+from selfhvd_tta.run.cancelling import CancelToken
+from selfhvd_tta.run.fingerprint import fingerprint
+from selfhvd_tta.run.frames import Details, run_frames
+from selfhvd_tta.run.job import Job, agree, sweep
+from selfhvd_tta.run.scan import Inspection, scan
 from selfhvd_tta.settings import Settings
 from selfhvd_tta.video.opening import Reader, open_reader, open_writer
 from selfhvd_tta.video.passthrough import pass_through

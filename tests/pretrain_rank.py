@@ -14,10 +14,10 @@ import torch
 
 from selfhvd_tta.backbones import Variant
 from selfhvd_tta.backbones.estrnn import BACKBONE
-from selfhvd_tta.training import network, pretrain
-from selfhvd_tta.training.distributed import ranks_of_environment
-from selfhvd_tta.training.recipe import PretrainConfig
-from selfhvd_tta.training.validation import ValidationClip
+from selfhvd_tta.lab.training import network, pretrain
+from selfhvd_tta.lab.training.distributed import ranks_of_environment
+from selfhvd_tta.lab.training.recipe import PretrainConfig
+from selfhvd_tta.lab.training.validation import ValidationClip
 
 TINY = Variant("tiny", {"n_features": 2, "n_blocks": 1, "global_residual": True}, (), "rgb", (-0.5, 0.5))
 

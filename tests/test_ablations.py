@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from selfhvd_tta.errors import UsageError
-from selfhvd_tta.evaluation.ablations import STUDIES, run_studies
-from selfhvd_tta.evaluation.bench import BenchSettings
+from selfhvd_tta.lab.evaluation.ablations import STUDIES, run_studies
+from selfhvd_tta.lab.evaluation.bench import BenchSettings
 from selfhvd_tta.settings import Settings
 from tests.test_bench import QUICK, make_set
 from tests.test_cli import run

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from selfhvd_tta.errors import UsageError
-from selfhvd_tta.evaluation import trial
-from selfhvd_tta.evaluation.bench import METHODS, BenchSettings, run_bench
-from selfhvd_tta.evaluation.unsharp import Unsharp
 from selfhvd_tta.events import Event, Note
+from selfhvd_tta.lab.evaluation import trial
+from selfhvd_tta.lab.evaluation.bench import METHODS, BenchSettings, run_bench
+from selfhvd_tta.lab.evaluation.unsharp import Unsharp
 from selfhvd_tta.method.refit import Refit
 from tests.test_bench import ONLY_FIDELITY, QUICK, make_set, save
 from tests.test_cli import run

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from selfhvd_tta import batch
 from selfhvd_tta.batch import BatchEvent, Outcome, VideoEnded, VideoEvent, VideoStarted
-from selfhvd_tta.console_batch import BatchTable
+from selfhvd_tta.cli.batch_table import BatchTable
 from selfhvd_tta.events import Note, Plan, Progress, Written
 from selfhvd_tta.settings import Settings
 from tests.test_batch import FAKE, fill

@@ -16,20 +16,20 @@ import pytest
 import torch
 
 from selfhvd_tta.errors import InputError, Interrupted, UsageError
-from selfhvd_tta.evaluation import frames as frames_module
-from selfhvd_tta.evaluation import method
-from selfhvd_tta.evaluation.bench import BenchSettings, run_bench
-from selfhvd_tta.evaluation.dataset import read_labels, write_dataset, write_regression_set
-from selfhvd_tta.evaluation.metrics import psnr
-from selfhvd_tta.evaluation.niqe import NIQE, asymmetric_gaussian
-from selfhvd_tta.evaluation.no_reference import load_measures
-from selfhvd_tta.evaluation.protocols import discover
 from selfhvd_tta.events import Event, Note
+from selfhvd_tta.lab.datasets import frames as frames_module
+from selfhvd_tta.lab.datasets.photos import read_photo
+from selfhvd_tta.lab.datasets.protocols import discover
+from selfhvd_tta.lab.evaluation import method
+from selfhvd_tta.lab.evaluation.bench import BenchSettings, run_bench
+from selfhvd_tta.lab.evaluation.dataset import read_labels, write_dataset, write_regression_set
+from selfhvd_tta.lab.evaluation.metrics import psnr
+from selfhvd_tta.lab.evaluation.niqe import NIQE, asymmetric_gaussian
+from selfhvd_tta.lab.evaluation.no_reference import load_measures
+from selfhvd_tta.lab.simulation.simulate import ShakeSettings
 from selfhvd_tta.method.adaptation import Adaptation
 from selfhvd_tta.pipeline import deblur
 from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, OutputSettings, RuntimeSettings, Settings
-from selfhvd_tta.training.photos import read_photo
-from selfhvd_tta.training.simulate import ShakeSettings
 from selfhvd_tta.video.color import BT709, YuvCoding, rgb_to_yuv
 from selfhvd_tta.video.reader import VideoReader
 from tests.conftest import shared_path
@@ -347,7 +347,7 @@ def test_asymmetric_gaussian_finds_what_was_drawn() -> None:
 
 
 def test_niqe_prefers_the_photograph(tmp_path: Path) -> None:
-    from selfhvd_tta.training.photos import bundled_photo
+    from selfhvd_tta.lab.datasets.photos import bundled_photo
 
     measure = NIQE.load(shared_path("weights/niqe_pris_params.npz"))
     photo = bundled_photo("astronaut.png")[:384, :384]

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import selfhvd_tta
-from selfhvd_tta import models
-from selfhvd_tta.budget import CAUTION, FEWEST_STEPS, WANTED_STEPS, Load, Speeds, choose, measure_speeds
 from selfhvd_tta.errors import UsageError
 from selfhvd_tta.events import Note, Progress, ignore
-from selfhvd_tta.inspection import scan
 from selfhvd_tta.method.restoration import Compute
 from selfhvd_tta.method.teachers import most_alignments
+from selfhvd_tta.run import equipment as models
+from selfhvd_tta.run.budget import CAUTION, FEWEST_STEPS, WANTED_STEPS, Load, Speeds, choose, measure_speeds
+from selfhvd_tta.run.scan import scan
 from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, RuntimeSettings, Settings
 from selfhvd_tta.times import seconds_of
 from selfhvd_tta.video.opening import open_reader
@@ -221,7 +221,7 @@ def test_the_clock_ends_the_adaptation_of_a_job(tmp_path: Path, monkeypatch: pyt
     def fit(*given: object) -> tuple[Settings, float]:
         return planned, time.monotonic() + 4
 
-    monkeypatch.setattr("selfhvd_tta.budget.fit", fit)
+    monkeypatch.setattr("selfhvd_tta.run.budget.fit", fit)
     told: list[object] = []
     wanted = replace(QUICK, runtime=replace(QUICK.runtime, budget=5.0))
     result = selfhvd_tta.deblur(shaky_file(tmp_path / "in.mp4"), tmp_path / "out.mp4", wanted, told.append)

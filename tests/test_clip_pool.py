@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from selfhvd_tta.errors import DeviceError
-from selfhvd_tta.training import pool as pool_module
-from selfhvd_tta.training.pool import ClipPool, Maker, augment
-from selfhvd_tta.training.recipe import PretrainConfig
-from selfhvd_tta.training.sources import SceneSource
+from selfhvd_tta.lab.training import pool as pool_module
+from selfhvd_tta.lab.training.pool import ClipPool, Maker, augment
+from selfhvd_tta.lab.training.recipe import PretrainConfig
+from selfhvd_tta.lab.training.sources import SceneSource
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 import pytest
 
-from selfhvd_tta.evaluation.clue_accuracy import clue_accuracy, dimming, exposed, find_clues, pumping, ranking
-from selfhvd_tta.inspection import judge
+from selfhvd_tta.lab.datasets.photos import bundled_photo
+from selfhvd_tta.lab.evaluation.clue_accuracy import clue_accuracy, dimming, exposed, find_clues, pumping, ranking
+from selfhvd_tta.lab.simulation.simulate import ShakeSettings, SimulatedClip, simulate_clip
+from selfhvd_tta.run.scan import judge
 from selfhvd_tta.settings import ClueSettings
-from selfhvd_tta.training.photos import bundled_photo
-from selfhvd_tta.training.simulate import ShakeSettings, SimulatedClip, simulate_clip
 
 SHAKE = ShakeSettings(width=128, height=96, frames=32, subframes=(5, 13))
 SETTINGS = ClueSettings()

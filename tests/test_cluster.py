@@ -13,7 +13,7 @@ import pytest
 
 from selfhvd_tta import batch
 from selfhvd_tta.batch import BatchEvent, VideoEnded, VideoEvent
-from selfhvd_tta.batch.depot import JOB, Depot, DepotClient, Mirror
+from selfhvd_tta.batch.cluster.depot import JOB, Depot, DepotClient, Mirror
 from selfhvd_tta.errors import DeviceError, Interrupted, UsageError
 from selfhvd_tta.events import Note, Progress
 from selfhvd_tta.settings import Settings
@@ -77,7 +77,7 @@ def test_a_killed_workers_video_is_continued_elsewhere(
     tmp_path: Path, staged: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("ray", reason="the extra 'cluster' is not installed")
-    from selfhvd_tta.batch import cluster
+    from selfhvd_tta.batch.cluster.run import run as cluster
 
     folder = fill(tmp_path / "in", a_mp4="good A", b_mp4="once B", c_mp4="error", d_mp4="good D")
     plan = batch.make_plan([folder], tmp_path / "out", S)
@@ -107,7 +107,7 @@ def test_a_real_video_by_the_command_line(tmp_path: Path) -> None:
 
 
 def test_addresses_and_rooms() -> None:
-    from selfhvd_tta.batch.cluster import _room
+    from selfhvd_tta.batch.cluster.run import _room
 
     assert _room({"CPU": 8, "GPU": 2}, 1, 1) == 2
     assert _room({"CPU": 8, "GPU": 2}, 1, 0.5) == 4
@@ -116,7 +116,7 @@ def test_addresses_and_rooms() -> None:
 
 
 def test_wrong_addresses_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from selfhvd_tta.batch.cluster import RayCrew
+    from selfhvd_tta.batch.cluster.run import RayCrew
 
     plan = batch.make_plan([fill(tmp_path / "in", a_mp4="good")], tmp_path / "out", S)
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
@@ -138,7 +138,7 @@ def local_depot() -> tuple[Depot, DepotClient]:
 
 
 def test_files_travel_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("selfhvd_tta.batch.depot.PIECE", 10)
+    monkeypatch.setattr("selfhvd_tta.batch.cluster.depot.PIECE", 10)
     monkeypatch.setattr(Depot.read, "__defaults__", (10,))
     depot, client = local_depot()
     for size in (0, 1, 10, 25, 30):
@@ -206,7 +206,7 @@ def test_the_mirror_looks_by_itself(tmp_path: Path) -> None:
 
 def test_no_room_is_said(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="the extra 'cluster' is not installed")
-    from selfhvd_tta.batch.cluster import RayCrew
+    from selfhvd_tta.batch.cluster.run import RayCrew
 
     class Small:
         def nodes(self) -> list[dict[str, Any]]:
@@ -223,7 +223,7 @@ def test_no_room_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize("background", [False, True])
 def test_an_interrupt_ends_the_workers_processes_cleanly(tmp_path: Path, background: bool) -> None:
     pytest.importorskip("ray", reason="the extra 'cluster' is not installed")
-    from selfhvd_tta.batch import cluster
+    from selfhvd_tta.batch.cluster.run import run as cluster
 
     folder = fill(tmp_path / "in", a_mp4="slow A", b_mp4="slow B")
     plan = batch.make_plan([folder], tmp_path / "out", S)

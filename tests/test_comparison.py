@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from selfhvd_tta.comparison import arrange, comparison_path, write_comparison
 from selfhvd_tta.errors import InputError, UsageError
-from selfhvd_tta.orientation import coded, picture, upright
+from selfhvd_tta.extras.comparison import arrange, comparison_path, write_comparison
 from selfhvd_tta.settings import Layout, OutputSettings
 from selfhvd_tta.video.opening import open_reader
+from selfhvd_tta.video.orientation import coded, picture, upright
 from selfhvd_tta.video.reader import VideoReader
 from tests.media import decode_planes, make_clip, packets
 from tests.test_cli import shaky_file

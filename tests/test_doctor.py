@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from selfhvd_tta import doctor
-from selfhvd_tta.doctor import Check, examine, exit_code
-from selfhvd_tta.models import HUB_BACKBONE, find_backbone
+from selfhvd_tta.cli import doctor
+from selfhvd_tta.cli.doctor import Check, examine, exit_code
+from selfhvd_tta.run.equipment import HUB_BACKBONE, find_backbone
 from selfhvd_tta.weights import find_row
 from selfhvd_tta.weights.rows import Hub
 from tests.hub_server import HubServer, hub  # noqa: F401 (a fixture)
@@ -47,7 +47,7 @@ def test_this_machine_can_do_the_work(tmp_path: Path, capfd: pytest.CaptureFixtu
 def test_a_missing_library_is_a_row_and_no_crash() -> None:
     code = (
         "import sys\nsys.modules['torch'] = None\nsys.modules['av'] = None\n"
-        "from selfhvd_tta.doctor import examine, exit_code\nchecks = list(examine(ask_hub=False))\n"
+        "from selfhvd_tta.cli.doctor import examine, exit_code\nchecks = list(examine(ask_hub=False))\n"
         "print([c.name for c in checks if c.state == 'fail' and 'imported' in c.found], exit_code(checks))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)

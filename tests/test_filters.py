@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from selfhvd_tta.filters import gaussian, opened, reduced
+from selfhvd_tta.imaging import gaussian, opened, reduced
 
 
 def maps(height: int, width: int) -> torch.Tensor:

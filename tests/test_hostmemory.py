@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from selfhvd_tta.hostmemory import container_left, host_memory, machine_left
+from selfhvd_tta.run.hostmemory import container_left, host_memory, machine_left
 
 
 def files(folder: Path, texts: dict[str, str]) -> Path:

@@ -14,12 +14,9 @@ import torch
 from selfhvd_tta.cli import main
 from selfhvd_tta.errors import UsageError, WeightsError
 from selfhvd_tta.events import ignore
-from selfhvd_tta.merging import evidence
-from selfhvd_tta.method.composite import apply
-from selfhvd_tta.models import MERGER, LoadedBackbone, load_merger
-from selfhvd_tta.settings import AlignmentSettings, RuntimeSettings, Settings
-from selfhvd_tta.training.clip_files import make_all
-from selfhvd_tta.training.merge_samples import (
+from selfhvd_tta.lab.simulation.simulate import ShakeSettings, simulate_clip
+from selfhvd_tta.lab.training.clip_files import make_all
+from selfhvd_tta.lab.training.merge_samples import (
     CANDIDATES,
     MergeSamples,
     SamplePool,
@@ -27,7 +24,7 @@ from selfhvd_tta.training.merge_samples import (
     outputs_of,
     tools_of,
 )
-from selfhvd_tta.training.merge_training import (
+from selfhvd_tta.lab.training.merge_training import (
     SOFTNESS,
     MergeTrainingConfig,
     augmented,
@@ -36,8 +33,11 @@ from selfhvd_tta.training.merge_training import (
     train_merge,
     training_batch,
 )
-from selfhvd_tta.training.recipe import restoration_loss
-from selfhvd_tta.training.simulate import ShakeSettings, simulate_clip
+from selfhvd_tta.lab.training.recipe import restoration_loss
+from selfhvd_tta.method.composite import apply
+from selfhvd_tta.method.merge_network import evidence
+from selfhvd_tta.run.equipment import MERGER, LoadedBackbone, load_merger
+from selfhvd_tta.settings import AlignmentSettings, RuntimeSettings, Settings
 from selfhvd_tta.weights import load, load_file
 from tests.pictures import texture
 from tests.test_cli import shaky_file
@@ -228,7 +228,7 @@ def test_training_lowers_the_loss(trained: MergeTrainingConfig) -> None:
 
 
 def test_optimisers_share_out_every_weight_once() -> None:
-    from selfhvd_tta.merging import MergeNetwork
+    from selfhvd_tta.method.merge_network import MergeNetwork
 
     network = MergeNetwork()
     muon, adam = build_optimisers(network, 1.0)

@@ -14,15 +14,15 @@ from torch import Tensor
 from selfhvd_tta import weights
 from selfhvd_tta.errors import UsageError, WeightsError
 from selfhvd_tta.events import ignore
-from selfhvd_tta.merging import SPREAD_SCALE, SUPPORT_SCALE, MergeNetwork, channels, evidence
+from selfhvd_tta.lab.datasets.photos import bundled_photo
+from selfhvd_tta.lab.simulation.simulate import ShakeSettings, simulate_clip
+from selfhvd_tta.lab.training.merge_samples import MergeSample, make_samples, tools_of
 from selfhvd_tta.method.composite import Candidates, Composite, apply, merge
+from selfhvd_tta.method.merge_network import SPREAD_SCALE, SUPPORT_SCALE, MergeNetwork, channels, evidence
 from selfhvd_tta.method.teachers import Teachers
 from selfhvd_tta.method.transfer import compose
-from selfhvd_tta.models import load_merger
+from selfhvd_tta.run.equipment import load_merger
 from selfhvd_tta.settings import AlignmentSettings, RuntimeSettings, Settings
-from selfhvd_tta.training.merge_samples import MergeSample, make_samples, tools_of
-from selfhvd_tta.training.photos import bundled_photo
-from selfhvd_tta.training.simulate import ShakeSettings, simulate_clip
 from tests.tiny import Still
 
 Scene = tuple[Tensor, Tensor, Composite]
@@ -154,7 +154,7 @@ def test_strips_join_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
     picture = torch.nn.functional.interpolate(observed[..., ::13, ::6], (790, 62), mode="bicubic").clamp(0, 1)
     given = (picture, picture, replace(composite, image=(picture + 0.02 * composite.image).clamp(0, 1)))
     whole = bundled()(*given)
-    monkeypatch.setattr("selfhvd_tta.merging.PIXELS_AT_ONCE", 62 * 100)
+    monkeypatch.setattr("selfhvd_tta.method.merge_network.PIXELS_AT_ONCE", 62 * 100)
     strips = bundled()(*given)
     assert strips.shape == whole.shape
     difference = 255 * (strips - whole).abs()

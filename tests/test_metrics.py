@@ -9,16 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfhvd_tta.evaluation.metrics import (
-    dadeblur_psnr,
-    dadeblur_ssim,
-    fidelity,
-    psnr,
-    quantise,
-    scored,
-    ssim,
-)
-from selfhvd_tta.evaluation.temporal import ShiftMeter, evaluation_flow, find_motion, flicker, warping_error
+from selfhvd_tta.lab.evaluation.metrics import dadeblur_psnr, dadeblur_ssim, fidelity, psnr, quantise, scored, ssim
+from selfhvd_tta.lab.evaluation.temporal import ShiftMeter, evaluation_flow, find_motion, flicker, warping_error
 from tests.pictures import texture
 
 

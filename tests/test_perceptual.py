@@ -15,7 +15,7 @@ from torchvision.models.vgg import cfgs, make_layers
 from torchvision.transforms.functional import gaussian_blur
 
 from selfhvd_tta.errors import UsageError, WeightsError
-from selfhvd_tta.perceptual import PerceptualFeatures, Unavailable, layer_names, load_perceptual
+from selfhvd_tta.run.perceptual import PerceptualFeatures, Unavailable, layer_names, load_perceptual
 from selfhvd_tta.weights import find, load, ranges
 from selfhvd_tta.weights.cache import read_receipt
 from tests.conftest import shared_path

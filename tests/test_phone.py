@@ -12,16 +12,23 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfhvd_tta.training.camera import burst_velocity, sample_times
-from selfhvd_tta.training.codec import compress
-from selfhvd_tta.training.dataset import varied_settings
-from selfhvd_tta.training.foreground import box_mask, lattice_mask, leaves_mask, person_mask, poles_mask, side_mask
-from selfhvd_tta.training.phone import code_deviation, finish, noise_like, reduce_noise, to_code, tone_curve
-from selfhvd_tta.training.scene import reach
-from selfhvd_tta.training.shake import Bursts, Compression, PhoneLook, ShakeSettings
-from selfhvd_tta.training.simulate import draw_trajectory, jump_velocity, preset, simulate_clip
-from selfhvd_tta.training.true_flow import true_flow
-from selfhvd_tta.training.validation import validation_settings
+from selfhvd_tta.lab.simulation.camera import burst_velocity, sample_times
+from selfhvd_tta.lab.simulation.codec import compress
+from selfhvd_tta.lab.simulation.foreground import (
+    box_mask,
+    lattice_mask,
+    leaves_mask,
+    person_mask,
+    poles_mask,
+    side_mask,
+)
+from selfhvd_tta.lab.simulation.phone import code_deviation, finish, noise_like, reduce_noise, to_code, tone_curve
+from selfhvd_tta.lab.simulation.scene import reach
+from selfhvd_tta.lab.simulation.shake import Bursts, Compression, PhoneLook, ShakeSettings
+from selfhvd_tta.lab.simulation.simulate import draw_trajectory, jump_velocity, preset, simulate_clip
+from selfhvd_tta.lab.simulation.true_flow import true_flow
+from selfhvd_tta.lab.training.dataset import varied_settings
+from selfhvd_tta.lab.training.validation import validation_settings
 from tests.test_simulate import CLEAN, SMALL, picture, psnr
 
 # 6x8 pixels of the last frame, blurry then sharp, of a clip made before this module had anything to add.

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from selfhvd_tta.training import network, pretrain
+from selfhvd_tta.lab.training import network, pretrain
 from tests import pretrain_rank
 
 ROOT = Path(__file__).parent.parent

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from selfhvd_tta.cancelling import CancelToken
 from selfhvd_tta.errors import Interrupted, PreconditionError, UsageError
 from selfhvd_tta.events import Event, Finished, Note, Progress, Written
-from selfhvd_tta.inspection import Inspection, inspect
+from selfhvd_tta.extras.preview import blurriest, preview, preview_path, time_range
 from selfhvd_tta.method.clues import select_clues
-from selfhvd_tta.preview import blurriest, preview, preview_path, time_range
+from selfhvd_tta.run.cancelling import CancelToken
+from selfhvd_tta.run.scan import Inspection, inspect
 from selfhvd_tta.settings import ClueSettings
 from selfhvd_tta.times import TimeRange
 from selfhvd_tta.video.opening import open_reader

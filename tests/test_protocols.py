@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfhvd_tta.errors import InputError
-from selfhvd_tta.evaluation.frames import FileFrames, PictureFrames, natural_key, number, picture_size
-from selfhvd_tta.evaluation.protocols import Pair, discover
+from selfhvd_tta.lab.datasets.frames import FileFrames, PictureFrames, natural_key, number, picture_size
+from selfhvd_tta.lab.datasets.protocols import Pair, discover
 from tests.media import make_clip
 
 

@@ -19,12 +19,12 @@ pytest.importorskip("jinja2", reason="the extra 'report' is not installed")
 from selfhvd_tta import deblur
 from selfhvd_tta.errors import DiskError, UsageError
 from selfhvd_tta.events import Finished, Note, Plan, Progress
+from selfhvd_tta.extras.report import Recorder, check_report, write_report
+from selfhvd_tta.extras.report.facts import changed_settings, weight_files
+from selfhvd_tta.extras.report.page import clock, render
+from selfhvd_tta.extras.report.pictures import evenly, most_changed
+from selfhvd_tta.extras.report.plots import smooth, timeline
 from selfhvd_tta.method.clues import select_clues
-from selfhvd_tta.report import Recorder, check_report, write_report
-from selfhvd_tta.report.facts import changed_settings, weight_files
-from selfhvd_tta.report.page import clock, render
-from selfhvd_tta.report.pictures import evenly, most_changed
-from selfhvd_tta.report.plots import smooth, timeline
 from selfhvd_tta.settings import ClueSettings, OutputSettings, Settings
 from selfhvd_tta.weights import bundled_folder
 from selfhvd_tta.weights.cache import sha256_of
@@ -276,7 +276,7 @@ def test_inspect_plots_its_timeline(tmp_path: Path) -> None:
 
 
 def test_soft_stretches() -> None:
-    from selfhvd_tta.report.clue_plot import runs
+    from selfhvd_tta.extras.report.clue_plot import runs
 
     assert runs(np.array([True, True, False, True])) == [(0, 1), (3, 3)]
     assert runs(np.zeros(3, dtype=bool)) == []

@@ -17,12 +17,12 @@ import pytest
 import torch
 
 import selfhvd_tta
-from selfhvd_tta.cancelling import CancelToken
 from selfhvd_tta.errors import Interrupted, UsageError
 from selfhvd_tta.events import Event, Listener, Note, Progress, ignore
-from selfhvd_tta.job import Job, job_folder, sweep
 from selfhvd_tta.method.adaptation import Adaptation
 from selfhvd_tta.method.checkpoint import Checkpoint, capture, resume
+from selfhvd_tta.run.cancelling import CancelToken
+from selfhvd_tta.run.job import Job, job_folder, sweep
 from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, RuntimeSettings, Settings
 from tests.conftest import ROOT
 from tests.media import decode_planes
@@ -161,7 +161,7 @@ def test_stopping_again_and_again_ends_in_the_same_file(long_clip: Path, referen
 @pytest.mark.parametrize("backbone", ["estrnn:lite", "ifirnn"])
 def test_restoration_goes_on_with_the_same_bits(backbone: str, long_clip: Path, tmp_path: Path) -> None:
     """With recurrent networks (the second with random weights), whose state has to be kept."""
-    from selfhvd_tta import models
+    from selfhvd_tta.run import equipment as models
     from selfhvd_tta.weights import save
 
     plain = replace(SETTINGS, adaptation=AdaptationSettings(iters=0), backbone=backbone)
@@ -194,7 +194,7 @@ def test_a_changed_run_is_begun_anew_and_says_why(change: str, tmp_path: Path) -
     source, out = shaky_file(tmp_path / "in.mp4", 6, 0), tmp_path / "out.mp4"
     settings = SETTINGS
     if change == "weights":
-        from selfhvd_tta import models
+        from selfhvd_tta.run import equipment as models
         from selfhvd_tta.weights import save
 
         descriptor, variant = models.find_backbone("estrnn:lite")
@@ -251,7 +251,7 @@ def test_two_runs_at_once_on_one_output(tmp_path: Path) -> None:
 def test_the_lock_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
     code = (
-        "import sys, time\nfrom pathlib import Path\nfrom selfhvd_tta.job import Job\n"
+        "import sys, time\nfrom pathlib import Path\nfrom selfhvd_tta.run.job import Job\n"
         f"with Job(Path({str(out)!r})):\n    print('held', flush=True)\n    time.sleep(60)"
     )
     child = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)

@@ -15,12 +15,12 @@ from selfhvd_tta import weights
 from selfhvd_tta.flows.global_motion import GlobalMotionFirst
 from selfhvd_tta.flows.shake import FLOW, Proofread, first_guess, round_trip
 from selfhvd_tta.flows.shake_network import MULTIPLE, ShakeNetwork, _joined, asinh, lucas_kanade, warp_by
-from selfhvd_tta.models import load_flow
+from selfhvd_tta.lab.datasets.photos import bundled_photo
+from selfhvd_tta.lab.simulation.simulate import ShakeSettings, simulate_clip
+from selfhvd_tta.lab.training.flow_batches import batch_of
+from selfhvd_tta.lab.training.flow_pairs import make_pairs
+from selfhvd_tta.run.equipment import load_flow
 from selfhvd_tta.settings import AlignmentSettings, RuntimeSettings, Settings
-from selfhvd_tta.training.flow_batches import batch_of
-from selfhvd_tta.training.flow_pairs import make_pairs
-from selfhvd_tta.training.photos import bundled_photo
-from selfhvd_tta.training.simulate import ShakeSettings, simulate_clip
 from tests.pictures import inner, shifted_pair, tensor, texture
 
 

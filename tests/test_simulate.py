@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfhvd_tta.training.camera import SAMPLES_PER_FRAME, band_limited_noise, calm_envelope, handheld_trajectory
-from selfhvd_tta.training.codec import h264_round_trip
-from selfhvd_tta.training.photos import BUNDLED, bundled_photo, list_photos, read_photo
-from selfhvd_tta.training.shake import Bursts
-from selfhvd_tta.training.simulate import ShakeSettings, SimulatedClip, preset, simulate_clip
-from selfhvd_tta.training.true_flow import true_flow
+from selfhvd_tta.lab.datasets.photos import BUNDLED, bundled_photo, list_photos, read_photo
+from selfhvd_tta.lab.simulation.camera import SAMPLES_PER_FRAME, band_limited_noise, calm_envelope, handheld_trajectory
+from selfhvd_tta.lab.simulation.codec import h264_round_trip
+from selfhvd_tta.lab.simulation.shake import Bursts
+from selfhvd_tta.lab.simulation.simulate import ShakeSettings, SimulatedClip, preset, simulate_clip
+from selfhvd_tta.lab.simulation.true_flow import true_flow
 
 SMALL = ShakeSettings(width=96, height=64, frames=8, gap=(3, 5), calm=(0.8, 1.2))
 CLEAN = replace(SMALL, shot_noise=0.0, read_noise=0.0)

@@ -12,16 +12,16 @@ from typer.testing import CliRunner
 
 from selfhvd_tta.backbones import discover
 from selfhvd_tta.backbones.estrnn import ESTRNN
-from selfhvd_tta.benchmarks.flags import parse_size, speed_settings
-from selfhvd_tta.benchmarks.floors import Rates, Work, count_operations
-from selfhvd_tta.benchmarks.report import as_json, as_markdown, memory_text, ratios, time_text
-from selfhvd_tta.benchmarks.results import SpeedReport, SpeedSettings
-from selfhvd_tta.benchmarks.sample import picture, shaky_frames
-from selfhvd_tta.benchmarks.speed import run_speed
-from selfhvd_tta.benchmarks.timing import measure
-from selfhvd_tta.benchmarks.unfused import UnfusedESTRNN
 from selfhvd_tta.cli import app
 from selfhvd_tta.errors import UsageError
+from selfhvd_tta.lab.speed.flags import parse_size, speed_settings
+from selfhvd_tta.lab.speed.floors import Rates, Work, count_operations
+from selfhvd_tta.lab.speed.report import as_json, as_markdown, memory_text, ratios, time_text
+from selfhvd_tta.lab.speed.results import SpeedReport, SpeedSettings
+from selfhvd_tta.lab.speed.sample import picture, shaky_frames
+from selfhvd_tta.lab.speed.speed import run_speed
+from selfhvd_tta.lab.speed.timing import measure
+from selfhvd_tta.lab.speed.unfused import UnfusedESTRNN
 from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, RuntimeSettings, Settings
 
 TINY = Settings(
@@ -174,7 +174,7 @@ def test_on_a_gpu_one_command_measures_all_of_it(monkeypatch: pytest.MonkeyPatch
     )
     flags |= {"device": "cuda", "backbone": "auto", "flow": "shake", "teachers": 10, "repeats": 5, "whole_job": True}
     flags |= {"merge": "learned", "merge_weights": None, "precision": "auto", "seed": 0, "offline": True}
-    monkeypatch.setattr("selfhvd_tta.benchmarks.flags.choose_device", lambda name, listen: torch.device("cuda"))
+    monkeypatch.setattr("selfhvd_tta.lab.speed.flags.choose_device", lambda name, listen: torch.device("cuda"))
     settings = speed_settings(flags, None)
     assert {name.split(":")[0] for name in settings.backbones} == set(discover())
     assert settings.backbones[0].startswith("estrnn"), "does the whole job"

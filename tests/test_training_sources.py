@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from selfhvd_tta.errors import InputError, UsageError
-from selfhvd_tta.evaluation.frames import PictureFrames
-from selfhvd_tta.training.pairs import find_pairs
-from selfhvd_tta.training.sources import (
+from selfhvd_tta.lab.datasets.frames import PictureFrames
+from selfhvd_tta.lab.datasets.pairs import find_pairs
+from selfhvd_tta.lab.training.sources import (
     MixedSource,
     PairSource,
     SceneSource,
@@ -22,7 +22,7 @@ from selfhvd_tta.training.sources import (
     read_part,
     split_scenes,
 )
-from selfhvd_tta.training.validation import validation_sets
+from selfhvd_tta.lab.training.validation import validation_sets
 from tests.media import make_clip
 
 CPU = torch.device("cpu")

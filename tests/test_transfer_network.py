@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import selfhvd_tta
-from selfhvd_tta import models
 from selfhvd_tta.errors import UsageError
 from selfhvd_tta.events import Event, Plan, ignore
+from selfhvd_tta.run import equipment as models
 from selfhvd_tta.settings import AlignmentSettings, RuntimeSettings, Settings
 from tests.fidelity import decode_planes
 from tests.test_cli import shaky_file

@@ -145,7 +145,7 @@ def describe(plan: BatchPlan, listen: Listener = ignore) -> tuple[list[tuple[str
     Raises:
         UsageError, DeviceError: the batch could not be run with these settings.
     """
-    from selfhvd_tta.planning import Forecaster
+    from selfhvd_tta.run.forecast import Forecaster
     from selfhvd_tta.video.probe import probe
 
     rows, total = [], 0.0

@@ -20,7 +20,7 @@ from pathlib import Path
 from selfhvd_tta.config import from_table
 from selfhvd_tta.console import Display, show_error
 from selfhvd_tta.errors import Interrupted, SelfHVDError
-from selfhvd_tta.interruption import Interruption
+from selfhvd_tta.run.interruption import Interruption
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 

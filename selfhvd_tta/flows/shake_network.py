@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from selfhvd_tta.filters import gaussian, reduced
+from selfhvd_tta.imaging import gaussian, reduced
 
 # Sides of the frames that the network takes are multiples of this.
 MULTIPLE = 16

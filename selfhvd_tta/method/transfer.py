@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfhvd_tta.filters import gaussian, opened, reduced
 from selfhvd_tta.flows import FlowEstimator
+from selfhvd_tta.imaging import gaussian, opened, reduced
 from selfhvd_tta.method.alignment import Aligned, align
 from selfhvd_tta.method.composite import Candidates, Composite
 from selfhvd_tta.method.parallel import each

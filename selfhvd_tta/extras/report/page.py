@@ -1,0 +1,233 @@
+"""The page itself: everything collected, put into the template."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from selfhvd_tta.errors import DiskError, UsageError
+from selfhvd_tta.events import duration
+from selfhvd_tta.extras.report.log import RunLog
+from selfhvd_tta.settings import Settings
+
+MOMENTS, STRIP, LABELLED = 4, 24, 3
+MOMENT_SIZE, STRIP_SIZE, LABEL_SIZE = 1600, 640, 560
+EXTRA = "pip install 'selfhvd-tta[report]'"
+
+
+def check_report(out: str | Path, overwrite: bool) -> Path:
+    """Refuse, before time is spent, a report that could not be written in the end.
+
+    Raises:
+        UsageError: the extra ``report`` is not installed, or the name is taken or no name of a page.
+        DiskError: the folder is missing or may not be written to.
+    """
+    path = Path(out)
+    need_extra("--report")
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"--report {path}: is no name of a page", "Give a name that ends in .html.")
+    check_free(path, overwrite)
+    return path
+
+
+def need_extra(flag: str) -> None:
+    """Raise a :class:`UsageError` where the extra ``report`` is not installed."""
+    for module in ("matplotlib", "jinja2"):
+        try:
+            import_module(module)
+        except ImportError as error:
+            raise UsageError(f"{flag} needs {module}, which is not installed", f"Install it: {EXTRA}") from error
+
+
+def check_free(path: Path, overwrite: bool) -> None:
+    """Refuse a file that exists already (unless it may be replaced) or cannot be written.
+
+    Raises:
+        UsageError, DiskError: so.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder", "Give the name of a file.")
+    if os.path.lexists(path) and not overwrite:
+        raise UsageError(f"{path}: exists already", "Add --overwrite to replace it, or choose another name.")
+    if not path.parent.is_dir():
+        raise DiskError(f"{path.parent}: there is no such folder", f"Create it first: mkdir -p '{path.parent}'")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise DiskError(f"{path.parent}: may not be written to", "Change its permissions, or choose another folder.")
+
+
+def write_report(
+    out: str | Path, source: str | Path, result: Any, settings: Settings, log: RunLog, overwrite: bool = False
+) -> Path:
+    """Read input and output once more and write the page.
+
+    Memory does not depend on the length of the video; the time is that of decoding both, and of aligning a few frames.
+
+    Args:
+        out: an ``.html`` file.
+        source: the input of the run.
+        result: what :func:`selfhvd_tta.deblur` returned.
+        settings: of the run.
+        log: of a :class:`Recorder` that listened to the run.
+        overwrite: an existing file may be replaced.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        UsageError, DiskError: as :func:`check_report`, or it cannot be written.
+        InputError: input or output cannot be read any more.
+    """
+    path = check_report(out, overwrite)
+    page = render(collect(Path(source), result, settings, log))
+    write_whole(path, page.encode())
+    return path
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that is there complete, or not at all.
+
+    Raises:
+        DiskError: it cannot be written.
+    """
+    temporary = ""
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name[:60]}.", delete=False) as file:
+            temporary = file.name
+            file.write(content)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        raise DiskError(f"{path}: cannot be written: {error.strerror}", "Free some space there.") from error
+
+
+def collect(source: Path, result: Any, settings: Settings, log: RunLog) -> dict[str, Any]:
+    """What the template shows."""
+    from selfhvd_tta.extras.report import facts, plots
+    from selfhvd_tta.extras.report.pictures import Pair, evenly, jpeg, most_changed
+    from selfhvd_tta.video.orientation import picture
+
+    pair = Pair(source, result.output, settings.part)
+    change = pair.measure()
+    clues, info = result.clues, pair.info
+    moments = most_changed(change.difference, MOMENTS)
+    strip = evenly(len(change.seconds), STRIP)
+
+    def shown(frame: Any, longest: int, quality: int = 88) -> str:
+        return jpeg(picture(frame, info, longest), quality)
+
+    large, small = [], []
+    aspect = 1.0
+    for index, before, after in pair.frames(sorted({*moments, *strip})):
+        about = {
+            "index": index,
+            "time": clock(change.seconds[index]),
+            "clue": bool(clues.sharp[index]),
+            "gain": change.sharpness[index] / max(float(clues.sharpness[index]), 1e-6),
+        }
+        if index in moments:
+            height, width = picture(before, info, MOMENT_SIZE).shape[:2]
+            aspect = width / height
+            large.append(about | {"before": shown(before, MOMENT_SIZE), "after": shown(after, MOMENT_SIZE)})
+        if index in strip:
+            small.append(about | {"before": shown(before, STRIP_SIZE, 80), "after": shown(after, STRIP_SIZE, 80)})
+    soft = np.asarray(clues.soft)
+    gain = float(np.median(change.sharpness[soft] / np.maximum(clues.sharpness[soft], 1e-6))) if soft.any() else None
+    return {
+        "name": source.name,
+        "output": result.output.name,
+        "result": result,
+        "info": info,
+        "aspect": aspect,
+        "seconds": float(change.seconds[-1]),
+        "tiles": _tiles(result, gain, log),
+        "moments": large,
+        "strip": small,
+        "timeline": plots.timeline(change.seconds, clues, change.sharpness),
+        "losses": plots.loss_curves(log.losses) if log.losses else None,
+        "labels": _labels(pair, result, settings, change.difference),
+        "phases": _phases(log),
+        "total": duration(result.seconds),
+        "planned": None if log.planned_minutes is None else duration(60 * log.planned_minutes),
+        "plan": list(log.plan.items()),
+        "summary": list(log.summary.items()),
+        "notes": log.notes,
+        "weights": facts.weight_files(log, settings, result.record is not None),
+        "versions": facts.versions(),
+        "changed": facts.changed_settings(settings),
+        "settings": _settings_text(settings),
+    }
+
+
+def render(values: dict[str, Any]) -> str:
+    """The page as text; every value is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("selfhvd_tta.extras.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html.j2").render(values)
+
+
+def clock(seconds: float) -> str:
+    """``1:02.50``"""
+    minutes, rest = divmod(float(seconds), 60)
+    return f"{int(minutes)}:{rest:05.2f}"
+
+
+def _tiles(result: Any, gain: float | None, log: RunLog) -> list[tuple[str, str]]:
+    clues = result.clues
+    tiles = [
+        (f"{result.frames}", "frames"),
+        (f"{int(clues.sharp.sum())}", "sharp frames"),
+        (f"{int(clues.soft.sum())}", "soft frames"),
+    ]
+    if gain is not None:
+        tiles.append((f"{gain:.1f}×", "sharpness of the soft frames, median"))
+    if result.record is not None:
+        tiles.append((f"{len(result.record.steps)}", "steps of adaptation"))
+    return [*tiles, (duration(result.seconds), "working time")]
+
+
+def _phases(log: RunLog) -> list[tuple[str, str, float]]:
+    most = max(log.seconds.values(), default=1.0) or 1.0
+    return [(name, f"{spent:.1f} s", 100 * spent / most) for name, spent in log.seconds.items()]
+
+
+def _labels(pair: Any, result: Any, settings: Settings, difference: Any) -> list[dict[str, Any]]:
+    if result.action not in ("adapted", "transferred"):
+        return []
+    import cv2
+
+    from selfhvd_tta.extras.report.labels import show_labels, with_labels
+    from selfhvd_tta.extras.report.pictures import jpeg, most_changed
+    from selfhvd_tta.video.orientation import picture
+
+    order = most_changed(difference, 4 * LABELLED)
+    order.sort(key=lambda i: -difference[i])
+    rows = []
+    for one in show_labels(pair, with_labels(order, result.clues, settings, LABELLED), result.clues, settings):
+        weight = (one.mask.astype(np.float32) / 255)[..., None]
+        trusted = np.rint(one.label * weight + 110 * (1 - weight)).astype(np.uint8)
+        heat = cv2.cvtColor(cv2.applyColorMap(one.mask, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
+        pictures = [jpeg(picture(frame, pair.info, LABEL_SIZE)) for frame in (one.before, trusted, heat, one.after)]
+        rows.append(
+            {"index": one.index, "teachers": one.teachers, "pictures": pictures, "share": float(one.mask.mean()) / 255}
+        )
+    return rows
+
+
+def _settings_text(settings: Settings) -> str:
+    from selfhvd_tta.config import dumps
+
+    return dumps(settings, comments=False)

@@ -1,0 +1,1 @@
+"""For those who train and measure; nothing of the product imports it."""

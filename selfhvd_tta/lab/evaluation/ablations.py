@@ -1,0 +1,264 @@
+"""What each part of the method is worth: the paper's ablations and ours, each variant a benchmark run of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from selfhvd_tta.errors import DiskError, Interrupted, SelfHVDError, UsageError
+from selfhvd_tta.events import Listener, Note, Progress, ignore
+from selfhvd_tta.lab.evaluation.bench import (
+    NOT_OF_THE_METHOD,
+    BenchResult,
+    BenchSettings,
+    find_pairs,
+    run_bench,
+    write_whole,
+)
+from selfhvd_tta.run.equipment import choose_device
+from selfhvd_tta.settings import Settings
+
+TABLE, RUNS = "ablations.md", "runs"
+SCORED = ("adapted+detail", "adapted")
+Variants = Callable[[Settings], Iterable[tuple[str, Settings]]]
+
+
+@dataclass(frozen=True)
+class Study:
+    """One question.
+
+    Attributes:
+        id: what ``--study`` takes.
+        title: what is compared.
+        source: table or section of the paper, or ``ours``.
+        variants: labels and settings, made from the settings that everything else is left at.
+    """
+
+    id: str
+    title: str
+    source: str
+    variants: Variants
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One variant's outcome.
+
+    Attributes:
+        label: of the variant.
+        result: its benchmark; None if it could not be run.
+        problem: why not, or which videos failed.
+    """
+
+    label: str
+    result: BenchResult | None
+    problem: str = ""
+
+
+def _plan(base: Settings, **changes: object) -> Settings:
+    return replace(base, adaptation=replace(base.adaptation, **changes))  # type: ignore[arg-type]  # checked by Settings
+
+
+def _align(base: Settings, **changes: object) -> Settings:
+    return replace(base, alignment=replace(base.alignment, **changes))  # type: ignore[arg-type]
+
+
+def _modules(base: Settings) -> Iterable[tuple[str, Settings]]:
+    for sevd, scscm in ((False, False), (True, False), (False, True), (True, True)):
+        label = " + ".join(n for n, on in (("SEVD", sevd), ("SCSCM", scscm)) if on) or "neither"
+        yield label, _plan(base, rscr=sevd, sis=sevd, scscm=scscm)
+
+
+def _sevd(base: Settings) -> Iterable[tuple[str, Settings]]:
+    for rscr, sis in ((False, False), (True, False), (False, True), (True, True)):
+        label = " + ".join(n for n, on in (("RSCR", rscr), ("SIS", sis)) if on) or "neither"
+        yield label, _plan(base, rscr=rscr, sis=sis)
+
+
+def _masks(base: Settings) -> Iterable[tuple[str, Settings]]:
+    for uncertainty, occlusion in ((False, False), (True, False), (False, True), (True, True)):
+        label = " + ".join(n for n, on in (("Eq. 4", uncertainty), ("Eq. 5", occlusion)) if on) or "neither"
+        yield label, _align(base, uncertainty=uncertainty, occlusion=occlusion)
+
+
+def _refresh(base: Settings) -> Iterable[tuple[str, Settings]]:
+    steps = max(1, base.adaptation.iters)
+    yield "labels made once per stage", _plan(base, label_refresh=steps)
+    yield "default", _plan(base, label_refresh=None)
+    yield "every 25 steps", _plan(base, label_refresh=25)
+    yield "literal: in every step", _plan(base, label_refresh=1, teacher="live")
+
+
+def _clip(base: Settings) -> Iterable[tuple[str, Settings]]:
+    for value in (10, 20, 40):
+        yield f"{value} frames", replace(base, clues=replace(base.clues, segment=value))
+
+
+STUDIES = {
+    study.id: study
+    for study in (
+        Study("modules", "SEVD and SCSCM", "Table 3", _modules),
+        Study("sevd", "parts of SEVD", "Table 4", _sevd),
+        Study(
+            "updates",
+            "#update, renewals of the historical model",
+            "Table 5",
+            lambda base: ((str(n), _plan(base, history_updates=n)) for n in (1, 2, 3)),
+        ),
+        Study("masks", "masks of the labels", "Sec. 3.1", _masks),
+        Study(
+            "flow",
+            "flow that aligns the labels",
+            "Sec. 3.1",
+            lambda base: ((flow, _align(base, flow=flow)) for flow in ("embedded", "dis", "raft", "sea-raft")),
+        ),
+        Study("segment", "segment length of the clue selection", "Sec. 3.1", _clip),
+        Study(
+            "stages",
+            "share of the steps spent in stage 1",
+            "Sec. 3.2",
+            lambda base: ((f"{share:.2f}", _plan(base, stage1=share)) for share in (0.0, 0.25, 0.5, 0.75, 1.0)),
+        ),
+        Study(
+            "perceptual",
+            "weight of the VGG term",
+            "Eq. 10",
+            lambda base: ((f"{w:g}", _plan(base, perceptual_weight=w)) for w in (0.0, 0.1, 1.0)),
+        ),
+        Study(
+            "layer",
+            "VGG layer",
+            "paper silent",
+            lambda base: ((name, _plan(base, vgg_layer=name)) for name in ("conv2_2", "conv3_4", "conv4_4")),
+        ),
+        Study("refresh", "renewal of the labels", "ours; literal: the paper", _refresh),
+        Study(
+            "teachers",
+            "sharp frames per label",
+            "ours; 1: the paper",
+            lambda base: ((str(n), _align(base, teachers=n)) for n in (1, 3, 10)),
+        ),
+        Study(
+            "anchor",
+            "weight of sharp frames as their own labels",
+            "ours; 1: the paper",
+            lambda base: ((f"{w:g}", _plan(base, sharp_weight=w)) for w in (0.0, 0.1, 1.0)),
+        ),
+    )
+}
+
+
+def run_studies(
+    root: Path,
+    out: Path,
+    bench: BenchSettings,
+    base: Settings,
+    studies: Iterable[str] = tuple(STUDIES),
+    listen: Listener = ignore,
+) -> str:
+    """Run ablations over a data set and save their tables.
+
+    Variants that are equal are run once, whatever studies they belong to; what was finished before is not run again. A
+    variant that cannot be run (no weights, say) is listed with the reason, and the others go on.
+
+    Args:
+        root: the data set.
+        out: gets ``ablations.md`` and a benchmark's folder per variant.
+        bench: protocol and what to measure.
+        base: settings of everything that a study does not vary.
+        studies: ids.
+        listen: gets progress and notes.
+
+    Returns:
+        The tables as Markdown.
+
+    Raises:
+        UsageError: no such study, or a method without adaptation.
+        InputError: no data set there.
+        DiskError: the tables cannot be written.
+    """
+    wanted = list(dict.fromkeys(studies))
+    unknown = [name for name in wanted if name not in STUDIES]
+    if unknown:
+        raise UsageError(f"unknown study '{unknown[0]}'", f"Known are: {', '.join(STUDIES)}.")
+    if base.method != "adapt" or not base.adaptation.iters:
+        raise UsageError("ablations need an adaptation", "Use --method adapt and --iters above 0.")
+    find_pairs(root, bench, ignore)  # a wrong folder is one error and not one per variant
+    plan = [(STUDIES[name], list(STUDIES[name].variants(base))) for name in wanted]
+    count = sum(len(variants) for _, variants in plan)
+    done: dict[str, Measured] = {}
+    blocks: list[str] = []
+    position = 0
+    for study, variants in plan:
+        rows = []
+        for label, settings in variants:
+            key = _key(settings)
+            if key not in done:
+                listen(Note(f"{study.id}: {label}"))
+                done[key] = _measure(root, out / RUNS / key, bench, settings, listen)
+            rows.append(replace(done[key], label=label))
+            position += 1
+            listen(Progress("ablations", position, count, "variants"))
+        blocks.append(_block(study, rows, base, dict(variants)))
+        text = "\n".join([_heading(base), *blocks])
+        write_whole(out / TABLE, text)  # after every study: an interrupted run leaves what it has finished
+    return text
+
+
+def _measure(root: Path, folder: Path, bench: BenchSettings, settings: Settings, listen: Listener) -> Measured:
+    try:
+        result = run_bench(root, folder, bench, settings, listen)
+    except (Interrupted, DiskError):
+        raise
+    except SelfHVDError as error:
+        listen(Note(f"not run: {error}", "warning"))
+        return Measured("", None, str(error))
+    failed = "; ".join(f"{name}: {why}" for name, why in result.failed.items())
+    return Measured("", result, failed)
+
+
+def _key(settings: Settings) -> str:
+    """Name of a variant's folder: of everything that decides its result."""
+    content = {k: v for k, v in asdict(settings).items() if k not in NOT_OF_THE_METHOD}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _heading(base: Settings) -> str:
+    plan = base.adaptation.on(choose_device(base.runtime.device, ignore).type)
+    rate = "by the number of steps" if plan.learning_rate is None else f"{plan.learning_rate:g}"
+    return (
+        f"# Ablations\n\nBackbone {base.backbone}, {plan.iters} steps of {plan.batch} x {plan.clip_length} frames of "
+        f"{plan.crop} px, learning rate {rate}, seed {base.runtime.seed}; everything else at its "
+        "default. PSNR in dB, mean over the videos; the difference is to the variant that is the default.\n"
+    )
+
+
+def _block(study: Study, rows: list[Measured], base: Settings, variants: dict[str, Settings]) -> str:
+    lines = [f"## {study.title} ({study.source})", ""]
+    ran = [row for row in rows if row.result is not None and row.result.mean]
+    if ran:
+        assert ran[0].result is not None
+        scored = [name for name in SCORED if name in ran[0].result.mean]
+        head = ["variant", *(f"{name}: PSNR | difference | of blurry frames | SSIM" for name in scored)]
+        lines += ["| " + " | ".join(head) + " |", "|" + " --- |" * (1 + 4 * len(scored))]
+        usual = next((row for row in ran if _key(variants[row.label]) == _key(base)), None)
+        lines += [_line(row, usual, scored) for row in ran]
+    for row in rows:
+        if row.problem:
+            lines.append(f"- {row.label}: {'not run' if row.result is None else 'failed'}: {row.problem}")
+    return "\n".join([*lines, ""])
+
+
+def _line(row: Measured, usual: Measured | None, scored: list[str]) -> str:
+    assert row.result is not None
+    cells = [f"**{row.label}** (default)" if row is usual else row.label]
+    for name in scored:
+        one = row.result.mean[name]
+        cells.append(f"{one['psnr']:.3f}")
+        same = usual.result.mean.get(name) if usual is not None and usual.result is not None else None
+        cells.append(f"{one['psnr'] - same['psnr']:+.3f}" if same else "–")
+        cells += [f"{one['psnr_blurry']:.3f}" if "psnr_blurry" in one else "–", f"{one['ssim']:.4f}"]
+    return "| " + " | ".join(cells) + " |"

@@ -1,0 +1,233 @@
+"""The method on frames without any codec: what ``deblur()`` does between decoding and encoding."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from selfhvd_tta.errors import InputError, UsageError
+from selfhvd_tta.events import Listener, Note, Progress
+from selfhvd_tta.lab.datasets.frames import Frames
+from selfhvd_tta.method.clues import Clues, laplacian_variance, local_contrast, select_clues
+from selfhvd_tta.method.record import Record
+from selfhvd_tta.method.refit import LEARNERS
+from selfhvd_tta.method.restoration import Compute, Restorer
+from selfhvd_tta.method.working_set import WorkingSet, choose_frames, restrict
+from selfhvd_tta.run import equipment as models
+from selfhvd_tta.run import memory as resources
+from selfhvd_tta.run.frames import Details, Result, run_frames
+from selfhvd_tta.run.scan import judge
+from selfhvd_tta.settings import ClueSettings, Method, Settings
+from selfhvd_tta.video.reader import Frame
+from selfhvd_tta.video.shots import ShotDetector
+
+FloatImage = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """A video whose clues are known.
+
+    Attributes:
+        frames: the video.
+        clues: its sharp frames and shots.
+        helpful: whether there is blur that sharp frames of the same shot could mend.
+        verdict: why, one line.
+    """
+
+    frames: Frames
+    clues: Clues
+    helpful: bool
+    verdict: str
+
+
+def scan(frames: Frames, settings: ClueSettings, listen: Listener) -> Scanned:
+    """Select the clues of a video.
+
+    Luma comes from RGB here, where ``deblur()`` takes the decoder's; the two agree to rounding.
+
+    Raises:
+        InputError: there is no frame, or one cannot be read.
+    """
+    values: list[float] = []
+    contrast: list[float] = []
+    detector = ShotDetector()
+    for frame in frames.on_canvas(range(len(frames))):
+        y = np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8)
+        values.append(laplacian_variance(y))
+        contrast.append(local_contrast(y))
+        detector.add(y)
+    if not values:
+        raise InputError(f"{frames.name}: holds no frame", "Check the data set.")
+    listen(Progress("scan", len(values), len(values)))
+    clues = select_clues(np.asarray(values), detector.shots(), settings, np.asarray(contrast))
+    return Scanned(frames, clues, *judge(clues, settings))
+
+
+class Subject:
+    """The method under test, with its networks loaded once.
+
+    Args:
+        settings: all settings; ``output`` does not matter.
+        listen: gets progress and notes.
+
+    Raises:
+        DeviceError, UsageError, WeightsError: as :mod:`selfhvd_tta.run.equipment`.
+    """
+
+    def __init__(self, settings: Settings, listen: Listener) -> None:
+        self.listen = listen
+        self.device = models.choose_device(settings.runtime.device, listen)
+        self.settings = settings = replace(settings, adaptation=settings.adaptation.on(self.device.type))
+        self.flow = models.load_flow(settings, self.device, listen)
+        self.merger = models.load_merger(settings, self.device, listen)
+        self.loaded: models.LoadedBackbone | None = None
+        self.compute = Compute(self.device)
+        self.features: torch.nn.Module | None = None
+        if settings.networked:
+            self.loaded = models.load_backbone(settings, self.device, listen)
+            self.compute = models.choose_compute(settings, self.device, self.loaded.backbone)
+            self.features = models.load_features(settings, self.device, listen) if settings.learns else None
+            self.pristine = {k: v.detach().clone() for k, v in self.loaded.network.state_dict().items()}
+
+    def by(self, method: Method) -> Subject:
+        """The same networks, used by another method; only one that learns can become one that does."""
+        other = copy.copy(self)
+        other.settings = replace(self.settings, method=method)
+        return other
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What is at work, for the table."""
+        names = {"method": self.settings.method, "flow": self.flow.name, "device": str(self.device)}
+        if self.loaded is not None:
+            names |= {"backbone": self.loaded.name, "weights": self.loaded.weights}
+            names["perceptual"] = self.settings.adaptation.vgg_layer if self.features is not None else "off"
+            names["precision"] = str(self.compute.autocast or torch.float32).removeprefix("torch.")
+        return names
+
+    def reset(self) -> None:
+        """Put the pretrained weights back."""
+        assert self.loaded is not None
+        self.loaded.network.load_state_dict(self.pristine)
+        self.loaded.network.eval()
+
+    def adapt(self, videos: list[Scanned]) -> Record:
+        """Adapt the pretrained network to one video, or to several together (``--joint``, as DADeblur does).
+
+        Raises:
+            UsageError: several videos differ in size.
+        """
+        self.reset()
+        assert self.loaded is not None
+        working = self._working_set(videos)
+        height, width = working.frames.shape[-2:]
+        adaptation = LEARNERS[self.settings.method](
+            self.loaded.network,
+            self.loaded.backbone,
+            working,
+            self.flow.estimator,
+            self.features,
+            self.compute,
+            self.settings,
+            self.listen,
+            self._window(height, width),
+        )
+        return adaptation.run()
+
+    def _working_set(self, videos: list[Scanned]) -> WorkingSet:
+        sizes = {video.frames.canvas for video in videos}
+        if len(sizes) != 1:
+            raise UsageError(
+                f"--joint needs videos of one size, and there are {len(sizes)}", "Adapt per video (leave --joint out)."
+            )
+        height, width = sizes.pop()
+        plan, segment = self.settings.adaptation, self.settings.clues.segment
+        limit = max(segment, resources.working_set_limit(height, width, plan.working_set) // len(videos))
+        chosen = [choose_frames(video.clues, limit, segment) for video in videos]
+        total = sum(map(len, chosen))
+        store = resources.bank_store(height, width, total, self.device)
+        stack = torch.empty((total, 3, height, width), dtype=torch.uint8)
+        row = 0
+        for video, numbers in zip(videos, chosen, strict=True):
+            for frame in video.frames.on_canvas(numbers):
+                stack[row] = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)
+                row += 1
+        clues, runs = merge([restrict(v.clues, n) for v, n in zip(videos, chosen, strict=True)])
+        numbers_all = tuple(n for numbers in chosen for n in numbers)
+        return WorkingSet(stack.to(store), numbers_all, clues, runs)
+
+    def _window(self, height: int, width: int) -> int:
+        assert self.loaded is not None
+        reach = self.loaded.backbone.reach
+        return self.settings.runtime.window or resources.window_for(height, width, self.device, reach)
+
+    def network_outputs(self, video: Scanned) -> Iterator[Tensor]:
+        """The network's output for every frame, with the weights that it has now: (3, H, W) on the canvas."""
+        for result in self._run(video, self._restorer(video), details=False):
+            yield result.network
+
+    def with_details(self, video: Scanned) -> Iterator[tuple[Tensor, Tensor]]:
+        """The network's output for every frame as it is, and with sharp details blended in."""
+        for result in self._run(video, self._restorer(video), details=True):
+            yield result.network, result.blended
+
+    def transferred(self, video: Scanned) -> Iterator[Tensor]:
+        """Sharp-detail transfer into the output of the pretrained network, or into the input where there is none."""
+        restorer = None
+        if self.loaded is not None:
+            self.reset()
+            restorer = self._restorer(video)
+        for result in self._run(video, restorer, details=True):
+            yield result.blended
+
+    def _restorer(self, video: Scanned) -> Restorer:
+        assert self.loaded is not None
+        return Restorer(
+            self.loaded.network,
+            self.loaded.backbone,
+            self.compute,
+            self._window(*video.frames.canvas),
+            lambda text: self.listen(Note(text, "warning")),
+        )
+
+    def _run(self, video: Scanned, restorer: Restorer | None, details: bool) -> Iterator[Result]:
+        count = len(video.frames)
+
+        def open_frames(first: int) -> Iterator[Frame]:
+            numbers = range(first, count)
+            return (Frame(i, i, f) for i, f in zip(numbers, video.frames.on_canvas(numbers), strict=True))
+
+        blending = Details.of(self.flow.estimator, self.merger, self.settings) if details else None
+        return run_frames(open_frames, video.clues, self.device, restorer, blending)
+
+
+def merge(parts: list[tuple[Clues, tuple[range, ...]]]) -> tuple[Clues, tuple[range, ...]]:
+    """Clues and runs of several working sets, one after the other; no shot reaches from one into the next."""
+    if len(parts) == 1:
+        return parts[0]
+    starts = np.cumsum([0, *(len(clues.sharp) for clues, _ in parts)])[:-1].tolist()
+    weights = [len(clues.sharp) for clues, _ in parts]
+
+    def moved(ranges: tuple[range, ...], start: int) -> list[range]:
+        return [range(r.start + start, r.stop + start) for r in ranges]
+
+    clues = Clues(
+        sharpness=np.concatenate([c.sharpness for c, _ in parts]),
+        sharp=np.concatenate([c.sharp for c, _ in parts]),
+        nearest=np.concatenate([c.nearest + s for (c, _), s in zip(parts, starts, strict=True)]),
+        shots=tuple(r for (c, _), s in zip(parts, starts, strict=True) for r in moved(c.shots, s)),
+        thresholds=tuple(t for c, _ in parts for t in c.thresholds),
+        separability=float(np.average([c.separability for c, _ in parts], weights=weights)),
+        contrast=float(np.exp(np.average([np.log(c.contrast) for c, _ in parts], weights=weights))),
+        soft=np.concatenate([c.soft for c, _ in parts]),
+        score=np.concatenate([c.score for c, _ in parts]),
+    )
+    return clues, tuple(r for (_, runs), s in zip(parts, starts, strict=True) for r in moved(runs, s))

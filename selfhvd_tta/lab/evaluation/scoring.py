@@ -1,0 +1,95 @@
+"""Scores of one video, frame after frame, in memory that does not grow with it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from selfhvd_tta.errors import InputError
+from selfhvd_tta.lab.evaluation.metrics import fidelity, quantise
+from selfhvd_tta.lab.evaluation.temporal import ShiftMeter, evaluation_flow, find_motion, flicker, warping_error
+
+Image = NDArray[np.uint8]
+FloatImage = NDArray[np.float32]
+NoReference = Callable[[Image], float]
+# A frame equal to its ground truth has infinite PSNR; in means it counts as this.
+MOST_PSNR = 100.0
+
+
+class Scorer:
+    """Collects the measures of one method on one video.
+
+    Args:
+        counted: frames that count.
+        blurry: frames of which a mean of their own is kept (those that are no sharp clues).
+        temporal: measure warping error, flicker and shift too.
+        no_reference: further measures of one frame, by name.
+    """
+
+    def __init__(
+        self, counted: range, blurry: set[int], temporal: bool, no_reference: dict[str, NoReference] | None = None
+    ) -> None:
+        self.counted = counted
+        self.blurry = blurry
+        self.no_reference = no_reference or {}
+        self.values: dict[str, list[float]] = {}
+        self.flow = evaluation_flow() if temporal else None
+        self.shift = ShiftMeter(self.flow) if self.flow is not None else None
+        self.before: tuple[int, Image, Image] | None = None
+
+    def add(self, index: int, output: FloatImage, observed: Image, truth: Image | None) -> None:
+        """Take one frame.
+
+        Args:
+            index: its number.
+            output: (H, W, 3) in [0, 1].
+            observed: the input, (H, W, 3) uint8.
+            truth: the ground truth, or None.
+
+        Raises:
+            InputError: the ground truth has another size than the input.
+        """
+        if index not in self.counted:
+            self.before = None
+            return
+        if truth is not None:
+            if truth.shape != observed.shape:
+                raise InputError(
+                    f"frame {index}: ground truth has {truth.shape[1]}x{truth.shape[0]} pixels, "
+                    f"the input {observed.shape[1]}x{observed.shape[0]}",
+                    "Check the data set.",
+                )
+            for name, value in asdict(fidelity(output, truth)).items():
+                self._note(name, min(value, MOST_PSNR))
+                if name in ("psnr", "ssim") and index in self.blurry:
+                    self._note(f"{name}_blurry", min(value, MOST_PSNR))
+        rounded = quantise(output)
+        for name, measure in self.no_reference.items():
+            self._note(name, measure(rounded))
+        if self.flow is not None and self.shift is not None:
+            self.shift.add(rounded, observed)
+            self._over_time(index, rounded, observed if truth is None else truth)
+
+    def _over_time(self, index: int, output: Image, reference: Image) -> None:
+        assert self.flow is not None
+        if self.before is not None and self.before[0] == index - 1 and self.before[1].shape == output.shape:
+            _, last_output, last_reference = self.before
+            motion = find_motion(last_reference, reference, self.flow)
+            self._note("warping_error", warping_error(last_output, output, motion))
+            self._note("flicker", flicker((last_output, output), (last_reference, reference)))
+        self.before = index, output, reference
+
+    def _note(self, name: str, value: float) -> None:
+        if math.isfinite(value):
+            self.values.setdefault(name, []).append(value)
+
+    def result(self) -> dict[str, float]:
+        """Means by name; what could not be measured is absent."""
+        means = {name: float(np.mean(values)) for name, values in self.values.items()}
+        if self.shift is not None and self.shift.counts.sum():
+            means |= {"shift_median": self.shift.quantile(0.5), "shift_p95": self.shift.quantile(0.95)}
+        return means

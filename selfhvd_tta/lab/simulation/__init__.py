@@ -1,0 +1,1 @@
+"""Handheld shake over photographs, with ground truth."""

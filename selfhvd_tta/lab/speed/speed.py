@@ -1,0 +1,389 @@
+"""How long each part of the work takes on this machine, beside the least that its hardware allows."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from selfhvd_tta.backbones.estrnn import ESTRNN
+from selfhvd_tta.backbones.wrapper import Network
+from selfhvd_tta.errors import WeightsError
+from selfhvd_tta.events import Listener, Note, Progress, ignore
+from selfhvd_tta.lab.evaluation.memory import PeakMemory
+from selfhvd_tta.lab.speed.end_to_end import break_down
+from selfhvd_tta.lab.speed.floors import Work, count_operations, measure_rates
+from selfhvd_tta.lab.speed.machine import describe
+from selfhvd_tta.lab.speed.results import Row, SpeedReport, SpeedSettings
+from selfhvd_tta.lab.speed.sample import Frames, shaky_frames, write_video
+from selfhvd_tta.lab.speed.timing import Timing, measure, synchronise
+from selfhvd_tta.lab.speed.unfused import UnfusedESTRNN
+from selfhvd_tta.method.adaptation import Adaptation
+from selfhvd_tta.method.composite import Merger, to_time_on
+from selfhvd_tta.method.merge_network import MergeNetwork
+from selfhvd_tta.method.restoration import Compute, Restorer
+from selfhvd_tta.method.teachers import choose_teachers
+from selfhvd_tta.method.working_set import WorkingSet, restrict
+from selfhvd_tta.run import equipment as models
+from selfhvd_tta.run import feeds
+from selfhvd_tta.run import memory as resources
+from selfhvd_tta.run.equipment import LoadedBackbone, LoadedFlow
+from selfhvd_tta.run.frames import run_frames
+from selfhvd_tta.run.scan import Inspection, scan
+from selfhvd_tta.settings import OutputSettings, Settings
+from selfhvd_tta.video.opening import open_reader, open_writer
+
+# Bytes of a bank row's pixel that a step reads: input 3, label 3, mask 1, teacher and historical outputs 6 + 6.
+STEP_BYTES_PER_PIXEL = 19
+# Read: parameter, gradient, two moments; written: gradient, parameter, two moments; float32.
+OPTIMISER_BYTES = 32
+# Frames of the clip that memory is measured on at another size.
+LARGE_FRAMES = 12
+
+
+@dataclass(frozen=True)
+class _Case:
+    task: str
+    per: str
+    work: Callable[[], object]
+    count: int  # how many of ``per`` one call does
+    least: Work
+    dtype: str
+
+
+class _Bench:
+    def __init__(self, settings: SpeedSettings, listen: Listener) -> None:
+        self.settings = settings
+        self.listen = listen
+        self.notes: list[str] = []
+        self.device = models.choose_device(settings.run.runtime.device, self._tell)
+        self.rows: list[Row] = []
+        self.dtype: dict[str, str] = {}
+        self.differences: dict[str, float] = {}
+
+    def _tell(self, event: object) -> None:
+        if isinstance(event, Note):
+            self.notes.append(event.text)
+        self.listen(event)  # type: ignore[arg-type]
+
+    def run(self) -> SpeedReport:
+        s = self.settings
+        machine = describe(self.device)
+        self.listen(Progress("rates", 0, None, "tasks"))
+        self.rates = measure_rates(self.device, (torch.float32, torch.bfloat16), size=128 if s.width < 128 else 0)
+        breakdown = None
+        with tempfile.TemporaryDirectory(prefix="selfhvd-tta-bench-") as folder:
+            clip = Path(folder) / "shaky.mp4"
+            frames, seen, working = self._clip(clip, s.width, s.height, s.frames)
+            flow = models.load_flow(s.run, self.device, self._tell)
+            self._measure("shared", self._shared(clip, frames, flow, working, Path(folder)))
+            for name in s.backbones:
+                loaded = self._load(name)
+                compute = models.choose_compute(s.run, self.device, loaded.backbone)
+                self.dtype[loaded.name] = str(compute.autocast or torch.float32).removeprefix("torch.")
+                cases = self._network(loaded, compute, flow, working)
+                cases.insert(1, self._overlapped(loaded, compute, clip, seen))
+                self._measure(loaded.name, cases)
+                if breakdown is None and s.end_to_end and loaded.weights != "random":
+                    self.listen(Progress("end to end", 0, None, "jobs"))
+                    breakdown = break_down(clip, Path(folder) / "sharp.mp4", replace(s.run, backbone=name), self.device)
+                del loaded, cases
+            if s.large:
+                self._measure_large(Path(folder) / "large.mp4", s.large, flow)
+        if s.end_to_end and breakdown is None:
+            self.notes.append("no whole job: the weights of none of these backbones are on this machine")
+        return SpeedReport(
+            machine, s, self.dtype, self.rates, tuple(self.rows), breakdown, self.differences, tuple(self.notes)
+        )
+
+    def _clip(self, path: Path, width: int, height: int, count: int) -> tuple[Frames, Inspection, WorkingSet]:
+        """A clip made on the spot: written to ``path``, looked through, and held in memory as for an adaptation."""
+        frames = shaky_frames(width, height, count, self.device)
+        write_video(path, frames)
+        seen = scan(open_reader(path), self.settings.run.clues, ignore)
+        return frames, seen, self._working_set(frames, seen)
+
+    def _measure_large(self, path: Path, size: tuple[int, int], flow: LoadedFlow) -> None:
+        """Restoration, a label and steps with the bank at another size, for every network."""
+        _, _, working = self._clip(path, *size, LARGE_FRAMES)
+        for name in self.settings.backbones:
+            loaded = self._load(name)
+            compute = models.choose_compute(self.settings.run, self.device, loaded.backbone)
+            cases = self._network(loaded, compute, flow, working, bank_only=True)
+            self._measure(f"{loaded.name} at {size[0]}x{size[1]}", cases)
+
+    def _working_set(self, frames: Frames, seen: Inspection) -> WorkingSet:
+        clues, runs = restrict(seen.clues, list(range(len(frames))))
+        stack = torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous()
+        store = resources.bank_store(frames.shape[1], frames.shape[2], len(frames), self.device)
+        return WorkingSet(stack.to(store), tuple(range(len(frames))), clues, runs)
+
+    def _load(self, name: str) -> LoadedBackbone:
+        """The network, with random weights where its own are not on this machine."""
+        run = self.settings.run
+        try:
+            offline = replace(run, backbone=name, runtime=replace(run.runtime, offline=True))
+            return models.load_backbone(offline, self.device, ignore)
+        except WeightsError:
+            backbone, variant = models.find_backbone(name)
+            torch.manual_seed(0)
+            network = Network(backbone.build(**variant.config), backbone, variant).to(self.device).eval()
+            return LoadedBackbone(network, backbone, variant, "random")
+
+    def _measure(self, group: str, cases: list[_Case]) -> None:
+        done = [0]
+        total = len(cases) * (1 + self.settings.repeats)
+
+        def tick(name: str) -> None:
+            self.listen(Progress(group, done[0], total, "runs"))
+            done[0] += 1
+
+        works = {case.task: case.work for case in cases}
+        times = measure(works, self.device, self.settings.repeats, 1, tick)
+        for case in cases:
+            host, device = PeakMemory(torch.device("cpu")), PeakMemory(self.device)
+            case.work()
+            synchronise(self.device)
+            t = times[case.task]
+            each = Timing(t.median / case.count, t.best / case.count, t.cpu / case.count, t.repeats)
+            floor = case.least.floor(self.rates, case.dtype) / case.count
+            on_gpu = device.read().size if self.device.type == "cuda" else None
+            self.rows.append(Row(group, case.task, case.per, each, floor or None, host.read().size, on_gpu))
+        self.listen(Progress(group, total, total, "runs"))
+
+    def _shared(self, clip: Path, frames: Frames, flow: LoadedFlow, working: WorkingSet, folder: Path) -> list[_Case]:
+        s, count, size = self.settings, len(frames), frames[0].size
+        floats = [frame.astype(np.float32) / 255 for frame in frames]
+        blurry, sharp = (torch.from_numpy(floats[i]).permute(2, 0, 1)[None].to(self.device) for i in (0, count // 2))
+
+        def decode() -> None:
+            for _ in open_reader(clip):
+                pass
+
+        def encode() -> None:
+            reader = open_reader(clip)
+            with open_writer(folder / "encoded.mp4", reader, OutputSettings(overwrite=True)) as writer:
+                for frame, pts in zip(floats, [f.pts for f in reader.luma()], strict=True):
+                    writer.write(frame, pts)
+
+        bank = self._adaptation(_still(self.device), flow, working, Compute(self.device), s.run)
+        pair = Work(bytes=2 * size * 4 + 2 * 3 * size / 3 * 4)
+
+        cases = [
+            _Case("decode", "frame", decode, count, Work(bytes=count * size * 1.5), "float32"),
+            _Case(
+                "clue selection",
+                "frame",
+                lambda: scan(open_reader(clip), s.run.clues, ignore),
+                count,
+                Work(bytes=count * size / 3),
+                "float32",
+            ),
+            _Case(
+                f"flow, both ways ({flow.name})", "pair", lambda: flow.estimator.both(blurry, sharp), 1, pair, "float32"
+            ),
+            _Case(
+                f"label refresh: alignment, {s.run.alignment.teachers} teachers",
+                "frame",
+                lambda: _fill(bank),
+                count,
+                Work(bytes=count * size * 3.0),
+                "float32",
+            ),
+            _Case("encode and verify", "frame", encode, count, Work(bytes=count * size * 4), "float32"),
+        ]
+        merger = models.load_merger(s.run, self.device, self._tell)
+        return cases if merger is None else [*cases, self._merging(merger, s.height, s.width)]
+
+    def _merging(self, merger: Merger, height: int, width: int) -> _Case:
+        """One frame joined with its aligned sharp frames, once they are aligned."""
+        frame, composite = to_time_on(height, width, merger.candidates, self.device)
+        half = isinstance(merger, MergeNetwork) and merger.autocast is not None
+
+        def join() -> object:
+            return merger(frame, frame, composite)
+
+        work = Work(count_operations(join), 4.0 * (9 + 5 * merger.candidates) * height * width)
+        return _Case("merging by the network", "frame", join, 1, work, "bfloat16" if half else "float32")
+
+    def _overlapped(self, loaded: LoadedBackbone, compute: Compute, clip: Path, seen: Inspection) -> _Case:
+        """A whole video through the network: what a job does once the network has its weights, nothing blended in."""
+        s, count, size = self.settings, self.settings.frames, self.settings.width * self.settings.height
+        window = s.run.runtime.window or resources.window_for(s.height, s.width, self.device, loaded.backbone.reach)
+
+        def through() -> None:
+            reader = open_reader(clip)
+            restorer = Restorer(loaded.network, loaded.backbone, compute, window)
+            with open_writer(clip.with_name("restored.mp4"), reader, OutputSettings(overwrite=True)) as writer:
+                for result in run_frames(feeds.opener(reader), seen.clues, self.device, restorer, None):
+                    writer.write(feeds.to_array(result.blended), result.pts)
+
+        least = Work(count_operations(through), count * size * 3.0)
+        return _Case("decode, restore, encode and verify", "frame", through, count, least, self.dtype[loaded.name])
+
+    def _network(
+        self,
+        loaded: LoadedBackbone,
+        compute: Compute,
+        flow: LoadedFlow,
+        working: WorkingSet,
+        bank_only: bool = False,
+    ) -> list[_Case]:
+        """What depends on the network; ``bank_only``: a label, but neither literal steps nor the unfused reference."""
+        s, dtype = self.settings, self.dtype[loaded.name]
+        count, _, height, width = working.frames.shape
+        side = min(s.run.adaptation.side, height) * min(s.run.adaptation.side, width)
+        parameters = sum(p.numel() for p in loaded.network.parameters())
+        clip_pixels = side * s.run.adaptation.length * s.run.adaptation.batch
+        window = s.run.runtime.window or resources.window_for(height, width, self.device, loaded.backbone.reach)
+        restorer = Restorer(loaded.network, loaded.backbone, compute, window)
+        clip = working.frames.to(self.device).float() / 255
+
+        def restore() -> None:
+            for _ in restorer.restore(iter(clip)):
+                pass
+
+        cases = [
+            _Case(
+                "restoration",
+                "frame",
+                restore,
+                count,
+                Work(count_operations(restore), count * (24.0 * height * width) + 4.0 * parameters),
+                dtype,
+            )
+        ]
+        paper = replace(s.run, adaptation=replace(s.run.adaptation, teacher="live", label_refresh=1))
+        modes = {
+            "bank": s.run,
+            "literal": replace(paper, alignment=replace(s.run.alignment, teachers=1)),
+            "literal, same teachers": paper,
+        }
+        operations: dict[bool, float] = {}
+        for mode, settings in modes.items():
+            if bank_only and mode != "bank":
+                continue
+            # Each steps a copy: the other's labels and the restoration shall see the same network throughout.
+            network = copy.deepcopy(loaded.network)
+            adaptation = self._adaptation(replace(loaded, network=network), flow, working, compute, settings)
+            live = mode != "bank"
+            if live:
+                adaptation.literal.take_history()
+            else:
+                _fill(adaptation)
+                adaptation.bank.take_history()
+            if bank_only:
+                cases.append(_label(adaptation))
+            for stage2 in (False, True):
+
+                def step(a: Adaptation = adaptation, stage2: bool = stage2, live: bool = live) -> object:
+                    return a.step(stage2, live)
+
+                # The literal step's floor is the same: what it does beyond could have been kept.
+                if not live:
+                    operations[stage2] = count_operations(step)
+                work = Work(
+                    operations[stage2],
+                    clip_pixels * STEP_BYTES_PER_PIXEL + OPTIMISER_BYTES * parameters,
+                )
+                cases.append(_Case(f"stage-{1 + stage2} step, {mode}", "step", step, 1, work, dtype))
+        if isinstance(loaded.network.raw, ESTRNN) and not bank_only:
+            cases += self._against_unfused(loaded, loaded.network.raw, compute, clip)
+        return cases
+
+    def _against_unfused(
+        self, loaded: LoadedBackbone, raw: ESTRNN, compute: Compute, clip: torch.Tensor
+    ) -> list[_Case]:
+        """The raw network on one clip, beside the published operator sequence in float32."""
+        frames = clip[None, : min(len(clip), 12)] - 0.5
+        reference = UnfusedESTRNN(raw)
+        given = frames.shape[1] - raw.past - raw.future
+
+        def forward(compute: Compute, network: torch.nn.Module) -> torch.Tensor:
+            with torch.inference_mode(), compute.context():
+                return network(frames)
+
+        plain = Compute(self.device)
+        gap = (forward(compute, raw).float() - forward(plain, reference)).abs().max()
+        self.differences[loaded.name] = float(gap) * 255
+        work = Work(count_operations(lambda: forward(plain, raw)), 24.0 * given * frames[0, 0, 0].numel())
+        cases = [
+            _Case(
+                "forward, unfused reference, float32",
+                "frame",
+                lambda: forward(plain, reference),
+                given,
+                work,
+                "float32",
+            ),
+            _Case("forward, float32", "frame", lambda: forward(plain, raw), given, work, "float32"),
+        ]
+        if compute.autocast is not None:
+            dtype = self.dtype[loaded.name]
+            cases.append(_Case(f"forward, {dtype}", "frame", lambda: forward(compute, raw), given, work, dtype))
+        return cases
+
+    def _adaptation(
+        self, loaded: LoadedBackbone, flow: LoadedFlow, working: WorkingSet, compute: Compute, settings: Settings
+    ) -> Adaptation:
+        features = models.load_features(
+            replace(settings, runtime=replace(settings.runtime, offline=True)), self.device, self._once
+        )
+        return Adaptation(
+            loaded.network, loaded.backbone, working, flow.estimator, features, compute, settings, ignore, 40
+        )
+
+    def _once(self, event: object) -> None:
+        if isinstance(event, Note) and event.text not in self.notes:
+            self._tell(event)
+
+
+def _fill(adaptation: Adaptation) -> None:
+    """Labels for the whole clip, as if the network had returned its input: its own time is another row."""
+    bank = adaptation.bank
+    outputs = ((row, bank.observed(row)[0]) for row in range(len(adaptation.working)))
+    bank.made = [False] * len(bank.made)
+    bank.renew(outputs)
+    bank.complete(range(len(bank.made)))
+
+
+def _label(adaptation: Adaptation) -> _Case:
+    """The label of the frame that most teachers are aligned to."""
+    bank, settings = adaptation.bank, adaptation.settings.alignment
+    teachers = [choose_teachers(row, bank.working.clues, settings).others for row in range(len(bank.made))]
+    row = max(range(len(teachers)), key=lambda row: len(teachers[row]))
+
+    def make() -> None:
+        bank.made[row] = False
+        bank.complete([row])
+
+    task = f"label: alignment, {len(teachers[row])} teachers"
+    return _Case(task, "frame", make, 1, Work(bytes=bank.frames[0].numel() * 3.0), "float32")
+
+
+def _still(device: torch.device) -> LoadedBackbone:
+    """A network that is not run: labels need an adaptation around them."""
+    backbone, variant = models.find_backbone(":".join(models.OFFLINE_BACKBONE))
+    network = Network(backbone.build(**variant.config), backbone, variant)
+    return LoadedBackbone(network.to(device), backbone, variant, "none")
+
+
+def run_speed(settings: SpeedSettings, listen: Listener = ignore) -> SpeedReport:
+    """Measure.
+
+    Args:
+        settings: what.
+        listen: gets progress and notes.
+
+    Raises:
+        UsageError: unknown backbone, flow or device, or a size that makes no sense.
+        DeviceError, WeightsError: as :mod:`selfhvd_tta.run.equipment`.
+    """
+    for name in settings.backbones:
+        models.find_backbone(name)
+    return _Bench(settings, listen).run()

@@ -1,0 +1,134 @@
+"""What networks learn from simulated clips, made once per clip and kept on disk.
+
+Every clip is decided by (seed, number) alone, so a resumed run sees what the uninterrupted one would have seen.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+
+from selfhvd_tta.errors import DeviceError
+from selfhvd_tta.lab.datasets.photos import read_photo
+from selfhvd_tta.lab.simulation.simulate import SimulatedClip, simulate_clip
+from selfhvd_tta.lab.training.dataset import flow_settings
+
+Lesson = TypeVar("Lesson")
+
+
+class ClipFiles(ABC, Generic[Lesson]):
+    """One file per clip, of arrays. Can be sent to another process.
+
+    Args:
+        photos: photographs to shake a camera at.
+        folder: where files are kept; created.
+        clips: how many clips there are.
+        width, height: of the clips.
+        frames: length of the clips.
+        seed: of everything.
+        device: where clips are simulated; what is made of them is made on the CPU.
+    """
+
+    # Files made with something else than the usual begin with its name.
+    mark: str = ""
+
+    def __init__(
+        self,
+        photos: list[Path],
+        folder: Path,
+        *,
+        clips: int,
+        width: int,
+        height: int,
+        frames: int,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.photos, self.folder, self.clips = photos, folder, clips
+        self.width, self.height, self.frames = width, height, frames
+        self.seed, self.device = seed, device
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @abstractmethod
+    def lesson(self, clip: SimulatedClip, generator: np.random.Generator) -> Lesson | None:
+        """A dataclass of arrays; None where the clip teaches nothing."""
+
+    @abstractmethod
+    def read(self, arrays: dict[str, np.ndarray]) -> Lesson:
+        """The same, from its arrays."""
+
+    def path(self, number: int) -> Path:
+        """Where what that clip teaches is kept."""
+        return self.folder / f"{self.mark}{self.seed}-{self.width}x{self.height}x{self.frames}-{number:06d}.npz"
+
+    def make(self, number: int) -> Path:
+        """File of that clip, made unless it is there. A clip that teaches nothing gives way to another."""
+        path = self.path(number)
+        attempt = 0
+        while not path.exists():
+            generator = np.random.default_rng((self.seed, 3, number, attempt))
+            photo = read_photo(self.photos[int(generator.integers(len(self.photos)))])
+            settings = flow_settings(generator, self.width, self.height, self.frames)
+            clip = simulate_clip(photo, settings, seed=int(generator.integers(2**31)), device=self.device)
+            made = self.lesson(clip, generator)
+            attempt += 1
+            if made is None:
+                continue
+            part = path.with_suffix(f".{os.getpid()}.part")
+            with part.open("wb") as file:
+                np.savez(file, **vars(made))
+            part.replace(path)
+        return path
+
+    def of(self, number: int) -> Lesson:
+        """What the clip of that number teaches."""
+        with np.load(self.make(number)) as arrays:
+            return self.read(dict(arrays))
+
+
+def make_all(files: ClipFiles[Lesson], workers: int, tell: Callable[[int, int], None] | None) -> None:
+    """Make the files of all clips that are not there yet; it takes CPU cores, whatever the device of the training.
+
+    Args:
+        files: of the clips.
+        workers: processes; 1: this one.
+        tell: hears of clips done and clips in all.
+
+    Raises:
+        DeviceError: a worker was killed.
+    """
+
+    def follow(made: Iterable[Path]) -> None:
+        for done, _ in enumerate(made, 1):
+            if tell is not None:
+                tell(done, files.clips)
+
+    if workers == 1:
+        follow(map(files.make, range(files.clips)))
+        return
+    # Forked children would inherit the threads of torch, which do not survive it.
+    executor = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker)
+    try:
+        follow(executor.map(files.make, range(files.clips)))
+    except BrokenProcessPool as error:
+        raise DeviceError(
+            "a process that makes training data was ended from outside",
+            "Most likely memory ran out: ask for fewer --workers; the run continues where it was.",
+        ) from error
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the training ends its workers
+    torch.set_num_threads(1)

@@ -1,6 +1,0 @@
-"""What a run did, as one HTML page that needs nothing else: no file beside it and no network."""
-
-from selfhvd_tta.report.log import Recorder, RunLog
-from selfhvd_tta.report.page import check_report, need_extra, write_report
-
-__all__ = ["Recorder", "RunLog", "check_report", "need_extra", "write_report"]

@@ -1,0 +1,1 @@
+"""One run of one video, from the equipment to the finished file."""

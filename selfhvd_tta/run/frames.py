@@ -1,0 +1,162 @@
+"""Frames through the network and the blending of sharp details, one after the other, in the order of the video."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from selfhvd_tta.flows import FlowEstimator
+from selfhvd_tta.method import transfer
+from selfhvd_tta.method.clues import Clues
+from selfhvd_tta.method.composite import Merger, merge
+from selfhvd_tta.method.restoration import Restart, Restorer
+from selfhvd_tta.method.teachers import choose_teachers
+from selfhvd_tta.run import feeds
+from selfhvd_tta.settings import AlignmentSettings, Settings
+from selfhvd_tta.video.background import ahead
+from selfhvd_tta.video.reader import Frame
+
+OpenFrames = Callable[[int], Iterator[Frame]]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One frame's way through the method.
+
+    Attributes:
+        index: position in the video.
+        pts: its presentation time, as the source of the frames has it.
+        network: the network's output, (3, H, W) float in [0, 1]; the input where there is no network.
+        blended: with sharp details blended in; ``network`` itself where nothing is.
+    """
+
+    index: int
+    pts: int
+    network: Tensor
+    blended: Tensor
+
+
+@dataclass(frozen=True)
+class Details:
+    """What blending needs: the flow, how teachers are chosen and merged, and a network that merges or None."""
+
+    estimator: FlowEstimator
+    merger: Merger | None
+    alignment: AlignmentSettings
+    behind: int
+
+    @classmethod
+    def of(cls, estimator: FlowEstimator, merger: Merger | None, settings: Settings) -> Details:
+        """As the settings have it; ``behind`` is how far back a teacher can lie."""
+        behind = max(settings.alignment.teacher_reach, 2 * settings.clues.segment)
+        return cls(estimator, merger, settings.alignment, behind)
+
+    def blend(self, index: int, observed: Tensor, current: Tensor, clues: Clues, sharp: feeds.SharpFeed) -> Tensor:
+        """Sharp-detail transfer for one frame.
+
+        Args:
+            index: of the frame.
+            observed: B, (3, H, W) in [0, 1].
+            current: R, likewise.
+            clues: of the video.
+            sharp: gives the teachers.
+
+        Returns:
+            (3, H, W); ``current`` itself for a frame with nothing to learn.
+        """
+        teachers = choose_teachers(index, clues, self.alignment)
+        if not teachers.others:
+            return current
+        sharps = [sharp.get(j, index, observed.device) for j in teachers.others]
+        recorded, base, out = observed[None], current[None], current[None]
+        candidates = self.merger.candidates if self.merger is not None else 0
+        for _ in range(self.alignment.rounds):
+            composite = transfer.compose(recorded, out, sharps, teachers, self.estimator, self.alignment, candidates)
+            out = merge(composite, recorded, base, self.merger)
+        return out[0]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A place in the video at which the frame loop can be taken up again.
+
+    Attributes:
+        shot: first frame of the shot.
+        restart: how the network goes on there.
+    """
+
+    shot: int
+    restart: Restart
+
+    @property
+    def frame(self) -> int:
+        """First frame of the video for which it can be used."""
+        return self.shot + self.restart.valid_from
+
+
+def run_frames(
+    open_frames: OpenFrames,
+    clues: Clues,
+    device: torch.device,
+    restorer: Restorer | None,
+    details: Details | None,
+    first: int = 0,
+    mark: Mark | None = None,
+    keep: Callable[[Mark], None] | None = None,
+) -> Iterator[Result]:
+    """Everything that is done to the frames of a video once the network has its weights.
+
+    Decoding runs ahead in threads of its own; the order of the computations, and so the result, does not depend on it.
+
+    Args:
+        open_frames: frames of the video in order from the given index on, as often as asked for.
+        clues: of the video.
+        device: to compute on.
+        restorer: the network; None hands the frames on as they are.
+        details: blends sharp details in; None leaves the network's output.
+        first: frame to begin with; the ones before are done.
+        mark: the last one at or before ``first``; without one, a network starts with the shot.
+        keep: gets a mark now and then, after the results before it were taken.
+
+    Yields:
+        One result per frame from ``first`` on, in order.
+    """
+    shots = [shot for shot in clues.shots if shot.stop > first]
+    if not shots:
+        return
+    restart = Restart()
+    if mark is not None and mark.shot == shots[0].start and mark.frame <= first:
+        restart = mark.restart
+    if restorer is None:
+        begin = max(0, first - shots[0].start)
+        restart = Restart(begin, begin, begin)
+    start = shots[0].start + restart.output_from
+    inflight = feeds.Inflight(ahead(open_frames(start)), device)
+    sharp = None
+    if details is not None:
+        sharp = feeds.SharpFeed(ahead(open_frames(max(0, first - details.behind))), clues, details.behind)
+    try:
+        for shot in shots:
+            # The network of an interrupted run had seen these already.
+            inflight.skip(restart.feed_from - restart.output_from)
+            frames = inflight.feed(len(shot) - restart.feed_from)
+            outputs = restorer.restore(frames, restart) if restorer else frames
+            for index, output in zip(shot[restart.output_from :], outputs, strict=True):
+                frame = inflight.collect()
+                if index < first:
+                    continue
+                blended = output
+                if details is not None and sharp is not None:
+                    observed = feeds.to_tensor(frame.rgb, device)
+                    blended = details.blend(index, observed, output, clues, sharp)
+                yield Result(index, frame.pts, output, blended)
+                if keep and restorer and restorer.boundary_at == index + 1 - shot.start:
+                    keep(Mark(shot.start, restorer.boundary()))
+            restart = Restart()
+    finally:
+        inflight.close()
+        if sharp is not None:
+            sharp.close()

@@ -1,0 +1,305 @@
+"""The job directory: what an interrupted run leaves, so that the same command goes on where it stopped.
+
+It lies beside the output, hidden and named after it, and is gone when the output is in place. It holds the lock that
+keeps a second run away, the fingerprint of everything that decides the result, checkpoints of the adaptation, marks of
+the restoration, and the finished segments of the video.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import safetensors
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from selfhvd_tta.errors import DiskError, Interrupted, UsageError
+from selfhvd_tta.events import Listener, Note
+from selfhvd_tta.method.checkpoint import Checkpoint
+from selfhvd_tta.method.restoration import Restart
+from selfhvd_tta.run.frames import Mark
+from selfhvd_tta.run.lock import hold
+from selfhvd_tta.video.images import LEDGER as IMAGES
+from selfhvd_tta.video.segments import LEDGER as SEGMENTS
+from selfhvd_tta.video.target import IMAGE_SUFFIXES, disk_errors, fsync
+
+Facts = dict[str, str]
+ADAPTATION = "adaptation.safetensors"
+MARKS_KEPT = 3
+AGAIN = "Run the same command again: it continues where this one stopped."
+
+
+def job_folder(output: Path) -> Path:
+    """The job directory of an output: ``.sharp.mp4.job`` for ``sharp.mp4``."""
+    name = output.name if len(os.fsencode(output.name)) < 200 else hashlib.sha256(os.fsencode(output.name)).hexdigest()
+    return output.parent / f".{name}.job"
+
+
+class Job:
+    """The job directory of one output, held by one run at a time. A context manager.
+
+    Leaving it normally removes it. Leaving it by an exception keeps it if it holds anything that a later run can use,
+    and removes it otherwise; an :class:`Interrupted` or :class:`DiskError` then says how to go on.
+
+    Args:
+        output: final path of the result; its folder exists.
+        restart: begin anew, whatever there is.
+
+    Raises:
+        UsageError: another run is at work on this output.
+        DiskError: the directory cannot be made.
+    """
+
+    def __init__(self, output: Path, restart: bool = False) -> None:
+        self.output = output
+        self.path = job_folder(output)
+        self.restart = restart
+        self.segments = self.path / "segments"
+        self.seal = ""
+        self._marks: list[Path] = []
+        self._saved = time.monotonic()
+
+    def __enter__(self) -> Job:
+        self._lock = hold(self.path, self.output)
+        try:
+            if self.restart:
+                self._clear()
+            with disk_errors(self.path):
+                self.segments.mkdir(exist_ok=True)
+            self._marks = sorted(self.path.glob("mark-*.safetensors"))
+        except BaseException:
+            self._leave(remove=False)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        kept = kind is not None and self.resumable
+        self._leave(remove=not kept)
+        if kept and isinstance(error, Interrupted):
+            error.hint = AGAIN
+            error.message = f"{error.message.partition(';')[0]}; what is done is kept in {self.path}"
+            error.args = (error.message,)
+        elif kept and isinstance(error, DiskError):
+            error.hint = f"{error.hint} Then run the same command again: it continues.".strip()
+        elif isinstance(error, KeyboardInterrupt):
+            left = f"what is done is kept in {self.path}" if kept else "nothing was written"
+            raise Interrupted(f"interrupted; {left}", AGAIN if kept else "") from error
+
+    @property
+    def resumable(self) -> bool:
+        """A later run would save time by what is here."""
+        if (self.path / ADAPTATION).exists():
+            return True
+        if (self.segments / IMAGES).exists():
+            return self._images() > 0
+        return (self.segments / SEGMENTS).exists()
+
+    def agree(self, facts: Facts) -> str:
+        """Compare what decides the result with what the interrupted run had, and begin anew where they differ.
+
+        Args:
+            facts: name for the user and value of everything that decides the result.
+
+        Returns:
+            One line for the user: what is continued, or why nothing is; empty if there was nothing.
+        """
+        self.seal = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        stored = _read_json(self.path / "job.json")
+        before = stored.get("facts", {})
+        if before == facts:
+            return f"continuing an interrupted run ({self._progress()})" if self.resumable else ""
+        changed = [name for name in {**before, **facts} if before.get(name) != facts.get(name)]
+        was_resumable = self.resumable and bool(before)
+        self._clear()
+        with disk_errors(self.path):
+            self.segments.mkdir(exist_ok=True)
+            _write_text(self.path / "job.json", json.dumps({"facts": facts}))
+        if not was_resumable:
+            return ""
+        first = changed[0]
+        values = f" from {before.get(first)} to {facts.get(first)}" if first.startswith("--") else ""
+        what = f"{first} changed{values}"
+        more = f", and {len(changed) - 1} more" if len(changed) > 1 else ""
+        return f"an interrupted run is not continued, because {what}{more}: beginning anew"
+
+    def remember(self, name: str, value: Any) -> Any:
+        """A value that must stay the same when the run goes on: the stored one if there is one, else this one."""
+        stored = _read_json(self.path / "job.json")
+        if name not in stored:
+            stored[name] = value
+            with disk_errors(self.path):
+                _write_text(self.path / "job.json", json.dumps(stored))
+        return stored[name]
+
+    def recall(self, name: str) -> Any:
+        """What :meth:`remember` was given; None if nothing was."""
+        return _read_json(self.path / "job.json").get(name)
+
+    def save_adaptation(self, checkpoint: Checkpoint) -> None:
+        """Replace the checkpoint.
+
+        Raises:
+            DiskError: it cannot be written.
+        """
+        self._save(self.path / ADAPTATION, checkpoint.tensors, checkpoint.facts)
+        self._saved = time.monotonic()
+
+    def due(self, minutes: float) -> bool:
+        """The last checkpoint is at least so old."""
+        return time.monotonic() - self._saved >= 60 * minutes
+
+    def adaptation(self) -> Checkpoint | None:
+        """The checkpoint of the interrupted run; None if there is none that can be read."""
+        found = _load(self.path / ADAPTATION)
+        return None if found is None else Checkpoint(*found)
+
+    def save_mark(self, mark: Mark) -> None:
+        """Keep a place at which the restoration can be taken up; the last few are kept.
+
+        Raises:
+            DiskError: it cannot be written.
+        """
+        restart = mark.restart
+        facts = {k: getattr(restart, k) for k in ("feed_from", "output_from", "valid_from", "window", "tile")}
+        path = self.path / f"mark-{mark.frame:09d}.safetensors"
+        tensors = {k: t.detach().cpu().contiguous().clone() for k, t in restart.tensors.items()}
+        self._save(path, tensors, facts | {"shot": mark.shot, "seal": self.seal})
+        self._marks = [p for p in self._marks if p != path] + [path]
+        for old in self._marks[:-MARKS_KEPT]:
+            old.unlink(missing_ok=True)
+        self._marks = self._marks[-MARKS_KEPT:]
+
+    def mark(self, first: int) -> Mark | None:
+        """The last mark that serves to go on with frame ``first``."""
+        for path in reversed(self._marks):
+            found = _load(path)
+            if found is None or found[1].pop("seal", None) != self.seal:
+                continue
+            mark = Mark(int(found[1].pop("shot")), Restart(**found[1], tensors=found[0]))
+            if mark.frame <= first:
+                return mark
+        return None
+
+    def finishing(self) -> None:
+        """All frames are written: from here on the output may appear at any time."""
+        with disk_errors(self.path):
+            _write_text(self.path / "finishing", "")
+
+    def _progress(self) -> str:
+        try:
+            segments = _read_json(self.segments / SEGMENTS).get("segments", [])
+            frames = sum(len(segment["pts"]) for segment in segments)
+        except (TypeError, KeyError):
+            frames = 0
+        if (self.segments / IMAGES).exists():
+            frames = self._images()
+        if frames:
+            return f"{frames} frames are written"
+        found = self.adaptation()
+        if found is None:
+            return "nothing of it can be used"
+        return "the network is adapted" if found.finished else f"{found.step} steps of adaptation are done"
+
+    def _images(self) -> int:
+        return sum(entry.suffix.lower() in IMAGE_SUFFIXES for entry in self.segments.iterdir())
+
+    def _save(self, path: Path, tensors: dict[str, Tensor], facts: Mapping[str, Any]) -> None:
+        part = path.with_suffix(".part")
+        with disk_errors(self.path):
+            try:
+                save_file(tensors, part, metadata={"facts": json.dumps(facts)})
+            except safetensors.SafetensorError as error:
+                raise OSError(str(error)) from error
+            fsync(part)
+            part.replace(path)
+            fsync(self.path)
+
+    def _clear(self) -> None:
+        """Remove everything but the lock."""
+        with disk_errors(self.path):
+            for entry in list(self.path.iterdir()):
+                if entry.name == "lock":
+                    continue
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        self._marks = []
+
+    def _leave(self, remove: bool) -> None:
+        if remove:
+            _remove(self.path)
+        self._lock.close()
+        if remove:
+            # Only if it is empty: another run may be in it by now.
+            with suppress(OSError):
+                self.path.rmdir()
+
+
+def sweep(output: Path) -> None:
+    """Remove the job directory of a run that was killed after its output was in place."""
+    folder = job_folder(output)
+    try:
+        done = output.stat().st_mtime_ns >= (folder / "finishing").stat().st_mtime_ns
+    except OSError:
+        return
+    if done:
+        try:
+            lock = hold(folder, output)
+        except UsageError:
+            return
+        _remove(folder)
+        lock.close()
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _remove(folder: Path) -> None:
+    """Empty a job directory whose lock is held; the lock goes last."""
+    for entry in list(folder.iterdir()):
+        if entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)
+        elif entry.name != "lock":
+            entry.unlink(missing_ok=True)
+    (folder / "lock").unlink(missing_ok=True)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _write_text(path: Path, text: str) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_text(text)
+    fsync(part)
+    part.replace(path)
+    fsync(path.parent)
+
+
+def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+    """Tensors and facts of a file; None if it is missing or damaged."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            facts = json.loads(file.metadata()["facts"])
+        return load_file(path), facts
+    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError):
+        return None
+
+
+def agree(job: Job, facts: Facts, tell: Listener) -> None:
+    """Have the job compare what decides the result, and tell the user what comes of it."""
+    text = job.agree(facts)
+    if text:
+        tell(Note(text, "info" if text.startswith("continuing") else "warning"))

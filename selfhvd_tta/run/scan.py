@@ -1,0 +1,107 @@
+"""Looking at a video before anything is done: which frames are sharp, where the cuts are, what can be expected."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from selfhvd_tta.errors import InputError
+from selfhvd_tta.events import Event, Listener, Note, Progress, ignore
+from selfhvd_tta.method.clues import Clues, laplacian_variance, local_contrast, select_clues
+from selfhvd_tta.run.cancelling import CancelToken
+from selfhvd_tta.settings import ClueSettings
+from selfhvd_tta.video.opening import Reader, open_reader
+from selfhvd_tta.video.probe import VideoInfo
+from selfhvd_tta.video.shots import ShotDetector
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a scan found.
+
+    Attributes:
+        info: of the file.
+        clues: sharp frames, shots, separability.
+        pts: presentation time stamp of every frame, in units of the stream's time base.
+        verdict: one line for the user.
+        helpful: whether there is blur that sharp frames of the same shot could mend.
+    """
+
+    info: VideoInfo
+    clues: Clues
+    pts: tuple[int, ...]
+    verdict: str
+    helpful: bool
+
+
+def scan(reader: Reader, settings: ClueSettings, listen: Listener) -> Inspection:
+    """Decode the luma of the whole video once and select its clues.
+
+    Raises:
+        InputError: not one frame could be decoded.
+    """
+    values: list[float] = []
+    contrast: list[float] = []
+    pts: list[int] = []
+    detector = ShotDetector()
+    for frame in reader.luma():
+        values.append(laplacian_variance(frame.y))
+        contrast.append(local_contrast(frame.y))
+        detector.add(frame.y)
+        pts.append(frame.pts)
+        if len(values) % 10 == 0:
+            listen(Progress("scan", len(values), reader.info.frames))
+    if not values:
+        raise InputError(f"{reader.info.path}: no frame could be decoded", "The file is damaged or empty.")
+    listen(Progress("scan", len(values), len(values)))
+    for text in reader.warnings:
+        listen(Note(text, "warning"))
+    clues = select_clues(np.asarray(values), detector.shots(), settings, np.asarray(contrast))
+    helpful, verdict = judge(clues, settings)
+    return Inspection(reader.info, clues, tuple(pts), verdict, helpful)
+
+
+def judge(clues: Clues, settings: ClueSettings) -> tuple[bool, str]:
+    """Whether the method can help, and why, in one line."""
+    count = len(clues.sharp)
+    soft = int(clues.soft.sum())
+    if count == 1:
+        return False, "there is only one frame, so no other frame can help it"
+    if soft == 0 or clues.soft_share < settings.min_soft:
+        return False, (
+            f"its frames do not differ in sharpness ({soft} of {count} are clearly softer than their neighbours): "
+            "either all are sharp, or none is"
+        )
+    return True, (
+        f"{soft} of {count} frames are clearly softer than a frame nearby; sharp frames have {clues.contrast:.1f} "
+        f"times their Laplacian variance (separability {clues.separability:.2f})"
+    )
+
+
+def inspect(
+    path: str | Path,
+    settings: ClueSettings | None = None,
+    listen: Listener = ignore,
+    cancel: CancelToken | None = None,
+) -> Inspection:
+    """Scan a video file without changing anything.
+
+    Args:
+        path: video file.
+        settings: how clues are selected.
+        listen: gets progress.
+        cancel: to end the scan from another thread.
+
+    Raises:
+        InputError: the file cannot be read as a video.
+        Interrupted: ``cancel`` asked for it.
+    """
+
+    def tell(event: Event) -> None:
+        if cancel is not None:
+            cancel.check()
+        listen(event)
+
+    return scan(open_reader(path), settings or ClueSettings(), tell)

@@ -1,4 +1,4 @@
-# selfhvd-tta with CUDA's runtime; see docs/containers.md.
+# selfhvd-tta with CUDA's runtime; see docs/guides/containers.md.
 #   docker build -t sharpen .
 #   docker run --rm --gpus all -v "$PWD:/work" -v sharpen-weights:/cache sharpen deblur shaky.mp4 -o sharp.mp4
 

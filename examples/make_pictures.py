@@ -1,7 +1,7 @@
-"""The pictures in docs/, made by the tool itself from examples/shaky.mp4.
+"""The pictures in docs/images, made by the tool itself from examples/shaky.mp4.
 
     pip install '.[report]'
-    python examples/make_pictures.py docs
+    python examples/make_pictures.py docs/images
 
 writes clues.jpg (sharpness over time), labels.jpg (input, aligned sharp frames, mask, output of two frames) and, where
 chromium and selenium are installed, report.jpg (a page of --report, light and dark).

@@ -1,6 +1,6 @@
-"""What survives in which container, found by writing it: the table of docs/media.md, and its test.
+"""What survives in which container, found by writing it: the table of docs/reference/media.md, and its test.
 
-``python -m tests.fidelity`` prints the table, ``python -m tests.fidelity --write`` puts it into docs/media.md.
+``python -m tests.fidelity`` prints the table, ``python -m tests.fidelity --write`` puts it into that page.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.test_video_streams import CUES, chapters, cover, cues, rich_clip, str
 
 OUTPUTS = (".mp4", ".mov", ".mkv")
 INPUTS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".ts")
-DOCS = Path(__file__).parent.parent / "docs" / "media.md"
+DOCS = Path(__file__).parent.parent / "docs" / "reference" / "media.md"
 VARIABLE = [0, 500, 1100, 1200, 5000, 5100, 5300, 9000, 12000, 12111, 15000, 20000]
 BEGIN, END = "<!-- fidelity: begin -->", "<!-- fidelity: end -->"
 SAME = "same"

@@ -19,7 +19,7 @@ from tests.test_cli import QUICK, ROOT, run, shaky_file
 from tests.test_docs import commands_in
 
 GUIDES = ("first-video", "reports", "batch", "long-videos")
-PAGES = ["README.md", *(f"docs/{name}.md" for name in GUIDES)]
+PAGES = ["README.md", *(f"docs/guides/{name}.md" for name in GUIDES)]
 SMALL = ["--crop", "32", "--clip-length", "3", "--teachers", "1", "--flow", "dis:ultrafast", "--preset", "ultrafast"]
 HERE = ["--offline", "--device", "cpu", "--overwrite"]
 # Reading only, or in need of data, a network, or a cluster.
@@ -83,7 +83,7 @@ def test_the_readme_is_about_the_example_clip() -> None:
 
 
 def test_documented_events_are_those_that_come(clip: Path, tmp_path: Path) -> None:
-    page = (ROOT / "docs/events.md").read_text()
+    page = (ROOT / "docs/reference/events.md").read_text()
     rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", page, re.M))
     flags = [*QUICK, "--iters", "2", "--crop", "32", "--clip-length", "3", "--compare", "side", "--json"]
     done = run("deblur", clip, "-o", tmp_path / "o.mp4", *flags)

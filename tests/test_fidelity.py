@@ -1,4 +1,4 @@
-"""Every cell of the table in docs/media.md is what really happens."""
+"""Every cell of the table in docs/reference/media.md is what really happens."""
 
 from __future__ import annotations
 

@@ -194,6 +194,6 @@ BACKBONE = Backbone(
         ),
     ),
     temporal="frame",
-    haste=5.0,  # lite, 150 steps, 5e-4 against 1e-4: +0.20 dB on one clip, -0.05 on another (docs/quality.md)
+    haste=5.0,  # lite, 150 steps, 5e-4 against 1e-4: +0.20 dB on one clip, -0.05 on another (docs/lab/quality.md)
     autocast=frozenset({"bfloat16"}),
 )

@@ -22,7 +22,7 @@ def pretrain(
         list[Path],
         typer.Argument(
             help="Folders: of sharp photographs or clips, to be shaken; or data sets of blurry and sharp videos in the "
-            "layout of GoPro, BSD, REDS, or {blur,sharp}/SEQUENCE/N.png. See docs/pretraining.md."
+            "layout of GoPro, BSD, REDS, or {blur,sharp}/SEQUENCE/N.png. See docs/lab/pretraining.md."
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run; an existing run is continued.")],

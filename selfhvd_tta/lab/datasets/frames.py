@@ -161,7 +161,7 @@ def open_frames(path: Path) -> Frames:
             return PictureFrames(pictures, str(path))
     elif path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
         return FileFrames(path)
-    raise InputError(f"{path}: neither a folder of pictures nor a video file", "See the layouts in docs/quality.md.")
+    raise InputError(f"{path}: neither a folder of pictures nor a video file", "The layouts: docs/lab/quality.md.")
 
 
 def match(blurry: Frames, sharp: Frames) -> None:

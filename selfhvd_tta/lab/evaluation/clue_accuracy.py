@@ -112,7 +112,7 @@ def clue_accuracy(
 
 
 def standard_clips(count: int = 24) -> Iterator[SimulatedClip]:
-    """The clips that docs/quality.md gives a figure for: 256x176, 40 frames, H.264 at CRF 10, from six free photographs
+    """The clips of the figure in docs/lab/quality.md: 256x176, 40 frames, H.264 at CRF 10, from six free photographs
     of scikit-image in turn; every third clip has a moving object in front. Made one at a time.
 
     Raises:

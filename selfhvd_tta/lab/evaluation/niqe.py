@@ -92,7 +92,7 @@ class NIQE:
                 mean, covariance, window = (np.asarray(stored[key], np.float64) for key in KEYS)
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
-                f"{path}: is not a parameter file of NIQE ({error})", "See the section on NIQE in docs/quality.md."
+                f"{path}: is not a parameter file of NIQE ({error})", "See the section on NIQE in docs/lab/quality.md."
             ) from error
         if mean.size != 36 or covariance.shape != (36, 36) or window.shape != (7, 7):
             raise InputError(f"{path}: its arrays have unexpected shapes", "It should be niqe_pris_params.npz.")

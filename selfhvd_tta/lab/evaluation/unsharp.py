@@ -15,7 +15,7 @@ from selfhvd_tta.errors import UsageError
 class Unsharp:
     """How strongly.
 
-    The defaults are a common mild setting. By PSNR hardly anything is gained by any (docs/quality.md).
+    The defaults are a common mild setting. By PSNR hardly anything is gained by any (docs/lab/quality.md).
 
     Attributes:
         radius: standard deviation of the Gaussian in pixels.

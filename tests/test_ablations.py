@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from selfhvd_tta.errors import UsageError
-from selfhvd_tta.lab.evaluation.ablations import STUDIES, run_studies
+from selfhvd_tta.flows import discover
+from selfhvd_tta.lab.evaluation.ablations import run_studies
 from selfhvd_tta.lab.evaluation.bench import BenchSettings
+from selfhvd_tta.lab.evaluation.studies import STUDIES
 from selfhvd_tta.settings import Settings
 from tests.test_bench import QUICK, make_set
 from tests.test_cli import run
@@ -29,13 +31,19 @@ def test_variants_differ_and_contain_the_default_where_there_is_one(study) -> No
     assert len([1 for _, s in variants if s.clues == Settings().clues]) == len(variants) or study.id == "segment"
 
 
+def test_the_flow_study_compares_every_flow_there_is() -> None:
+    assert [label for label, _ in STUDIES["flow"].variants(Settings())] == list(discover())
+
+
 def test_tables_from_one_run_per_different_variant(tmp_path: Path) -> None:
     root = make_set(tmp_path / "data", videos=1)
     out = tmp_path / "out"
     text = run_studies(root, out, BENCH, BASE, ["sevd", "modules", "flow"])
     assert (out / "ablations.md").read_text() == text
-    # Four of "sevd", two more of "modules" (SCSCM alone, neither), one flow (dis, which is the default here, is there).
-    assert len(list((out / "runs").glob("*/results.json"))) == 4 + 2 + 1
+    # Four of "sevd", two more of "modules" (SCSCM alone, neither), the flows without weights or with bundled ones (dis,
+    # which is the default here, is there).
+    offline = [flow for flow in discover() if f"- {flow}: not run: " not in text and flow != "dis"]
+    assert len(list((out / "runs").glob("*/results.json"))) == 4 + 2 + len(offline)
     assert "## parts of SEVD (Table 4)" in text
     table = [line for line in text.splitlines() if line.startswith("| ")]
     assert len([line for line in table if line.startswith("| variant")]) == 3

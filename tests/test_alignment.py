@@ -6,12 +6,16 @@ import pytest
 import torch
 
 from selfhvd_tta.flows import FlowEstimator, FlowField
-from selfhvd_tta.method.alignment import align, align_by_flow, inside, occlusion_mask, warp
+from selfhvd_tta.method.alignment import align, align_by_flow, inside, visible, warp
 from selfhvd_tta.settings import AlignmentSettings
 
 
 def constant_flow(dx: float, dy: float, height: int = 12, width: int = 16) -> torch.Tensor:
     return torch.tensor([float(dx), float(dy)]).view(1, 2, 1, 1).expand(1, 2, height, width).clone()
+
+
+def certain(flow: torch.Tensor) -> FlowField:
+    return FlowField(flow, torch.ones_like(flow[:, :1]))
 
 
 def test_warp_moves_by_whole_pixels_exactly() -> None:
@@ -33,16 +37,24 @@ def test_inside_marks_what_leaves_the_frame() -> None:
 
 @pytest.mark.parametrize(("error", "expected"), [(0.0, 1.0), (1.0, 0.5), (1.5, 0.25), (2.0, 0.0), (7.0, 0.0)])
 def test_occlusion_mask_falls_with_forward_backward_error(error: float, expected: float) -> None:
-    there = warp(constant_flow(-2 + error, -1), constant_flow(2, 1))
-    mask = occlusion_mask(constant_flow(2, 1), there, scale=0.5)
+    mask = visible(certain(constant_flow(2, 1)), certain(constant_flow(-2 + error, -1)), scale=0.5)
     assert mask[0, 0, 5, 5] == pytest.approx(expected, abs=1e-5)
 
 
 def test_pixels_from_outside_the_frame_have_no_mask() -> None:
-    there = warp(constant_flow(-4, 0), constant_flow(4, 0))
-    mask = occlusion_mask(constant_flow(4, 0), there, scale=0.5)
+    mask = visible(certain(constant_flow(4, 0)), certain(constant_flow(-4, 0)), scale=0.5)
     assert mask[0, 0, 6, 12:].abs().max() == 0
     assert mask[0, 0, 6, 4:11].min() == pytest.approx(1)
+
+
+def test_the_flow_back_is_read_where_the_flow_leads() -> None:
+    # Frame j is frame i stretched by a half about x = 10: x_j = 1.5 x_i - 5, so the flow back is not the negative.
+    x = torch.arange(24.0).view(1, 1, 1, 24).expand(1, 1, 12, 24)
+    there, back = 0.5 * x - 5, (x + 5) / 1.5 - x
+    flows = (certain(torch.cat((each, torch.zeros_like(each)), dim=1)) for each in (there, back))
+    mask = visible(*flows, scale=1.0)
+    assert mask[..., 4:19].min() == pytest.approx(1, abs=1e-4), "there and back ends where it began"
+    assert mask[..., :3].max() == 0, "these pixels leave the frame"
 
 
 def test_certainty_of_both_directions_is_multiplied() -> None:

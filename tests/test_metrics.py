@@ -6,11 +6,14 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from selfhvd_tta.flows import FlowEstimator, FlowField
 from selfhvd_tta.lab.evaluation.metrics import dadeblur_psnr, dadeblur_ssim, fidelity, psnr, quantise, scored, ssim
 from selfhvd_tta.lab.evaluation.temporal import ShiftMeter, evaluation_flow, find_motion, flicker, warping_error
+from selfhvd_tta.method.alignment import pixel_grid
 from tests.pictures import texture
 
 
@@ -116,6 +119,24 @@ def test_warping_error_follows_the_motion() -> None:
     assert steady < 4
     assert pumping == pytest.approx(12, abs=2.5)
     assert warping_error(first, first, motion) > 2 * steady
+
+
+class Zoom(FlowEstimator):
+    """Knows that the brighter frame is the darker one stretched by a half about its middle."""
+
+    def forward(self, source: torch.Tensor, target: torch.Tensor) -> FlowField:
+        height, width = source.shape[-2:]
+        middle = torch.tensor([(width - 1) / 2, (height - 1) / 2]).view(1, 2, 1, 1)
+        factor = 1.5 if source.mean() < target.mean() else 1 / 1.5
+        flow = (pixel_grid(height, width, source.device) - middle) * (factor - 1)
+        return FlowField(flow, torch.ones_like(source[:, :1]))
+
+
+def test_motion_is_visible_where_it_varies_over_the_frame() -> None:
+    dark, bright = np.full((60, 90, 3), 50, np.uint8), np.full((60, 90, 3), 150, np.uint8)
+    visible = find_motion(dark, bright, Zoom()).visible[0, 0]
+    assert visible[12:48, 18:72].all(), "the middle two thirds stay within the frame"
+    assert not visible[:8].any()
 
 
 def test_flicker_is_what_the_reference_does_not_do() -> None:

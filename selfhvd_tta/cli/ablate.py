@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from selfhvd_tta.console import Display, show_lines
+from selfhvd_tta.lab.evaluation.studies import STUDIES
 from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, Merge, RuntimeSettings, Settings
 
 ablations = typer.Typer()
@@ -21,8 +22,8 @@ def ablate(
     study: Annotated[
         list[str] | None,
         typer.Option(
-            help="modules, sevd, updates (the paper's Tables 3, 4, 5), masks, flow, segment, stages, perceptual, "
-            "layer, refresh, teachers, anchor; repeatable. Default: all."
+            help=f"{', '.join(STUDIES)}; repeatable. modules, sevd and updates are the paper's Tables 3, 4 and 5. "
+            "Default: all."
         ),
     ] = None,
     protocol: Annotated[str, typer.Option(help="As for bench.")] = "bsd",
@@ -46,7 +47,7 @@ def ablate(
 ) -> None:
     """Switch parts of the method off, or vary them, and score what that costs: one benchmark per variant."""
     with Display() as display:
-        from selfhvd_tta.lab.evaluation.ablations import STUDIES, run_studies
+        from selfhvd_tta.lab.evaluation.ablations import run_studies
         from selfhvd_tta.lab.evaluation.bench import BenchSettings
 
         base = Settings(

@@ -64,17 +64,22 @@ def inside(flow: Tensor) -> Tensor:
     return ((x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)).to(flow.dtype)
 
 
-def occlusion_mask(forward: Tensor, backward_there: Tensor, scale: float) -> Tensor:
+def visible(forward: FlowField, backward: FlowField, scale: float) -> Tensor:
     """M_occ (Eq. 5, turned so that 1 = visible): 1 - min(s * |W(W(G; F_ji); F_ij) - G|, 1).
 
     Args:
-        forward: F_{i->j}, (B, 2, H, W), pixels, on the grid of frame i.
-        backward_there: W(F_{j->i}; F_{i->j}), the flow back, where the forward flow leads: (B, 2, H, W).
+        forward: F_{i->j}, on the grid of frame i.
+        backward: F_{j->i}, on the grid of frame j; warped to frame i here.
         scale: s, per pixel of forward-backward error.
 
     Returns:
         (B, 1, H, W) in [0, 1]; 0 where frame i leaves frame j.
     """
+    return _occlusion(forward.flow, warp(backward.flow, forward.flow), scale)
+
+
+def _occlusion(forward: Tensor, backward_there: Tensor, scale: float) -> Tensor:
+    """:func:`visible` of flows (B, 2, H, W), the second one already warped to the grid of the first."""
     gap = forward + backward_there
     error = torch.hypot(gap[:, :1], gap[:, 1:])  # norm over a dimension of two is thirty times as slow on a CPU
     return (1 - (scale * error).clamp(max=1)) * inside(forward)
@@ -93,12 +98,12 @@ def align_by_flow(sharp: Tensor, forward: FlowField, backward: FlowField, settin
     image = warp(sharp, forward.flow, "bicubic").clamp(0, 1)
     there = warp(torch.cat((backward.flow, backward.certainty), dim=1), forward.flow)
     backward_there, certainty_there = there.split((2, 1), dim=1)
-    visible = occlusion_mask(forward.flow, backward_there, settings.occlusion_scale)
-    mask = visible if settings.occlusion else inside(forward.flow)
+    seen = _occlusion(forward.flow, backward_there, settings.occlusion_scale)
+    mask = seen if settings.occlusion else inside(forward.flow)
     if settings.uncertainty:
         # Eq. 4: the certainty found on the sharp frame's grid is warped along; a pixel is trusted if both are.
         mask = mask * forward.certainty * certainty_there
-    return Aligned(image=image, mask=mask, occlusion=visible)
+    return Aligned(image=image, mask=mask, occlusion=seen)
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""The objective's terms as pure functions of tensors (Eq. 6 and Sec. 3.2-3.4).
+"""The objective's terms as pure functions of tensors (Eq. 6, 7 and 10-14).
 
 Shapes: frames (B, T, 3, H, W), masks (B, T, 1, H, W), one weight or choice per frame (B, T).
 """
@@ -39,7 +39,7 @@ def reconstruction_loss(output: Tensor, label: Tensor, mask: Tensor, weight: Ten
 
 
 def sevd_loss(output: Tensor, label: Tensor, mask: Tensor, teacher: Tensor, choice: Tensor, weight: Tensor) -> Tensor:
-    """L_sevd of stage 2: per position, masked L1 to the label where SIS chose it, else L1 to sg(R_k).
+    """L_sevd of stage 2 (Eq. 7): per position, masked L1 to the label where SIS chose it, else L1 to sg(R_k).
 
     Args:
         output: outputs of the degraded clip, requires grad.
@@ -56,12 +56,12 @@ def sevd_loss(output: Tensor, label: Tensor, mask: Tensor, teacher: Tensor, choi
 
 
 def consistency_loss(output: Tensor, historical: Tensor, weight: Tensor) -> Tensor:
-    """L_scscm (Sec. 3.3): L1 between the output and sg(R^e), the historical model's output of the same frame."""
+    """L_scscm (Eq. 10): L1 between the output and sg(R^e), the historical model's output of the same frame (Eq. 9)."""
     return weighted_mean((output - historical.detach()).abs().mean(dim=(-3, -2, -1)), weight)
 
 
 def perceptual_loss(features: Features, output: Tensor, target: Tensor, mask: Tensor, weight: Tensor) -> Tensor:
-    """L_vgg: masked L1 between features, the mask resized by area to the feature grid.
+    """L_vgg1 (Eq. 11) or L_vgg2 (Eq. 12): masked L1 of features, the mask resized by area to their grid.
 
     Args:
         features: maps (N, 3, H, W) in [0, 1] to (N, C, h, w); frozen.
@@ -79,10 +79,10 @@ def perceptual_loss(features: Features, output: Tensor, target: Tensor, mask: Te
 
 
 def stage1_objective(reconstruction: Tensor, perceptual: Tensor, beta: float) -> Tensor:
-    """L_rec + beta * L_vgg1."""
+    """L_s1 (Eq. 13): L_rec + beta * L_vgg1."""
     return reconstruction + beta * perceptual
 
 
 def stage2_objective(sevd: Tensor, consistency: Tensor, perceptual: Tensor, lam: float, beta: float) -> Tensor:
-    """L_sevd + lambda * L_scscm + beta * L_vgg2."""
+    """L_s2 (Eq. 14): L_sevd + lambda * L_scscm + beta * L_vgg2."""
     return sevd + lam * consistency + beta * perceptual

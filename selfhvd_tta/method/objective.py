@@ -1,4 +1,4 @@
-"""What a step minimises: the terms of stage 1 (Eq. 6) and of stage 2 (Sec. 3.2-3.4) for the clips that were drawn."""
+"""What a step minimises for the clips that were drawn: L_s1 (Eq. 13) in stage 1, L_s2 (Eq. 14) in stage 2."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class Draw:
 
     Attributes:
         rows: source row of every position before anything is removed.
-        shown: row k(i) that position i shows (Eq. 7); equal to ``rows`` where nothing was removed.
+        shown: row k(i) that position i shows after RSCR; equal to ``rows`` where nothing was removed.
         box: top, left, height, width of the crop.
         turn: number of 90-degree rotations, 0..3.
         flip: mirrored left to right.

@@ -1,4 +1,4 @@
-"""Self-constrained spatial-consistency maintenance (Sec. 3.3): when the historical outputs are renewed."""
+"""Self-constrained spatial-consistency maintenance (Sec. 3.3): when the historical outputs R^e (Eq. 9) are renewed."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ BoolArray = npt.NDArray[np.bool_]
 def remove_sharp_clues(
     clip: list[int], sharp: BoolArray, rng: np.random.Generator, max_removed: int | None
 ) -> list[int]:
-    """RSCR (Eq. 7) as an index list: position i of the degraded clip shows source frame k(i).
+    """RSCR as an index list: position i of the degraded clip shows source frame k(i).
 
     Of the clip's sharp frames l are drawn, 0 < l <= L, and each is replaced by the blurry frame of the clip that is
     nearest to it in time (of two equally near ones, either at random). The target of position i is then row k(i) of
@@ -44,7 +44,7 @@ def remove_sharp_clues(
 def supervision_is_label(
     occlusion_mean: Tensor, label_sharpness: Tensor, teacher_sharpness: Tensor, threshold: float
 ) -> Tensor:
-    """SIS: True where the aligned sharp frame supervises, False where the model's own output does.
+    """SIS (Eq. 8): True where the aligned sharp frame supervises, False where the model's own output does.
 
     Args:
         occlusion_mean: mean of M_occ, any shape, 0..1.

@@ -1,10 +1,10 @@
-"""What each part of the method is worth: the paper's ablations and ours, each variant a benchmark run of its own."""
+"""Runs the studies of :mod:`selfhvd_tta.lab.evaluation.studies`: each variant is a benchmark run of its own."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -18,29 +18,12 @@ from selfhvd_tta.lab.evaluation.bench import (
     run_bench,
     write_whole,
 )
+from selfhvd_tta.lab.evaluation.studies import STUDIES, Study
 from selfhvd_tta.run.equipment import choose_device
 from selfhvd_tta.settings import Settings
 
 TABLE, RUNS = "ablations.md", "runs"
 SCORED = ("adapted+detail", "adapted")
-Variants = Callable[[Settings], Iterable[tuple[str, Settings]]]
-
-
-@dataclass(frozen=True)
-class Study:
-    """One question.
-
-    Attributes:
-        id: what ``--study`` takes.
-        title: what is compared.
-        source: table or section of the paper, or ``ours``.
-        variants: labels and settings, made from the settings that everything else is left at.
-    """
-
-    id: str
-    title: str
-    source: str
-    variants: Variants
 
 
 @dataclass(frozen=True)
@@ -56,99 +39,6 @@ class Measured:
     label: str
     result: BenchResult | None
     problem: str = ""
-
-
-def _plan(base: Settings, **changes: object) -> Settings:
-    return replace(base, adaptation=replace(base.adaptation, **changes))  # type: ignore[arg-type]  # checked by Settings
-
-
-def _align(base: Settings, **changes: object) -> Settings:
-    return replace(base, alignment=replace(base.alignment, **changes))  # type: ignore[arg-type]
-
-
-def _modules(base: Settings) -> Iterable[tuple[str, Settings]]:
-    for sevd, scscm in ((False, False), (True, False), (False, True), (True, True)):
-        label = " + ".join(n for n, on in (("SEVD", sevd), ("SCSCM", scscm)) if on) or "neither"
-        yield label, _plan(base, rscr=sevd, sis=sevd, scscm=scscm)
-
-
-def _sevd(base: Settings) -> Iterable[tuple[str, Settings]]:
-    for rscr, sis in ((False, False), (True, False), (False, True), (True, True)):
-        label = " + ".join(n for n, on in (("RSCR", rscr), ("SIS", sis)) if on) or "neither"
-        yield label, _plan(base, rscr=rscr, sis=sis)
-
-
-def _masks(base: Settings) -> Iterable[tuple[str, Settings]]:
-    for uncertainty, occlusion in ((False, False), (True, False), (False, True), (True, True)):
-        label = " + ".join(n for n, on in (("Eq. 4", uncertainty), ("Eq. 5", occlusion)) if on) or "neither"
-        yield label, _align(base, uncertainty=uncertainty, occlusion=occlusion)
-
-
-def _refresh(base: Settings) -> Iterable[tuple[str, Settings]]:
-    steps = max(1, base.adaptation.iters)
-    yield "labels made once per stage", _plan(base, label_refresh=steps)
-    yield "default", _plan(base, label_refresh=None)
-    yield "every 25 steps", _plan(base, label_refresh=25)
-    yield "literal: in every step", _plan(base, label_refresh=1, teacher="live")
-
-
-def _clip(base: Settings) -> Iterable[tuple[str, Settings]]:
-    for value in (10, 20, 40):
-        yield f"{value} frames", replace(base, clues=replace(base.clues, segment=value))
-
-
-STUDIES = {
-    study.id: study
-    for study in (
-        Study("modules", "SEVD and SCSCM", "Table 3", _modules),
-        Study("sevd", "parts of SEVD", "Table 4", _sevd),
-        Study(
-            "updates",
-            "#update, renewals of the historical model",
-            "Table 5",
-            lambda base: ((str(n), _plan(base, history_updates=n)) for n in (1, 2, 3)),
-        ),
-        Study("masks", "masks of the labels", "Sec. 3.1", _masks),
-        Study(
-            "flow",
-            "flow that aligns the labels",
-            "Sec. 3.1",
-            lambda base: ((flow, _align(base, flow=flow)) for flow in ("embedded", "dis", "raft", "sea-raft")),
-        ),
-        Study("segment", "segment length of the clue selection", "Sec. 3.1", _clip),
-        Study(
-            "stages",
-            "share of the steps spent in stage 1",
-            "Sec. 3.2",
-            lambda base: ((f"{share:.2f}", _plan(base, stage1=share)) for share in (0.0, 0.25, 0.5, 0.75, 1.0)),
-        ),
-        Study(
-            "perceptual",
-            "weight of the VGG term",
-            "Eq. 10",
-            lambda base: ((f"{w:g}", _plan(base, perceptual_weight=w)) for w in (0.0, 0.1, 1.0)),
-        ),
-        Study(
-            "layer",
-            "VGG layer",
-            "paper silent",
-            lambda base: ((name, _plan(base, vgg_layer=name)) for name in ("conv2_2", "conv3_4", "conv4_4")),
-        ),
-        Study("refresh", "renewal of the labels", "ours; literal: the paper", _refresh),
-        Study(
-            "teachers",
-            "sharp frames per label",
-            "ours; 1: the paper",
-            lambda base: ((str(n), _align(base, teachers=n)) for n in (1, 3, 10)),
-        ),
-        Study(
-            "anchor",
-            "weight of sharp frames as their own labels",
-            "ours; 1: the paper",
-            lambda base: ((f"{w:g}", _plan(base, sharp_weight=w)) for w in (0.0, 0.1, 1.0)),
-        ),
-    )
-}
 
 
 def run_studies(

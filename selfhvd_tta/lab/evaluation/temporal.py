@@ -12,7 +12,7 @@ from torch import Tensor
 
 from selfhvd_tta import flows
 from selfhvd_tta.flows import FlowEstimator
-from selfhvd_tta.method.alignment import occlusion_mask, warp
+from selfhvd_tta.method.alignment import visible, warp
 
 Image = NDArray[np.uint8]
 # Pixels whose forward-backward error is below half a pixel count as visible in both frames.
@@ -49,8 +49,7 @@ class Motion:
 def find_motion(first: Image, second: Image, estimator: FlowEstimator) -> Motion:
     """Flow of the reference between two frames, and where it holds."""
     forward, backward = estimator.both(_tensor(first), _tensor(second))
-    visible = occlusion_mask(forward.flow, backward.flow, 1.0) > 1 - VISIBLE
-    return Motion(forward.flow, visible)
+    return Motion(forward.flow, visible(forward, backward, 1.0) > 1 - VISIBLE)
 
 
 def warping_error(first: Image, second: Image, motion: Motion) -> float:

@@ -38,7 +38,7 @@ class Progress:
 
     Attributes:
         phase: ``scan``, ``download``, ``labels``, ``stage 1``, ``stage 2``, ``blur paths``, ``refit``, ``transfer``,
-            ``restore``, ``write`` or ``compare``.
+            ``restore`` or ``compare``.
         done: units finished.
         total: units altogether; None if unknown.
         unit: what is counted, for example ``frames`` or ``steps``.

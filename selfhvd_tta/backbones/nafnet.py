@@ -173,7 +173,7 @@ class NAFNet(nn.Module):
 
 BACKBONE = Backbone(
     id="nafnet",
-    summary="NAFNet, an image network, frame by frame; lite is bundled, the default without the Hub",
+    summary="NAFNet, an image network, frame by frame; lite is bundled",
     licence="MIT",
     paper="Chen et al., Simple Baselines for Image Restoration, ECCV 2022",
     build=NAFNet,

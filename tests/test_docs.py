@@ -56,22 +56,6 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), target
 
 
-def test_the_example_of_a_backbone_works() -> None:
-    import torch
-
-    from selfhvd_tta.backbones.wrapper import Network
-
-    text = (ROOT / "docs/lab/adding-a-backbone.md").read_text()
-    code = re.search(r"```python\n(.*?)```", text, re.S)
-    assert code is not None
-    names: dict[str, Any] = {}
-    exec(code[1], names)
-    backbone = names["BACKBONE"]
-    variant = backbone.variant()
-    network = Network(backbone.build(**variant.config), backbone, variant)
-    assert network(torch.rand(1, 2, 3, 9, 12)).shape == (1, 2, 3, 9, 12)
-
-
 def test_the_index_leads_to_every_page() -> None:
     index = ROOT / "docs/index.md"
     linked = {(index.parent / target).resolve() for target in re.findall(r"\]\(([^)#\s]+)", index.read_text())}

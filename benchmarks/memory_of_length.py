@@ -58,14 +58,14 @@ def child(source: str, output: str, method: str) -> None:
     import selfhvd_tta
     from selfhvd_tta.backbones import Backbone, Variant
     from selfhvd_tta.backbones.wrapper import Network
-    from selfhvd_tta.run import equipment as models
+    from selfhvd_tta.run import equipment
     from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, OutputSettings, RuntimeSettings, Settings
 
     torch.set_num_threads(1)
     variant = Variant("default")
     nothing = Backbone("nothing", "does nothing", "MIT", "none", nn.Identity, (variant,), temporal="frame")
-    loaded = models.LoadedBackbone(Network(nn.Identity(), nothing, variant).eval(), nothing, variant, "none")
-    models.load_backbone = lambda settings, device, listen: loaded
+    network = Network(nn.Identity(), nothing, variant).eval()
+    equipment.load_backbone = lambda settings, device, listen: network
     settings = Settings(
         method="transfer" if method == "transfer" else "adapt",
         force=True,

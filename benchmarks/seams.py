@@ -22,7 +22,7 @@ from selfhvd_tta.backbones.wrapper import Network  # noqa: E402
 from selfhvd_tta.errors import WeightsError  # noqa: E402
 from selfhvd_tta.events import ignore  # noqa: E402
 from selfhvd_tta.method.restoration import FADE, Compute, Restorer  # noqa: E402
-from selfhvd_tta.run import equipment as models  # noqa: E402
+from selfhvd_tta.run import networks as models  # noqa: E402
 from selfhvd_tta.settings import RuntimeSettings, Settings  # noqa: E402
 
 CPU = Compute(torch.device("cpu"))
@@ -41,7 +41,7 @@ def network(backbone: Backbone) -> tuple[Network, str]:
     for variant in backbone.variants:
         settings = Settings(backbone=f"{backbone.id}:{variant.name}", runtime=RuntimeSettings(offline=True))
         try:
-            return models.load_backbone(settings, CPU.device, ignore).network, f"{variant.name}, its weights"
+            return models.load_backbone(settings, CPU.device, ignore), f"{variant.name}, its weights"
         except WeightsError:
             continue
     from tests.test_backbones import make

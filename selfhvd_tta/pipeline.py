@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-
-import torch
 
 from selfhvd_tta.errors import PreconditionError
 from selfhvd_tta.events import Event, Finished, Listener, Note, Progress, ignore
 from selfhvd_tta.method.clues import Clues
 from selfhvd_tta.method.record import Record
-from selfhvd_tta.method.restoration import Compute, Restorer
 from selfhvd_tta.method.working_set import choose_frames
-from selfhvd_tta.run import budget, feeds
-from selfhvd_tta.run import equipment as models
+from selfhvd_tta.run import feeds
 from selfhvd_tta.run import forecast as planning
-from selfhvd_tta.run import memory as resources
-from selfhvd_tta.run.adapting import Parts, adapt, fit_once
+from selfhvd_tta.run.adapting import adapt
+from selfhvd_tta.run.budget import Fit, fit_once
 from selfhvd_tta.run.cancelling import CancelToken
+from selfhvd_tta.run.equipment import Equipment
 from selfhvd_tta.run.fingerprint import fingerprint
 from selfhvd_tta.run.frames import Details, run_frames
+from selfhvd_tta.run.frames import Result as Restored
 from selfhvd_tta.run.job import Job, agree, sweep
+from selfhvd_tta.run.memory import working_set_limit
 from selfhvd_tta.run.scan import Inspection, scan
 from selfhvd_tta.settings import Settings
 from selfhvd_tta.video.opening import Reader, open_reader, open_writer
@@ -96,7 +95,7 @@ def deblur(
     with Job(Path(output), settings.runtime.restart) as job:
         seen = scan(reader, settings.clues, tell)
         if seen.helpful or settings.force or (settings.learns and settings.adaptation.iters == 0):
-            action, record = _restore(reader, Path(output), seen, settings, started, job, tell)
+            action, record = _restore(reader, Path(output), seen, settings, job, tell)
         else:
             if settings.strict:
                 raise PreconditionError(f"{path}: {seen.verdict}", "Use --force to adapt to it all the same.")
@@ -110,71 +109,55 @@ def deblur(
 
 
 def _restore(
-    reader: Reader, output: Path, seen: Inspection, settings: Settings, started: float, job: Job, tell: Listener
+    reader: Reader, output: Path, seen: Inspection, settings: Settings, job: Job, tell: Listener
 ) -> tuple[str, Record | None]:
-    device = models.choose_device(settings.runtime.device, tell)
-    settings = replace(settings, adaptation=settings.adaptation.on(device.type))
-    flow = models.load_flow(settings, device, tell)
-    networks: dict[str, object] = {"the optical flow": flow.name, "weights of the flow": flow.estimator}
-    loaded = models.load_backbone(settings, device, tell) if settings.networked else None
-    compute = models.choose_compute(settings, device, loaded.backbone) if loaded else Compute(device)
-    features = models.load_features(settings, device, tell) if settings.learns else None
-    merger = models.load_merger(settings, device, tell) if settings.blends else None
-    networks["the merging network"] = merger
-    if loaded is not None:
-        networks |= {"the backbone": loaded.name, "its weights": loaded.network, "the perceptual loss": features}
-    agree(job, fingerprint(reader.info.path, settings, device, networks), tell)
-    height, width = reader.info.height, reader.info.width
-    limit = resources.working_set_limit(height, width, settings.adaptation.working_set)
+    gear = Equipment.load(settings, tell)
+    settings = replace(settings, adaptation=settings.adaptation.on(gear.device.type))
+    agree(job, fingerprint(reader.info.path, settings, gear), tell)
+    limit = working_set_limit(reader.info.height, reader.info.width, settings.adaptation.working_set)
     numbers = choose_frames(seen.clues, job.remember("working_set", limit), settings.clues.segment)
-    until = None
+    fit = Fit(settings)
     if settings.runtime.budget is not None:
-        deadline = started + settings.runtime.budget
-        fit = partial(
-            budget.fit, reader, seen, settings, flow, merger, loaded, features, compute, len(numbers), deadline, tell
-        )
-        settings, until = fit_once(job, fit)
-        loaded = loaded if settings.networked else None
-    details: Details | None = Details.of(flow.estimator, merger, settings)
-    tell(planning.plan(seen, settings, flow, merger, loaded, compute, len(numbers)))
-    if loaded is None:
-        _write(reader, output, seen, settings, device, None, details, job, tell)
-        return "transferred", None
-    window = settings.runtime.window or resources.window_for(height, width, device, loaded.backbone.reach)
-    record = None
-    if settings.learns and settings.adaptation.iters:
-        parts = Parts(loaded, flow.estimator, features, compute, window)
-        record = adapt(reader, seen.clues, numbers, parts, settings, until, job, tell)
-    adapted = record is not None or settings.adapted is not None
-    tile, warn = settings.runtime.tile, lambda text: tell(Note(text, "warning"))
-    restorer = Restorer(loaded.network, loaded.backbone, compute, window, warn, tile)
-    details = details if settings.blends and (adapted or not settings.learns) else None
-    _write(reader, output, seen, settings, device, restorer, details, job, tell)
+        fit = fit_once(reader, seen, settings, gear, len(numbers), job, tell)
+        settings, gear = fit.settings, gear.suited(fit.settings)
+    tell(planning.plan(seen, settings, gear, len(numbers)))
+    record = adapt(reader, seen.clues, numbers, gear, fit, job, tell) if settings.adapts else None
+    _write(reader, output, _restored(reader, seen.clues, settings, gear, job, tell), settings, job, tell)
     if not settings.learns:
         return "transferred", None
-    done = "refitted" if record is not None and settings.method == "refit" else "adapted"
-    return (done if adapted else "restored"), record
+    if record is None:
+        return ("adapted" if settings.adapted is not None else "restored"), None
+    return ("refitted" if settings.method == "refit" else "adapted"), record
+
+
+def _restored(
+    reader: Reader, clues: Clues, settings: Settings, gear: Equipment, job: Job, tell: Listener
+) -> Callable[[int], Iterator[Restored]]:
+    """The frames of the result from a given one on: through the network, then with sharp details blended in."""
+    restorer = gear.restorer(reader.info.height, reader.info.width, settings, tell)
+    # A network that knows nothing of this video gives its own output alone.
+    blends = settings.blends and (settings.adapts or settings.adapted is not None or not settings.learns)
+    details = Details.of(gear.flow, gear.merger, settings) if blends or restorer is None else None
+
+    def frames(first: int) -> Iterator[Restored]:
+        opener, mark = feeds.opener(reader), job.mark(first)
+        return run_frames(opener, clues, gear.device, restorer, details, first, mark, job.save_mark)
+
+    return frames
 
 
 def _write(
     reader: Reader,
     output: Path,
-    seen: Inspection,
+    frames: Callable[[int], Iterator[Restored]],
     settings: Settings,
-    device: torch.device,
-    restorer: Restorer | None,
-    details: Details | None,
     job: Job,
     tell: Listener,
 ) -> None:
-    """Stream the video through the network, blend sharp details in, write."""
-    phase, total = "restore" if settings.learns else "transfer", len(seen.pts)
+    """Write what is not yet written."""
+    phase, total = "restore" if settings.learns else "transfer", len(reader.pts)
     with open_writer(output, reader, settings.output, segments=job.segments, seal=job.seal) as writer:
-        first = writer.frames_done
-        frames = run_frames(
-            feeds.opener(reader), seen.clues, device, restorer, details, first, job.mark(first), job.save_mark
-        )
-        for result in frames:
+        for result in frames(writer.frames_done):
             writer.write(feeds.to_array(result.blended), result.pts)
             tell(Progress(phase, result.index + 1, total))
         job.finishing()

@@ -362,7 +362,7 @@ class Settings:
             self.weights is None or self.adapted is None, "--weights", "left out together with --adapted", self.weights
         )
         _check(
-            self.save_adapted is None or (self.learns and self.adaptation.iters > 0),
+            self.save_adapted is None or self.adapts,
             "--save-adapted",
             "used with an adaptation (--method adapt or refit, and --iters above 0)",
             self.save_adapted,
@@ -381,6 +381,11 @@ class Settings:
     def learns(self) -> bool:
         """Whether the network may be fine-tuned."""
         return self.method != "transfer"
+
+    @property
+    def adapts(self) -> bool:
+        """Whether the network will be fine-tuned."""
+        return self.learns and self.adaptation.iters > 0
 
     @property
     def networked(self) -> bool:

@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 import selfhvd_tta
 from selfhvd_tta.errors import UsageError
 from selfhvd_tta.events import Note, Progress, ignore
-from selfhvd_tta.method.restoration import Compute
 from selfhvd_tta.method.teachers import most_alignments
-from selfhvd_tta.run import equipment as models
-from selfhvd_tta.run.budget import CAUTION, FEWEST_STEPS, WANTED_STEPS, Load, Speeds, choose, measure_speeds
+from selfhvd_tta.run.budget import CAUTION, FEWEST_STEPS, WANTED_STEPS, Fit, Load, Speeds, choose, measure_speeds
+from selfhvd_tta.run.equipment import Equipment
 from selfhvd_tta.run.scan import scan
 from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, RuntimeSettings, Settings
 from selfhvd_tta.times import seconds_of
@@ -125,20 +124,19 @@ def test_the_perceptual_term_is_part_of_the_timed_step(tmp_path: Path) -> None:
     settings = replace(QUICK, runtime=replace(QUICK.runtime, budget=5.0))
     reader = open_reader(shaky_file(tmp_path / "in.mp4"))
     seen = scan(reader, settings.clues, ignore)
-    device = torch.device("cpu")
-    flow, loaded = models.load_flow(settings, device, ignore), models.load_backbone(settings, device, ignore)
-    merger = models.load_merger(settings, device, ignore)
+    gear = Equipment.load(settings)
     on, off = Counting(), Counting()
-    measured = measure_speeds(reader, seen, settings, flow, merger, loaded, on, Compute(device))
+    measured = measure_speeds(reader, seen, settings, replace(gear, features=on))
     assert measured.step > 0
     assert measured.merge > 0
     assert on.calls >= 2, "output and target both go through it"
     without = replace(settings, adaptation=replace(settings.adaptation, perceptual_weight=0.0))
-    measured = measure_speeds(reader, seen, without, flow, None, loaded, off, Compute(device))
+    measured = measure_speeds(reader, seen, without, replace(gear, merger=None, features=off))
     assert measured.step > 0
     assert measured.merge == 0
     assert off.calls == 0
-    assert not any(p.grad is not None for p in loaded.network.parameters()), "nothing is left of the measurement"
+    assert gear.network is not None
+    assert not any(p.grad is not None for p in gear.network.parameters()), "nothing is left of the measurement"
 
 
 def test_crop_and_clip_length_are_upper_limits() -> None:
@@ -218,10 +216,10 @@ def test_the_clock_ends_the_adaptation_of_a_job(tmp_path: Path, monkeypatch: pyt
     """Whatever number of steps was planned; the choice itself is given, for a busy machine would choose otherwise."""
     planned = replace(QUICK, adaptation=replace(QUICK.adaptation, iters=100_000, label_refresh=1000))
 
-    def fit(*given: object) -> tuple[Settings, float]:
-        return planned, time.monotonic() + 4
+    def fit(*given: object) -> Fit:
+        return Fit(planned, time.monotonic() + 4)
 
-    monkeypatch.setattr("selfhvd_tta.run.budget.fit", fit)
+    monkeypatch.setattr("selfhvd_tta.pipeline.fit_once", fit)
     told: list[object] = []
     wanted = replace(QUICK, runtime=replace(QUICK.runtime, budget=5.0))
     result = selfhvd_tta.deblur(shaky_file(tmp_path / "in.mp4"), tmp_path / "out.mp4", wanted, told.append)

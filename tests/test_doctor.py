@@ -12,7 +12,7 @@ import torch
 
 from selfhvd_tta.cli import doctor
 from selfhvd_tta.cli.doctor import Check, examine, exit_code
-from selfhvd_tta.run.equipment import HUB_BACKBONE, find_backbone
+from selfhvd_tta.run.networks import HUB_BACKBONE, find_backbone
 from selfhvd_tta.weights import find_row
 from selfhvd_tta.weights.rows import Hub
 from tests.hub_server import HubServer, hub  # noqa: F401 (a fixture)

@@ -20,9 +20,9 @@ from selfhvd_tta.lab.training.merge_samples import (
     CANDIDATES,
     MergeSamples,
     SamplePool,
+    gear_of,
     make_samples,
     outputs_of,
-    tools_of,
 )
 from selfhvd_tta.lab.training.merge_training import (
     SOFTNESS,
@@ -36,7 +36,7 @@ from selfhvd_tta.lab.training.merge_training import (
 from selfhvd_tta.lab.training.recipe import restoration_loss
 from selfhvd_tta.method.composite import apply
 from selfhvd_tta.method.merge_network import evidence
-from selfhvd_tta.run.equipment import MERGER, LoadedBackbone, load_merger
+from selfhvd_tta.run.networks import MERGER, load_merger
 from selfhvd_tta.settings import AlignmentSettings, RuntimeSettings, Settings
 from selfhvd_tta.weights import load, load_file
 from tests.pictures import texture
@@ -51,7 +51,7 @@ def photograph(seed: int = 0, side: int = 200) -> np.ndarray:
 @pytest.fixture(scope="module")
 def samples() -> MergeSamples:
     settings = ShakeSettings(width=64, height=48, frames=6, speed=(2.0, 3.0), gap=(2.5, 3.5), calm=(0.5, 1.0))
-    made = make_samples(simulate_clip(photograph(), settings, 1), tools_of("nafnet:lite"), np.random.default_rng(0))
+    made = make_samples(simulate_clip(photograph(), settings, 1), gear_of("nafnet:lite"), np.random.default_rng(0))
     assert made is not None
     return made
 
@@ -163,10 +163,9 @@ def test_some_samples_have_no_backbone(samples: MergeSamples) -> None:
 
 
 def test_a_network_that_needs_the_clip_gets_all_of_it() -> None:
-    network, backbone = drift()
+    network, _ = drift()
     frames = torch.rand(7, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    given = LoadedBackbone(network, backbone, backbone.variants[0], "none")
-    assert torch.allclose(outputs_of(given, frames, [5, 0]), network(frames[None])[0][[5, 0]], atol=1e-6)
+    assert torch.allclose(outputs_of(network, frames, [5, 0]), network(frames[None])[0][[5, 0]], atol=1e-6)
 
 
 def test_clips_are_decided_by_seed_and_number(trained: MergeTrainingConfig, tmp_path: Path) -> None:

@@ -16,12 +16,12 @@ from selfhvd_tta.errors import UsageError, WeightsError
 from selfhvd_tta.events import ignore
 from selfhvd_tta.lab.datasets.photos import bundled_photo
 from selfhvd_tta.lab.simulation.simulate import ShakeSettings, simulate_clip
-from selfhvd_tta.lab.training.merge_samples import MergeSample, make_samples, tools_of
+from selfhvd_tta.lab.training.merge_samples import MergeSample, gear_of, make_samples
 from selfhvd_tta.method.composite import Candidates, Composite, apply, merge
 from selfhvd_tta.method.merge_network import SPREAD_SCALE, SUPPORT_SCALE, MergeNetwork, channels, evidence
 from selfhvd_tta.method.teachers import Teachers
 from selfhvd_tta.method.transfer import compose
-from selfhvd_tta.run.equipment import load_merger
+from selfhvd_tta.run.networks import load_merger
 from selfhvd_tta.settings import AlignmentSettings, RuntimeSettings, Settings
 from tests.tiny import Still
 
@@ -64,7 +64,7 @@ def simulated() -> list[MergeSample]:
     """Samples of a photograph that no training saw."""
     settings = ShakeSettings(width=128, height=96, frames=8, speed=(2.0, 5.0), gap=(3.0, 5.0), crf=14)
     clip = simulate_clip(bundled_photo("object"), settings, seed=5)
-    samples = make_samples(clip, tools_of("nafnet:lite"), np.random.default_rng(0))
+    samples = make_samples(clip, gear_of("nafnet:lite"), np.random.default_rng(0))
     assert samples is not None
     return [samples.sample(index) for index in range(len(samples))]
 

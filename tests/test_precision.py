@@ -9,7 +9,7 @@ import torch
 
 from selfhvd_tta import backbones
 from selfhvd_tta.errors import UsageError
-from selfhvd_tta.run import equipment as models
+from selfhvd_tta.run import device as models
 from selfhvd_tta.settings import Precision, RuntimeSettings, Settings
 
 CPU = torch.device("cpu")

@@ -161,7 +161,7 @@ def test_stopping_again_and_again_ends_in_the_same_file(long_clip: Path, referen
 @pytest.mark.parametrize("backbone", ["estrnn:lite", "ifirnn"])
 def test_restoration_goes_on_with_the_same_bits(backbone: str, long_clip: Path, tmp_path: Path) -> None:
     """With recurrent networks (the second with random weights), whose state has to be kept."""
-    from selfhvd_tta.run import equipment as models
+    from selfhvd_tta.run import networks as models
     from selfhvd_tta.weights import save
 
     plain = replace(SETTINGS, adaptation=AdaptationSettings(iters=0), backbone=backbone)
@@ -194,7 +194,7 @@ def test_a_changed_run_is_begun_anew_and_says_why(change: str, tmp_path: Path) -
     source, out = shaky_file(tmp_path / "in.mp4", 6, 0), tmp_path / "out.mp4"
     settings = SETTINGS
     if change == "weights":
-        from selfhvd_tta.run import equipment as models
+        from selfhvd_tta.run import networks as models
         from selfhvd_tta.weights import save
 
         descriptor, variant = models.find_backbone("estrnn:lite")

@@ -19,7 +19,7 @@ from selfhvd_tta.lab.datasets.photos import bundled_photo
 from selfhvd_tta.lab.simulation.simulate import ShakeSettings, simulate_clip
 from selfhvd_tta.lab.training.flow_batches import batch_of
 from selfhvd_tta.lab.training.flow_pairs import make_pairs
-from selfhvd_tta.run.equipment import load_flow
+from selfhvd_tta.run.networks import load_flow
 from selfhvd_tta.settings import AlignmentSettings, RuntimeSettings, Settings
 from tests.pictures import inner, shifted_pair, tensor, texture
 
@@ -29,9 +29,9 @@ def bundled() -> Proofread:
     settings = Settings(alignment=AlignmentSettings(flow="shake"), runtime=RuntimeSettings(offline=True))
     loaded = load_flow(settings, torch.device("cpu"), lambda event: None)
     assert loaded.name == "shake:dis"
-    assert isinstance(loaded.estimator, GlobalMotionFirst)
-    assert isinstance(loaded.estimator.inner, Proofread)
-    return loaded.estimator.inner
+    assert isinstance(loaded, GlobalMotionFirst)
+    assert isinstance(loaded.inner, Proofread)
+    return loaded.inner
 
 
 @pytest.mark.parametrize("step", [(0.4, 0.0), (-0.3, 0.5), (0.0, 0.0)])
@@ -151,7 +151,7 @@ def test_bfloat16_moves_the_flow_by_less_than_a_hundredth_of_a_pixel() -> None:
     plain = Settings(alignment=AlignmentSettings(flow="shake"), runtime=RuntimeSettings(offline=True, precision="fp32"))
     both = []
     for settings in (plain, replace(plain, runtime=replace(plain.runtime, precision="bf16"))):
-        estimator = load_flow(settings, torch.device("cpu"), lambda event: None).estimator
+        estimator = load_flow(settings, torch.device("cpu"), lambda event: None)
         assert isinstance(estimator, GlobalMotionFirst)
         assert isinstance(estimator.inner, Proofread)
         both.append((estimator.inner.autocast, estimator.inner.both(source, target)))

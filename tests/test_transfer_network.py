@@ -10,7 +10,8 @@ import pytest
 import selfhvd_tta
 from selfhvd_tta.errors import UsageError
 from selfhvd_tta.events import Event, Plan, ignore
-from selfhvd_tta.run import equipment as models
+from selfhvd_tta.run import networks as models
+from selfhvd_tta.run.device import choose_device
 from selfhvd_tta.settings import AlignmentSettings, RuntimeSettings, Settings
 from tests.fidelity import decode_planes
 from tests.test_cli import shaky_file
@@ -48,11 +49,11 @@ def test_it_does_not_ask_the_hub_for_a_stronger_network(monkeypatch: pytest.Monk
         raise AssertionError(f"{row} was fetched")
 
     online = replace(TRANSFER, runtime=replace(TRANSFER.runtime, offline=False))
-    loaded = models.load_backbone(online, models.choose_device("cpu", ignore), ignore)
+    loaded = models.load_backbone(online, choose_device("cpu", ignore), ignore)
     assert loaded.name == ":".join(models.OFFLINE_BACKBONE)
     monkeypatch.setattr(models, "_fetch", fetch)
     with pytest.raises(AssertionError, match="dstnetplus"):
-        models.load_backbone(replace(online, method="adapt"), models.choose_device("cpu", ignore), ignore)
+        models.load_backbone(replace(online, method="adapt"), choose_device("cpu", ignore), ignore)
 
 
 @pytest.mark.parametrize("method", ["adapt", "refit"])

@@ -144,7 +144,7 @@ def test_an_installed_package_finds_its_files(tmp_path: Path, monkeypatch: pytes
 
 def test_plug_ins_and_table_agree() -> None:
     from selfhvd_tta import backbones, flows
-    from selfhvd_tta.run.equipment import MERGER
+    from selfhvd_tta.run.networks import MERGER
 
     named = set()
     for plug_in in (*backbones.discover().values(), *flows.discover().values()):

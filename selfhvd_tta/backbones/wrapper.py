@@ -46,13 +46,20 @@ class Network(nn.Module):
         raw: what ``backbone.build(**variant.config)`` gave.
         backbone: its descriptor.
         variant: the variant that it was built as.
+        weights: name of its weights for the user; ``random`` until some are loaded.
     """
 
-    def __init__(self, raw: nn.Module, backbone: Backbone, variant: Variant) -> None:
+    def __init__(self, raw: nn.Module, backbone: Backbone, variant: Variant, weights: str = "random") -> None:
         super().__init__()
         self.raw = raw
         self.backbone = backbone
         self.variant = variant
+        self.weights = weights
+
+    @property
+    def name(self) -> str:
+        """``id:variant``."""
+        return f"{self.backbone.id}:{self.variant.name}"
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """State of the raw network, by its official keys."""

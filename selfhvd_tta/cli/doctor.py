@@ -249,7 +249,7 @@ def cache() -> Check:
 def weights_here() -> Iterator[Check]:
     """Whether the networks that ``auto`` prefers are here, and what else is."""
     from selfhvd_tta.flows import discover
-    from selfhvd_tta.run import equipment as models
+    from selfhvd_tta.run import networks as models
     from selfhvd_tta.weights import models_overview
 
     rows = {row.name: row for row in models_overview(offline=True)}
@@ -287,7 +287,7 @@ def weights_here() -> Iterator[Check]:
 
 def hub() -> Check:
     """One request for the default backbone's file, without its content."""
-    from selfhvd_tta.run import equipment as models
+    from selfhvd_tta.run import networks as models
     from selfhvd_tta.weights import find_row
     from selfhvd_tta.weights.hub import ask, offline_wanted
     from selfhvd_tta.weights.rows import Hub

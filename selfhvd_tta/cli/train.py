@@ -105,7 +105,8 @@ def pretrain(
     with Display("auto" if first else "quiet") as display:
         from selfhvd_tta.lab.training.pretrain import PretrainConfig, PretrainProgress, export_weights
         from selfhvd_tta.lab.training.pretrain import pretrain as run
-        from selfhvd_tta.run.equipment import choose_device, find_backbone
+        from selfhvd_tta.run.device import choose_device
+        from selfhvd_tta.run.networks import find_backbone
 
         where = choose_device(device, display)
         on_gpu = where.type == "cuda"

@@ -47,7 +47,7 @@ def pretrain_flow(
     """Train the network of --flow shake on simulated pairs of frames over your photographs."""
     with Display() as display:
         from selfhvd_tta.lab.training.flow_training import FlowProgress, FlowTrainingConfig, export_flow, train_flow
-        from selfhvd_tta.run.equipment import choose_device
+        from selfhvd_tta.run.device import choose_device
 
         where = choose_device(device, display)
         half = precision == "bf16" or (precision == "auto" and where.type == "cuda")

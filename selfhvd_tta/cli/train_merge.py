@@ -57,7 +57,7 @@ def pretrain_merge(
             export_merge,
             train_merge,
         )
-        from selfhvd_tta.run.equipment import choose_device
+        from selfhvd_tta.run.device import choose_device
 
         where = choose_device(device, display)
         half = precision == "bf16" or (precision == "auto" and where.type == "cuda")

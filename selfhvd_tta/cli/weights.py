@@ -23,7 +23,7 @@ def weights_convert(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Turn an official checkpoint into a safetensors file; no code in it is run."""
-    from selfhvd_tta.run.equipment import find_backbone
+    from selfhvd_tta.run.networks import find_backbone
     from selfhvd_tta.weights import convert_checkpoint
 
     expected, config = None, None

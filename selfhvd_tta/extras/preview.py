@@ -12,12 +12,11 @@ from selfhvd_tta.errors import PreconditionError, UsageError
 from selfhvd_tta.events import Event, Finished, Listener, Note, Plan, Progress, Written, duration, ignore
 from selfhvd_tta.extras.comparison import write_comparison
 from selfhvd_tta.extras.report.log import Recorder
-from selfhvd_tta.method.restoration import Compute
 from selfhvd_tta.method.working_set import choose_frames
-from selfhvd_tta.run import equipment as models
 from selfhvd_tta.run import forecast as planning
 from selfhvd_tta.run import memory as resources
 from selfhvd_tta.run.cancelling import CancelToken
+from selfhvd_tta.run.equipment import Equipment
 from selfhvd_tta.run.scan import Inspection, scan
 from selfhvd_tta.settings import Layout, Settings
 from selfhvd_tta.video.opening import open_reader
@@ -168,11 +167,7 @@ def time_range(seen: Inspection, frames: range) -> str:
 
 def _whole(seen: Inspection, settings: Settings) -> float:
     """Estimated seconds of a run over the whole video."""
-    device = models.choose_device(settings.runtime.device, ignore)
-    flow = models.load_flow(settings, device, ignore)
-    merger = models.load_merger(settings, device, ignore) if settings.blends else None
-    loaded = models.load_backbone(settings, device, ignore) if settings.networked else None
-    compute = models.choose_compute(settings, device, loaded.backbone) if loaded else Compute(device)
+    gear = Equipment.load(settings)
     limit = resources.working_set_limit(seen.info.height, seen.info.width, settings.adaptation.working_set)
     working = len(choose_frames(seen.clues, limit, settings.clues.segment))
-    return 60 * (planning.plan(seen, settings, flow, merger, loaded, compute, working).minutes or 0.0)
+    return 60 * (planning.plan(seen, settings, gear, working).minutes or 0.0)

@@ -58,8 +58,10 @@ class FlowEstimator(nn.Module):
         weighs_evidence: behind a global motion, it says by its own certainty where it is to be believed; others are
             believed where their flow brings the frames closer to each other.
         autocast: precision of its convolutions, one of those in which its :class:`Flow` was verified; None: float32.
+        name: ``id:variant``, for the user.
     """
 
+    name = ""
     explains_blur = False
     weighs_evidence = False
     autocast: torch.dtype | None = None

@@ -10,16 +10,18 @@ from dataclasses import dataclass, replace
 
 import av
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from selfhvd_tta.config import from_table, to_table
 from selfhvd_tta.events import Listener, Note, duration
 from selfhvd_tta.method import transfer
-from selfhvd_tta.method.composite import Composite, Merger, merge
+from selfhvd_tta.method.composite import Composite, merge
 from selfhvd_tta.method.losses import perceptual_loss, reconstruction_loss
-from selfhvd_tta.method.restoration import Compute, Restorer
+from selfhvd_tta.method.restoration import Restorer
 from selfhvd_tta.method.teachers import Teachers, most_alignments
 from selfhvd_tta.run import feeds
-from selfhvd_tta.run.equipment import LoadedBackbone, LoadedFlow
+from selfhvd_tta.run.equipment import Equipment
+from selfhvd_tta.run.job import Job
 from selfhvd_tta.run.scan import Inspection
 from selfhvd_tta.settings import NO_BACKBONE, AdaptationSettings, Settings
 from selfhvd_tta.video.encoding import choose_encoding
@@ -112,7 +114,7 @@ def choose(settings: Settings, left: float, speeds: Speeds, load: Load) -> Choic
     budget = duration(settings.runtime.budget or left)
     most = settings.alignment.teachers
     counts = [n for n in (most, 7, 5, 3, 1) if n <= most]
-    if settings.learns and settings.adaptation.iters:
+    if settings.adapts:
         only = not settings.blends or settings.save_adapted is not None
         for teachers in dict.fromkeys(counts if only else counts[:1]):
             choice = _adaptation(settings, left, speeds, load, teachers)
@@ -200,59 +202,59 @@ def _adaptation(settings: Settings, left: float, speeds: Speeds, load: Load, tea
     return Choice(chosen, reserve, text, True)
 
 
-def fit(
-    reader: Reader,
-    seen: Inspection,
-    settings: Settings,
-    flow: LoadedFlow,
-    merger: Merger | None,
-    loaded: LoadedBackbone | None,
-    features: nn.Module | None,
-    compute: Compute,
-    working: int,
-    deadline: float,
-    tell: Listener,
-) -> tuple[Settings, float | None]:
-    """Measure this machine on this video and choose what fits until ``deadline`` (``time.monotonic``).
+@dataclass(frozen=True)
+class Fit:
+    """What a run is going to do.
+
+    Attributes:
+        settings: to run with.
+        until: when the adaptation has to end, by ``time.monotonic``; None: after its steps.
+    """
+
+    settings: Settings
+    until: float | None = None
+
+
+def fit_once(
+    reader: Reader, seen: Inspection, settings: Settings, gear: Equipment, working: int, job: Job, tell: Listener
+) -> Fit:
+    """What fits into the budget; measured by the first run, and the same for the runs that continue it.
 
     Args:
         reader: of the video.
         seen: scan of it.
-        settings: what was asked for.
-        flow: estimator in use.
-        merger: network that merges at the end; None: by weights, or not at all.
-        loaded: network in use; None for a transfer without one.
-        features: of the perceptual loss; None without it.
-        compute: device and precision.
+        settings: what was asked for, with a budget.
+        gear: device and networks.
         working: frames that adaptation draws from.
-        deadline: when the whole job has to be over.
+        job: knows when it began, and remembers the choice.
         tell: gets the choice as one line.
-
-    Returns:
-        Settings to run with, and when adaptation has to end (None where there is none).
     """
-    info = reader.info
-    blurry, lasting = int((~seen.clues.sharp).sum()), flow.estimator.explains_blur
-    load = Load(len(seen.pts), blurry, working, info.height, info.width, lasting)
-    speeds = measure_speeds(reader, seen, settings, flow, merger, loaded, features, compute)
+    stored = job.recall("fit")
+    if stored is not None:
+        seconds = stored["seconds"]
+        return Fit(from_table(stored["settings"]), None if seconds is None else time.monotonic() + seconds)
+    assert settings.runtime.budget is not None
+    deadline = job.started + settings.runtime.budget
+    info, blurry = reader.info, int((~seen.clues.sharp).sum())
+    load = Load(len(seen.pts), blurry, working, info.height, info.width, gear.flow.explains_blur)
+    speeds = measure_speeds(reader, seen, settings, gear)
     choice = choose(settings, deadline - time.monotonic(), speeds, load)
     tell(Note(choice.text, "info" if choice.fits else "warning"))
-    adapts = choice.settings.learns and choice.settings.adaptation.iters > 0
-    return choice.settings, deadline - choice.reserve if adapts else None
+    adapts = choice.settings.adapts
+    until = deadline - choice.reserve if adapts else None
+    left = None if until is None else until - time.monotonic()
+    job.remember("fit", {"settings": to_table(choice.settings), "seconds": left})
+    return Fit(choice.settings, until)
 
 
 def measure_speeds(
     reader: Reader,
     seen: Inspection,
     settings: Settings,
-    flow: LoadedFlow,
-    merger: Merger | None,
-    loaded: LoadedBackbone | None,
-    features: nn.Module | None,
-    compute: Compute,
+    gear: Equipment,
 ) -> Speeds:
     """Time each part on a few frames of the video."""
-    device, count = compute.device, len(seen.pts)
+    device, merger, network, count = gear.device, gear.merger, gear.network, len(seen.pts)
     blurry = int((~seen.clues.sharp).argmax())
     first = max(0, min(blurry - SAMPLE // 2, count - SAMPLE))
     numbers = list(range(first, min(first + SAMPLE, count)))
@@ -267,35 +269,32 @@ def measure_speeds(
     made: list[Composite] = []
 
     def compose() -> None:
-        made.append(
-            transfer.compose(source, source, others, few, flow.estimator, settings.alignment, candidates=candidates)
-        )
+        made.append(transfer.compose(source, source, others, few, gear.flow, settings.alignment, candidates=candidates))
 
     pair = _second(compose, device)
     merging = _second(lambda: merge(made[-1], source, source, merger), device) if merger is not None else 0.0
     speeds = Speeds(pair=pair / len(others), write=decode + encode, merge=merging)
-    if loaded is None:
+    if network is None:
         return speeds
-    restorer = Restorer(loaded.network, loaded.backbone, compute, len(frames))
+    restorer = Restorer(network, network.backbone, gear.compute, len(frames))
     frame = _second(lambda: list(restorer.restore(iter(frames))), device) / len(frames)
     speeds = replace(speeds, frame=frame)
-    if not (settings.learns and settings.adaptation.iters):
+    if not settings.adapts:
         return speeds
-    return replace(speeds, step=_step(loaded, features, compute, frames, settings.adaptation))
+    return replace(speeds, step=_step(gear, frames, settings.adaptation))
 
 
-def _step(
-    loaded: LoadedBackbone, features: nn.Module | None, compute: Compute, frames: Tensor, plan: AdaptationSettings
-) -> float:
+def _step(gear: Equipment, frames: Tensor, plan: AdaptationSettings) -> float:
     """Seconds of a training step per pixel of its frames: forward and backward on a small crop; no weight changes."""
     side, length = CLIPS[-2]
     side = min(side, plan.crop or side)
     clip = frames[:length, :, :side, :side][None]
     mask, weight = torch.ones_like(clip[:, :, :1]), torch.ones_like(clip[:, :, 0, 0, 0])
-    network = loaded.network
+    network, features = gear.network, gear.features
+    assert network is not None
 
     def step() -> None:
-        with compute.context():
+        with gear.compute.context():
             output = network(clip).float()
         loss = reconstruction_loss(output, clip, mask, weight)
         if features is not None and plan.perceptual_weight:
@@ -303,7 +302,7 @@ def _step(
         loss.backward()
 
     network.train()
-    seconds = _second(step, compute.device)
+    seconds = _second(step, gear.device)
     network.zero_grad(set_to_none=True)
     network.eval()
     return seconds / (clip.shape[1] * clip.shape[3] * clip.shape[4])

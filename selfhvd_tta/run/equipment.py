@@ -1,328 +1,97 @@
-"""From names in the settings to networks with weights on a device."""
+"""The networks of one run, loaded once, and the device they compute on."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import torch
+from torch import nn
 
-from selfhvd_tta import backbones, flows, weights
-from selfhvd_tta.backbones import Backbone, Variant
 from selfhvd_tta.backbones.wrapper import Network
-from selfhvd_tta.errors import DeviceError, UsageError, WeightsError
-from selfhvd_tta.events import Listener, Note, Progress
+from selfhvd_tta.events import Listener, Note, ignore
 from selfhvd_tta.flows import FlowEstimator
-from selfhvd_tta.flows.global_motion import GlobalMotionFirst
 from selfhvd_tta.method.composite import Merger
-from selfhvd_tta.method.merge_network import MergeNetwork
-from selfhvd_tta.method.restoration import Compute
-from selfhvd_tta.run import perceptual
-from selfhvd_tta.settings import Settings
-
-HUB_BACKBONE = ("dstnetplus", "base-gopro")
-OFFLINE_BACKBONE = ("relay", "lite")
-BUNDLED_FLOW = "shake"
-HUB_FLOW = "sea-raft"
-MERGER = "merge-shake"
+from selfhvd_tta.method.restoration import Compute, Restorer
+from selfhvd_tta.run.device import choose_compute, choose_device
+from selfhvd_tta.run.memory import window_for
+from selfhvd_tta.run.networks import load_backbone, load_features, load_flow, load_merger
+from selfhvd_tta.settings import NO_BACKBONE, Settings
 
 
 @dataclass(frozen=True)
-class LoadedBackbone:
-    """A network ready to run.
+class Equipment:
+    """Everything a run computes with; all of it is on one device.
 
     Attributes:
-        network: wrapped, on the device, in eval mode.
-        backbone: its descriptor.
-        variant: which configuration.
-        weights: name of the weights and the first digits of their hash.
+        compute: device and precision of the backbone.
+        flow: aligns sharp frames.
+        merger: merges aligned sharp frames at the end; None: by the masks' weights, or not at all.
+        network: the backbone, with its weights; None: frames stay as recorded.
+        features: of the perceptual loss; None without it.
     """
 
-    network: Network
-    backbone: Backbone
-    variant: Variant
-    weights: str
+    compute: Compute
+    flow: FlowEstimator
+    merger: Merger | None = None
+    network: Network | None = None
+    features: nn.Module | None = None
+
+    @classmethod
+    def load(cls, settings: Settings, tell: Listener = ignore) -> Equipment:
+        """Load what the settings name, downloading where that is allowed.
+
+        Args:
+            settings: all settings.
+            tell: gets what ``auto`` chose, fallbacks, licence notices and the progress of downloads.
+
+        Raises:
+            UsageError: a name is unknown, or the precision does not suit the backbone.
+            DeviceError: the device that was asked for is not usable.
+            WeightsError: weights are not available or do not fit.
+        """
+        device = choose_device(settings.runtime.device, tell)
+        gear = cls(Compute(device), load_flow(settings, device, tell))
+        if settings.networked:
+            gear = gear.with_network(load_backbone(settings, device, tell), settings)
+        if settings.learns:
+            gear = replace(gear, features=load_features(settings, device, tell))
+        if settings.blends:
+            gear = replace(gear, merger=load_merger(settings, device, tell))
+        return gear
 
     @property
-    def name(self) -> str:
-        """``id:variant``."""
-        return f"{self.backbone.id}:{self.variant.name}"
+    def device(self) -> torch.device:
+        """Where everything is."""
+        return self.compute.device
+
+    def with_network(self, network: Network, settings: Settings) -> Equipment:
+        """The same with another backbone, in the precision that suits it.
+
+        Raises:
+            UsageError: it is not verified in the precision that the settings ask for.
+        """
+        return replace(self, network=network, compute=choose_compute(settings, self.device, network.backbone))
+
+    def suited(self, settings: Settings) -> Equipment:
+        """Without the backbone if the settings, changed since loading, do without one."""
+        return self if settings.networked else replace(self, network=None, compute=Compute(self.device))
+
+    def window(self, height: int, width: int, settings: Settings) -> int:
+        """Frames that the backbone restores at once."""
+        assert self.network is not None
+        return settings.runtime.window or window_for(height, width, self.device, self.network.backbone.reach)
+
+    def restorer(self, height: int, width: int, settings: Settings, tell: Listener = ignore) -> Restorer | None:
+        """Runs the backbone over frames of this size; None where there is none."""
+        network = self.network
+        if network is None:
+            return None
+        window, tile = self.window(height, width, settings), settings.runtime.tile
+        return Restorer(network, network.backbone, self.compute, window, lambda text: tell(Note(text, "warning")), tile)
 
 
-@dataclass(frozen=True)
-class LoadedFlow:
-    """An estimator ready to run, and its name."""
-
-    estimator: FlowEstimator
-    name: str
-
-
-def choose_device(name: str, listen: Listener) -> torch.device:
-    """The device to compute on.
-
-    Raises:
-        DeviceError: the device was asked for by name and is not usable.
-        UsageError: there is no such kind of device.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        if torch.backends.mps.is_available():
-            return torch.device("mps")
-        listen(Note("no GPU found: computing on the CPU, where adaptation is slow (--method transfer is quick)"))
-        return torch.device("cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"unknown device '{name}'", "Use auto, cpu, cuda or cuda:N.") from error
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise DeviceError(f"device '{name}' was asked for, but no CUDA device is usable", "Use --device cpu.")
-        if device.index is not None and device.index >= torch.cuda.device_count():
-            raise DeviceError(
-                f"device '{name}' was asked for, but there are only {torch.cuda.device_count()}", "Use --device cuda:0."
-            )
-    elif device.type not in ("cpu", "mps"):
-        raise UsageError(f"device '{name}' is not supported", "Use auto, cpu, cuda or cuda:N.")
-    return device
-
-
-def choose_compute(settings: Settings, device: torch.device, backbone: Backbone | None) -> Compute:
-    """Precision: bfloat16 where asked for, or where the device is good at it and the backbone verified in it."""
-    verified = backbone is not None and "bfloat16" in backbone.autocast
-    if settings.runtime.precision == "bf16" and backbone is not None and not verified:
-        raise UsageError(f"--precision bf16: {backbone.id} is not verified in bfloat16", "Use --precision fp32.")
-    return Compute(device=device, autocast=torch.bfloat16 if verified and _wants_bf16(settings, device) else None)
-
-
-def _wants_bf16(settings: Settings, device: torch.device) -> bool:
-    """Whether networks that were verified in bfloat16 are to compute in it."""
-    wanted = settings.runtime.precision
-    return wanted == "bf16" or (wanted == "auto" and _has_bf16(device))
-
-
-def _has_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 faster than float32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type != "cpu":
-        return False
-    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # older releases of torch lack them
-    return any(bool(getattr(torch.cpu, check, bool)()) for check in checks)
-
-
-def load_backbone(settings: Settings, device: torch.device, listen: Listener) -> LoadedBackbone:
-    """Build the network that the settings name and load its weights.
-
-    ``auto`` takes the strongest pretrained one that is here or can be downloaded, else the bundled one, and says so;
-    where nothing is fine-tuned it is the bundled one, as that shall be quick.
-
-    Raises:
-        UsageError: no such backbone or variant.
-        WeightsError: its weights are not available or do not fit.
-    """
-    if settings.backbone.startswith("hf:"):
-        loaded = weights.load_hub(
-            settings.backbone[3:], offline=settings.runtime.offline, on_progress=_downloads(listen)
-        )
-        name = f"{loaded.config.get('backbone')}:{loaded.config.get('variant')}"
-        backbone, variant = find_backbone(name)
-        return _finish(backbone, variant, loaded.tensors, settings.backbone, device)
-    if settings.adapted is not None:
-        return _load_adapted(settings, settings.adapted, device)
-    if settings.backbone == "auto":
-        bundled = find_backbone(":".join(OFFLINE_BACKBONE))
-        backbone, variant = _automatic_backbone(settings, bundled, listen) if settings.learns else bundled
-    else:
-        backbone, variant = find_backbone(settings.backbone)
-    if settings.weights is not None:
-        mine = weights.load_file(Path(settings.weights))
-        return _finish(backbone, variant, mine.tensors, settings.weights, device)
-    if not variant.weights:
-        raise WeightsError(
-            f"there are no pretrained weights for {backbone.id}:{variant.name}",
-            "Give your own with --weights file.safetensors, or choose another backbone (selfhvd-tta models).",
-        )
-    row = variant.weights[0]
-    found = _fetch(row, settings, listen)
-    return _finish(backbone, variant, found.tensors, f"{row} {found.sha256[:8]}", device)
-
-
-def _load_adapted(settings: Settings, path: str, device: torch.device) -> LoadedBackbone:
-    """The network that an earlier run adapted and saved."""
-    mine = weights.load_file(Path(path))
-    if "backbone" not in mine.config or "variant" not in mine.config:
-        raise WeightsError(
-            f"{path}: does not say which backbone it is for",
-            "Give files that --save-adapted wrote, or use --weights with --backbone.",
-        )
-    name = f"{mine.config['backbone']}:{mine.config['variant']}"
-    if settings.backbone not in ("auto", name, mine.config["backbone"]):
-        raise UsageError(f"{path} holds {name}, not {settings.backbone}", "Leave --backbone out.")
-    backbone, variant = find_backbone(name)
-    return _finish(backbone, variant, mine.tensors, path, device)
-
-
-def save_adapted(loaded: LoadedBackbone, path: str, video: str, steps: int) -> None:
-    """Write the network's weights in the layout that ``--adapted`` and ``weights publish`` read.
-
-    Raises:
-        WeightsError: the file cannot be written.
-    """
-    config = {
-        "backbone": loaded.backbone.id,
-        "variant": loaded.variant.name,
-        "config": dict(loaded.variant.config),
-        "trained_on": f"{loaded.weights}, adapted to {Path(video).name} in {steps} steps",
-    }
-    weights.save(Path(path), loaded.network.state_dict(), config)
-
-
-def find_backbone(name: str) -> tuple[Backbone, Variant]:
-    """Descriptor and variant of ``id`` or ``id:variant``.
-
-    Raises:
-        UsageError: no such backbone or variant.
-    """
-    known = backbones.discover()
-    backbone_id, _, variant = name.partition(":")
-    if backbone_id not in known:
-        raise UsageError(f"unknown backbone '{backbone_id}'", f"Known are: {', '.join(known)} (selfhvd-tta models).")
-    backbone = known[backbone_id]
-    try:
-        return backbone, backbone.variant(variant or None)
-    except KeyError:
-        names = ", ".join(v.name for v in backbone.variants)
-        raise UsageError(f"backbone '{backbone_id}' has no variant '{variant}'", f"It has: {names}.") from None
-
-
-def _automatic_backbone(
-    settings: Settings, fallback: tuple[Backbone, Variant], listen: Listener
-) -> tuple[Backbone, Variant]:
-    if HUB_BACKBONE[0] not in backbones.discover():
-        listen(Note(f"backbone: {':'.join(OFFLINE_BACKBONE)} (bundled)"))
-        return fallback
-    backbone, variant = find_backbone(":".join(HUB_BACKBONE))
-    row = variant.weights[0]
-    try:
-        _fetch(row, settings, listen)
-    except WeightsError as error:
-        listen(Note(f"backbone: {':'.join(OFFLINE_BACKBONE)} (bundled), because {error.message}"))
-        return fallback
-    listen(Note(f"backbone: {backbone.id}:{variant.name}, the strongest pretrained one at hand"))
-    return backbone, variant
-
-
-def _finish(
-    backbone: Backbone, variant: Variant, tensors: dict[str, torch.Tensor], name: str, device: torch.device
-) -> LoadedBackbone:
-    raw = backbone.build(**variant.config)
-    _fill(raw, tensors, name)
-    network = Network(raw, backbone, variant).to(device).eval()
-    return LoadedBackbone(network, backbone, variant, name)
-
-
-def _fill(module: torch.nn.Module, tensors: dict[str, torch.Tensor], name: str) -> None:
-    """Put weights, in whatever precision they are stored, into a module.
-
-    Raises:
-        WeightsError: they do not fit.
-    """
-    weights.check_state(module.state_dict(), tensors, name)
-    module.load_state_dict(
-        {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
+def alignment_only(settings: Settings) -> Settings:
+    """The settings of a run that only aligns sharp frames: without backbone and merging network."""
+    return replace(
+        settings, method="transfer", backbone=NO_BACKBONE, weights=None, adapted=None, save_adapted=None, detail=False
     )
-
-
-def load_flow(settings: Settings, device: torch.device, listen: Listener) -> LoadedFlow:
-    """Build the flow estimator that the settings name.
-
-    ``auto`` takes SEA-RAFT if its weights are here or can be downloaded, else the bundled one, and says so.
-
-    Raises:
-        UsageError: no such flow or variant.
-        WeightsError: its weights are not available or do not fit.
-    """
-    name = settings.alignment.flow
-    if name != "auto":
-        return _build_flow(name, settings, device, listen)
-    try:
-        loaded = _build_flow(HUB_FLOW, settings, device, listen)
-    except WeightsError as error:
-        listen(Note(f"flow: {BUNDLED_FLOW} (bundled), because {error.message}"))
-        return _build_flow(BUNDLED_FLOW, settings, device, listen)
-    listen(Note(f"flow: {loaded.name}"))
-    return loaded
-
-
-def _build_flow(name: str, settings: Settings, device: torch.device, listen: Listener) -> LoadedFlow:
-    known = flows.discover()
-    flow_id, _, variant_name = name.partition(":")
-    if flow_id not in known:
-        raise UsageError(f"unknown flow '{flow_id}'", f"Known are: auto, {', '.join(known)}.")
-    flow = known[flow_id]
-    try:
-        variant = flow.variant(variant_name or None)
-    except KeyError:
-        names = ", ".join(v.name for v in flow.variants)
-        raise UsageError(f"flow '{flow_id}' has no variant '{variant_name}'", f"It has: {names}.") from None
-    estimator = flow.build(**variant.config)
-    if flow.load is not None and variant.weights:
-        flow.load(estimator, _fetch(variant.weights[0], settings, listen).tensors)
-    estimator = estimator.to(device).eval().requires_grad_(False)
-    if "bfloat16" in flow.autocast and _wants_bf16(settings, device):
-        for part in estimator.modules():
-            if isinstance(part, flows.FlowEstimator):
-                part.autocast = torch.bfloat16
-    label = f"{flow.id}:{variant.name}"
-    if settings.alignment.global_motion and not isinstance(estimator, GlobalMotionFirst):
-        return LoadedFlow(GlobalMotionFirst(estimator), f"global motion first, then {label}")
-    return LoadedFlow(estimator, label)
-
-
-def load_merger(settings: Settings, device: torch.device, listen: Listener) -> Merger | None:
-    """The network that merges aligned sharp frames at the end; None where they are blended by weights.
-
-    Raises:
-        WeightsError: its weights, or those of the user's file, are damaged or do not fit.
-    """
-    if settings.alignment.merge == "weighted":
-        return None
-    mine = settings.alignment.merge_weights
-    found = _fetch(MERGER, settings, listen) if mine is None else weights.load_file(mine)
-    network = MergeNetwork(autocast=torch.bfloat16 if _wants_bf16(settings, device) else None)
-    _fill(network, found.tensors, mine or MERGER)
-    return network.to(device).eval().requires_grad_(False)
-
-
-def load_features(settings: Settings, device: torch.device, listen: Listener) -> torch.nn.Module | None:
-    """VGG19 features for the perceptual term; None, and a note, where they cannot be had."""
-    if settings.adaptation.perceptual_weight == 0 or settings.adaptation.iters == 0:
-        return None
-    result = perceptual.load_perceptual(
-        settings.adaptation.vgg_layer, offline=settings.runtime.offline, on_progress=_downloads(listen)
-    )
-    if isinstance(result, perceptual.Unavailable):
-        listen(Note(f"perceptual loss: off, because {result.reason}"))
-        return None
-    return result.to(device)
-
-
-def _fetch(row: str, settings: Settings, listen: Listener) -> weights.Weights:
-    """Weights of a row of the table, with what there is to say about them told."""
-    found = weights.load(
-        row,
-        offline=settings.runtime.offline,
-        on_progress=_downloads(listen),
-        accept_non_commercial=settings.accept_non_commercial,
-    )
-    for notice in found.notices:
-        listen(Note(notice))
-    return found
-
-
-def _downloads(listen: Listener) -> weights.OnProgress:
-    def tell(done: int, total: int | None) -> None:
-        listen(Progress("download", done, total, "bytes"))
-
-    return tell

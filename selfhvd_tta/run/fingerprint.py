@@ -13,6 +13,7 @@ from torch import nn
 
 import selfhvd_tta
 from selfhvd_tta.config import to_table
+from selfhvd_tta.run.equipment import Equipment
 from selfhvd_tta.settings import Settings
 
 SAMPLE = 1 << 20
@@ -23,21 +24,25 @@ INDIFFERENT = (
 )  # fmt: skip
 
 
-def fingerprint(source: Path, settings: Settings, device: torch.device, networks: dict[str, Any]) -> dict[str, str]:
+def fingerprint(source: Path, settings: Settings, gear: Equipment) -> dict[str, str]:
     """Names and values; names are what the user calls the things.
 
     Args:
         source: input file or folder of images.
         settings: all of them.
-        device: that is computed on.
-        networks: name for the user, and a text, a module (its weights count), or None.
+        gear: device and networks; of these their weights count.
     """
-    facts = {"the input file": identity(source), "the device": device.type}
+    facts = {"the input file": identity(source), "the device": gear.device.type}
     for name, value in _flat(to_table(settings)):
         if name not in INDIFFERENT:
             facts["--" + name.rpartition(".")[2].replace("_", "-")] = str(value)
-    for name, network in networks.items():
-        facts[name] = digest(network) if isinstance(network, nn.Module) else str(network)
+    facts["the optical flow"] = gear.flow.name
+    modules: dict[str, nn.Module | None] = {"weights of the flow": gear.flow, "the merging network": gear.merger}
+    if gear.network is not None:
+        facts["the backbone"] = gear.network.name
+        modules |= {"its weights": gear.network, "the perceptual loss": gear.features}
+    for name, module in modules.items():
+        facts[name] = "none" if module is None else digest(module)
     libraries = " ".join(f"{k} {v}" for k, v in sorted(av.library_versions.items()))
     facts["the version of the program"] = f"{selfhvd_tta.__version__}, torch {torch.__version__}, {libraries}"
     return facts

@@ -8,15 +8,17 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from selfhvd_tta.backbones.wrapper import Network
 from selfhvd_tta.events import Listener, Plan, duration, ignore
+from selfhvd_tta.flows import FlowEstimator
 from selfhvd_tta.method.composite import Merger, to_time_on
 from selfhvd_tta.method.parallel import each
 from selfhvd_tta.method.record import Record
 from selfhvd_tta.method.restoration import Compute
 from selfhvd_tta.method.teachers import most_alignments
-from selfhvd_tta.run import equipment as models
 from selfhvd_tta.run import memory as resources
-from selfhvd_tta.run.equipment import LoadedBackbone, LoadedFlow
+from selfhvd_tta.run.equipment import Equipment
+from selfhvd_tta.run.networks import load_backbone
 from selfhvd_tta.run.scan import Inspection
 from selfhvd_tta.settings import Settings
 
@@ -28,10 +30,7 @@ REFRESHES = 6
 def plan(
     seen: Inspection,
     settings: Settings,
-    flow: LoadedFlow,
-    merger: Merger | None,
-    loaded: LoadedBackbone | None,
-    compute: Compute,
+    gear: Equipment,
     working: int,
 ) -> Plan:
     """The plan, with the duration estimated from one timed pass of the network and of the flow on this machine.
@@ -39,10 +38,7 @@ def plan(
     Args:
         seen: scan of the video.
         settings: all settings.
-        flow: estimator in use.
-        merger: network that merges at the end; None: by weights, or not at all.
-        loaded: network in use; None for a transfer without one.
-        compute: device and precision.
+        gear: device and networks.
         working: frames that adaptation draws from.
     """
     info, clues = seen.info, seen.clues
@@ -50,37 +46,38 @@ def plan(
     rows = [
         ("video", f"{info.width}x{info.height}, {count} frames, {len(clues.shots)} shot{'s' * (len(clues.shots) > 1)}"),
         ("clues", f"{int(clues.sharp.sum())} sharp frames; {seen.verdict}"),
-        ("flow", flow.name),
+        ("flow", gear.flow.name),
     ]
     blurry = int((~clues.sharp).sum())
-    pair = _time_flow(info.height, info.width, flow, compute.device)
-    merging = 0.0 if merger is None else _time_merger(merger, compute.device)
+    network, device, compute = gear.network, gear.device, gear.compute
+    pair = _time_flow(info.height, info.width, gear.flow, device)
+    merging = 0.0 if gear.merger is None else _time_merger(gear.merger, device)
     per_pixel = 0.0
-    if loaded is not None:
-        adaptation = settings.adaptation.on(compute.device.type)
+    if network is not None:
+        adaptation = settings.adaptation.on(device.type)
         precision = str(compute.autocast).removeprefix("torch.") if compute.autocast else "float32"
-        rows.append(("backbone", f"{loaded.name}, weights {loaded.weights}"))
-        rows.append(("device", f"{_device_name(compute.device)}, {precision}"))
-        per_pixel = _time_network(loaded, compute)
-        if settings.learns and adaptation.iters:
+        rows.append(("backbone", f"{network.name}, weights {network.weights}"))
+        rows.append(("device", f"{_device_name(device)}, {precision}"))
+        per_pixel = _time_network(network, compute)
+        if settings.adapts:
             about = "" if settings.runtime.budget is None else "about "
             steps = f"{about}{adaptation.iters} steps on {working} frames, {adaptation.side} px crops"
-            steps += f", learning rate {adaptation.first_rate(loaded.backbone.haste):.2g}"
+            steps += f", learning rate {adaptation.first_rate(network.backbone.haste):.2g}"
             kind = "adaptation" if settings.method == "adapt" else "refit, sharp frames blurred again"
             rows.append(("method", f"{kind}, {steps}"))
         elif settings.learns:
             rows.append(("method", "the backbone as it is (--iters 0)"))
     if not settings.learns:
-        how = "by their weights" if merger is None else "by a network"
-        into = "the frames as recorded" if loaded is None else "the backbone's output"
+        how = "by their weights" if gear.merger is None else "by a network"
+        into = "the frames as recorded" if network is None else "the backbone's output"
         rows.append(("method", f"sharp-detail transfer into {into}, merged {how}"))
     size = (info.height, info.width)
-    lasting = flow.estimator.explains_blur
-    rates = Rates(per_pixel, pair, compute.device.type, lasting, merging)
+    lasting = gear.flow.explains_blur
+    rates = Rates(per_pixel, pair, device.type, lasting, merging)
     seconds = work_seconds(settings, size, count, blurry, working, rates)
-    if settings.learns and compute.device.type == "cpu" and seconds > 600:
+    if settings.learns and device.type == "cpu" and seconds > 600:
         quick = replace(settings, method="transfer", backbone="auto", weights=None, adapted=None, save_adapted=None)
-        rates = replace(rates, per_pixel=_time_network(models.load_backbone(quick, compute.device, ignore), compute))
+        rates = replace(rates, per_pixel=_time_network(load_backbone(quick, device, ignore), compute))
         about = duration(work_seconds(quick, size, count, blurry, working, rates))
         rows.append(("quicker", f"--method transfer takes about {about} on this machine"))
     return Plan(tuple(rows), seconds / 60)
@@ -167,15 +164,15 @@ def _clock(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def _time_network(loaded: LoadedBackbone, compute: Compute) -> float:
+def _time_network(network: Network, compute: Compute) -> float:
     """Seconds per frame and pixel of a forward pass."""
-    side = max(128, loaded.backbone.min_size)
+    side = max(128, network.backbone.min_size)
     clip = torch.rand(1, 4, 3, side, side, device=compute.device)
     best = float("inf")
     with torch.no_grad(), compute.context():
         for _ in range(2):
             start = _clock(compute.device)
-            loaded.network(clip)
+            network(clip)
             best = min(best, _clock(compute.device) - start)
     return best / (4 * side * side)
 
@@ -192,7 +189,7 @@ def _time_merger(merger: Merger, device: torch.device) -> float:
     return best / (side * side)
 
 
-def _time_flow(height: int, width: int, flow: LoadedFlow, device: torch.device) -> float:
+def _time_flow(height: int, width: int, flow: FlowEstimator, device: torch.device) -> float:
     """Seconds to align one pair of frames of this size, both ways."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.rand(1, 3, height // 8 + 1, width // 8 + 1, generator=generator)
@@ -202,7 +199,7 @@ def _time_flow(height: int, width: int, flow: LoadedFlow, device: torch.device) 
     for _ in range(2):  # the first call may compile or allocate
         start = _clock(device)
         # As labels are made: split among threads, one pair is many times slower wherever others use the machine.
-        each(lambda _: flow.estimator.both(picture, picture.roll((2, 3), (-2, -1))), several, device)
+        each(lambda _: flow.both(picture, picture.roll((2, 3), (-2, -1))), several, device)
         best = min(best, (_clock(device) - start) / len(several))
     return best
 
@@ -222,18 +219,13 @@ class Forecaster:
     BLURRY = 0.6  # share of the frames that are no clues: what is taken for videos that were not looked through
 
     def __init__(self, settings: Settings, listen: Listener = ignore) -> None:
-        device = models.choose_device(settings.runtime.device, listen)
-        self.settings = replace(settings, adaptation=settings.adaptation.on(device.type))
-        flow = models.load_flow(settings, device, listen)
+        gear = Equipment.load(replace(settings, adaptation=replace(settings.adaptation, iters=0)), listen)
+        self.settings = replace(settings, adaptation=settings.adaptation.on(gear.device.type))
         height, width = self.SIZE
-        self.pair = _time_flow(height, width, flow, device) / (height * width)
-        merger = models.load_merger(settings, device, listen) if settings.blends else None
-        self.merging = 0.0 if merger is None else _time_merger(merger, device)
-        self.lasting = flow.estimator.explains_blur
-        self.per_pixel = 0.0
-        if settings.networked:
-            loaded = models.load_backbone(settings, device, listen)
-            self.per_pixel = _time_network(loaded, models.choose_compute(settings, device, loaded.backbone))
+        self.pair = _time_flow(height, width, gear.flow, gear.device) / (height * width)
+        self.merging = 0.0 if gear.merger is None else _time_merger(gear.merger, gear.device)
+        self.lasting = gear.flow.explains_blur
+        self.per_pixel = 0.0 if gear.network is None else _time_network(gear.network, gear.compute)
 
     def seconds(self, height: int, width: int, count: int) -> float:
         """Rough duration of the work on a video of which nothing but its size and length is known."""

@@ -52,7 +52,10 @@ class Job:
 
     Args:
         output: final path of the result; its folder exists.
-        restart: begin anew, whatever there is.
+        restart: start over, whatever there is.
+
+    Attributes:
+        started: when this run began, by ``time.monotonic``.
 
     Raises:
         UsageError: another run is at work on this output.
@@ -63,6 +66,7 @@ class Job:
         self.output = output
         self.path = job_folder(output)
         self.restart = restart
+        self.started = time.monotonic()
         self.segments = self.path / "segments"
         self.seal = ""
         self._marks: list[Path] = []

@@ -11,7 +11,7 @@ import selfhvd_tta
 from selfhvd_tta import flows, weights
 from selfhvd_tta.config import to_table
 from selfhvd_tta.extras.report.log import RunLog
-from selfhvd_tta.run import equipment as models
+from selfhvd_tta.run.networks import find_backbone
 from selfhvd_tta.settings import Settings
 from selfhvd_tta.weights.cache import sha256_of
 
@@ -47,7 +47,7 @@ def weight_files(log: RunLog, settings: Settings, adapted: bool) -> list[WeightF
         if own is not None:
             found += _file("backbone", own, Path(own), "")
         elif not settings.backbone.startswith("hf:"):
-            rows += [("backbone", row) for row in models.find_backbone(name)[1].weights[:1]]
+            rows += [("backbone", row) for row in find_backbone(name)[1].weights[:1]]
     if "flow" in log.plan:
         flow_id, _, variant = log.plan["flow"].rpartition(" ")[2].partition(":")
         known = flows.discover()

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from selfhvd_tta.events import ignore
 from selfhvd_tta.extras.report.pictures import Pair
 from selfhvd_tta.method import transfer
 from selfhvd_tta.method.clues import Clues
 from selfhvd_tta.method.teachers import choose_teachers
-from selfhvd_tta.run import equipment as models
 from selfhvd_tta.run import feeds
+from selfhvd_tta.run.equipment import Equipment, alignment_only
 from selfhvd_tta.settings import Settings
 from selfhvd_tta.video.color import Array
 
@@ -56,8 +55,8 @@ def show_labels(pair: Pair, indices: Sequence[int], clues: Clues, settings: Sett
         clues: of the run.
         settings: of the run.
     """
-    device = models.choose_device(settings.runtime.device, ignore)
-    flow = models.load_flow(settings, device, ignore)
+    gear = Equipment.load(alignment_only(settings))
+    device = gear.device
     for index in indices:
         teachers = choose_teachers(index, clues, settings.alignment)
         sharps = {f.index: feeds.to_tensor(f.rgb, device)[None] for f in pair.before.read(sorted(teachers.others))}
@@ -67,7 +66,7 @@ def show_labels(pair: Pair, indices: Sequence[int], clues: Clues, settings: Sett
             feeds.to_tensor(after, device)[None],
             [sharps[j] for j in teachers.others],
             teachers,
-            flow.estimator,
+            gear.flow,
             settings.alignment,
         )
         label = (feeds.to_array(made.image[0]) * 255).round().clip(0, 255).astype(np.uint8)

@@ -19,7 +19,7 @@ from selfhvd_tta.lab.evaluation.bench import (
     write_whole,
 )
 from selfhvd_tta.lab.evaluation.studies import STUDIES, Study
-from selfhvd_tta.run.equipment import choose_device
+from selfhvd_tta.run.device import choose_device
 from selfhvd_tta.settings import Settings
 
 TABLE, RUNS = "ablations.md", "runs"

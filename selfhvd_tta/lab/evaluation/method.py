@@ -12,16 +12,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from selfhvd_tta.backbones.wrapper import Network
 from selfhvd_tta.errors import InputError, UsageError
-from selfhvd_tta.events import Listener, Note, Progress
+from selfhvd_tta.events import Listener, Progress
 from selfhvd_tta.lab.datasets.frames import Frames
 from selfhvd_tta.method.clues import Clues, laplacian_variance, local_contrast, select_clues
 from selfhvd_tta.method.record import Record
 from selfhvd_tta.method.refit import LEARNERS
-from selfhvd_tta.method.restoration import Compute, Restorer
+from selfhvd_tta.method.restoration import Restorer
 from selfhvd_tta.method.working_set import WorkingSet, choose_frames, restrict
-from selfhvd_tta.run import equipment as models
 from selfhvd_tta.run import memory as resources
+from selfhvd_tta.run.equipment import Equipment
 from selfhvd_tta.run.frames import Details, Result, run_frames
 from selfhvd_tta.run.scan import judge
 from selfhvd_tta.settings import ClueSettings, Method, Settings
@@ -84,18 +85,11 @@ class Subject:
 
     def __init__(self, settings: Settings, listen: Listener) -> None:
         self.listen = listen
-        self.device = models.choose_device(settings.runtime.device, listen)
-        self.settings = settings = replace(settings, adaptation=settings.adaptation.on(self.device.type))
-        self.flow = models.load_flow(settings, self.device, listen)
-        self.merger = models.load_merger(settings, self.device, listen)
-        self.loaded: models.LoadedBackbone | None = None
-        self.compute = Compute(self.device)
-        self.features: torch.nn.Module | None = None
-        if settings.networked:
-            self.loaded = models.load_backbone(settings, self.device, listen)
-            self.compute = models.choose_compute(settings, self.device, self.loaded.backbone)
-            self.features = models.load_features(settings, self.device, listen) if settings.learns else None
-            self.pristine = {k: v.detach().clone() for k, v in self.loaded.network.state_dict().items()}
+        # Also where nothing is blended in at the end: the table shows both.
+        self.gear = Equipment.load(replace(settings, detail=True), listen)
+        self.settings = replace(settings, adaptation=settings.adaptation.on(self.gear.device.type))
+        if self.gear.network is not None:
+            self.pristine = {k: v.detach().clone() for k, v in self.gear.network.state_dict().items()}
 
     def by(self, method: Method) -> Subject:
         """The same networks, used by another method; only one that learns can become one that does."""
@@ -106,18 +100,24 @@ class Subject:
     @property
     def names(self) -> dict[str, str]:
         """What is at work, for the table."""
-        names = {"method": self.settings.method, "flow": self.flow.name, "device": str(self.device)}
-        if self.loaded is not None:
-            names |= {"backbone": self.loaded.name, "weights": self.loaded.weights}
-            names["perceptual"] = self.settings.adaptation.vgg_layer if self.features is not None else "off"
-            names["precision"] = str(self.compute.autocast or torch.float32).removeprefix("torch.")
+        names = {"method": self.settings.method, "flow": self.gear.flow.name, "device": str(self.gear.device)}
+        network = self.gear.network
+        if network is not None:
+            names |= {"backbone": network.name, "weights": network.weights}
+            names["perceptual"] = self.settings.adaptation.vgg_layer if self.gear.features is not None else "off"
+            names["precision"] = str(self.gear.compute.autocast or torch.float32).removeprefix("torch.")
         return names
+
+    @property
+    def network(self) -> Network:
+        """The backbone; only where there is one."""
+        assert self.gear.network is not None
+        return self.gear.network
 
     def reset(self) -> None:
         """Put the pretrained weights back."""
-        assert self.loaded is not None
-        self.loaded.network.load_state_dict(self.pristine)
-        self.loaded.network.eval()
+        self.network.load_state_dict(self.pristine)
+        self.network.eval()
 
     def adapt(self, videos: list[Scanned]) -> Record:
         """Adapt the pretrained network to one video, or to several together (``--joint``, as DADeblur does).
@@ -126,19 +126,18 @@ class Subject:
             UsageError: several videos differ in size.
         """
         self.reset()
-        assert self.loaded is not None
         working = self._working_set(videos)
         height, width = working.frames.shape[-2:]
         adaptation = LEARNERS[self.settings.method](
-            self.loaded.network,
-            self.loaded.backbone,
+            self.network,
+            self.network.backbone,
             working,
-            self.flow.estimator,
-            self.features,
-            self.compute,
+            self.gear.flow,
+            self.gear.features,
+            self.gear.compute,
             self.settings,
             self.listen,
-            self._window(height, width),
+            self.gear.window(height, width, self.settings),
         )
         return adaptation.run()
 
@@ -153,7 +152,7 @@ class Subject:
         limit = max(segment, resources.working_set_limit(height, width, plan.working_set) // len(videos))
         chosen = [choose_frames(video.clues, limit, segment) for video in videos]
         total = sum(map(len, chosen))
-        store = resources.bank_store(height, width, total, self.device)
+        store = resources.bank_store(height, width, total, self.gear.device)
         stack = torch.empty((total, 3, height, width), dtype=torch.uint8)
         row = 0
         for video, numbers in zip(videos, chosen, strict=True):
@@ -163,11 +162,6 @@ class Subject:
         clues, runs = merge([restrict(v.clues, n) for v, n in zip(videos, chosen, strict=True)])
         numbers_all = tuple(n for numbers in chosen for n in numbers)
         return WorkingSet(stack.to(store), numbers_all, clues, runs)
-
-    def _window(self, height: int, width: int) -> int:
-        assert self.loaded is not None
-        reach = self.loaded.backbone.reach
-        return self.settings.runtime.window or resources.window_for(height, width, self.device, reach)
 
     def network_outputs(self, video: Scanned) -> Iterator[Tensor]:
         """The network's output for every frame, with the weights that it has now: (3, H, W) on the canvas."""
@@ -182,21 +176,14 @@ class Subject:
     def transferred(self, video: Scanned) -> Iterator[Tensor]:
         """Sharp-detail transfer into the output of the pretrained network, or into the input where there is none."""
         restorer = None
-        if self.loaded is not None:
+        if self.gear.network is not None:
             self.reset()
             restorer = self._restorer(video)
         for result in self._run(video, restorer, details=True):
             yield result.blended
 
-    def _restorer(self, video: Scanned) -> Restorer:
-        assert self.loaded is not None
-        return Restorer(
-            self.loaded.network,
-            self.loaded.backbone,
-            self.compute,
-            self._window(*video.frames.canvas),
-            lambda text: self.listen(Note(text, "warning")),
-        )
+    def _restorer(self, video: Scanned) -> Restorer | None:
+        return self.gear.restorer(*video.frames.canvas, self.settings, self.listen)
 
     def _run(self, video: Scanned, restorer: Restorer | None, details: bool) -> Iterator[Result]:
         count = len(video.frames)
@@ -205,8 +192,8 @@ class Subject:
             numbers = range(first, count)
             return (Frame(i, i, f) for i, f in zip(numbers, video.frames.on_canvas(numbers), strict=True))
 
-        blending = Details.of(self.flow.estimator, self.merger, self.settings) if details else None
-        return run_frames(open_frames, video.clues, self.device, restorer, blending)
+        blending = Details.of(self.gear.flow, self.gear.merger, self.settings) if details else None
+        return run_frames(open_frames, video.clues, self.gear.device, restorer, blending)
 
 
 def merge(parts: list[tuple[Clues, tuple[range, ...]]]) -> tuple[Clues, tuple[range, ...]]:

@@ -97,7 +97,7 @@ def run_video(
     assert pair.blurry is not None
     method = settings.method
     listen(Note(f"{pair.name}: {len(pair.blurry)} frames"))
-    peak = PeakMemory(subject.device)
+    peak = PeakMemory(subject.gear.device)
     seen = scan(pair.blurry, method.clues, listen)
     counted = scored(len(pair.blurry), settings.skip)
     blurry = {i for i in range(len(pair.blurry)) if not seen.clues.sharp[i]}
@@ -156,8 +156,7 @@ def _outputs_of(settings: TrialSettings) -> tuple[str, ...]:
 def _adapt(subject: Subject, seen: Scanned, joint: Joint | None) -> Row:
     """Put adapted weights into the network."""
     if joint is not None:
-        assert subject.loaded is not None
-        subject.loaded.network.load_state_dict(joint.weights)
+        subject.network.load_state_dict(joint.weights)
         return {"adaptation": joint.adaptation, "seconds_adaptation": joint.seconds}
     started = time.monotonic()
     record = subject.adapt([seen])
@@ -183,8 +182,7 @@ def adapt_jointly(
     started = time.monotonic()
     videos = [scan(p.blurry, settings.method.clues, listen) for p in pairs if p.blurry is not None]
     record = subject.adapt(videos)
-    assert subject.loaded is not None
-    weights = {k: v.detach().cpu().contiguous().clone() for k, v in subject.loaded.network.state_dict().items()}
+    weights = {k: v.detach().cpu().contiguous().clone() for k, v in subject.network.state_dict().items()}
     joint = Joint(weights, _summary(record), time.monotonic() - started)
     about = {"fingerprint": fingerprint, "adaptation": json.dumps(joint.adaptation), "seconds": str(joint.seconds)}
     temporary = path.with_name(f".{path.name}.part")

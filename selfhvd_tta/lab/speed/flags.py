@@ -9,7 +9,8 @@ from typing import Any
 from selfhvd_tta.backbones import discover
 from selfhvd_tta.errors import UsageError
 from selfhvd_tta.lab.speed.results import SpeedSettings
-from selfhvd_tta.run.equipment import OFFLINE_BACKBONE, choose_device
+from selfhvd_tta.run.device import choose_device
+from selfhvd_tta.run.networks import OFFLINE_BACKBONE
 from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, RuntimeSettings, Settings
 
 STEPS_ON_A_CPU = 24

@@ -26,14 +26,15 @@ from selfhvd_tta.lab.speed.unfused import UnfusedESTRNN
 from selfhvd_tta.method.adaptation import Adaptation
 from selfhvd_tta.method.composite import Merger, to_time_on
 from selfhvd_tta.method.merge_network import MergeNetwork
-from selfhvd_tta.method.restoration import Compute, Restorer
+from selfhvd_tta.method.restoration import Compute
 from selfhvd_tta.method.teachers import choose_teachers
 from selfhvd_tta.method.working_set import WorkingSet, restrict
-from selfhvd_tta.run import equipment as models
 from selfhvd_tta.run import feeds
 from selfhvd_tta.run import memory as resources
-from selfhvd_tta.run.equipment import LoadedBackbone, LoadedFlow
+from selfhvd_tta.run.device import choose_device
+from selfhvd_tta.run.equipment import Equipment, alignment_only
 from selfhvd_tta.run.frames import run_frames
+from selfhvd_tta.run.networks import OFFLINE_BACKBONE, find_backbone, load_backbone, load_features
 from selfhvd_tta.run.scan import Inspection, scan
 from selfhvd_tta.settings import OutputSettings, Settings
 from selfhvd_tta.video.opening import open_reader, open_writer
@@ -61,7 +62,7 @@ class _Bench:
         self.settings = settings
         self.listen = listen
         self.notes: list[str] = []
-        self.device = models.choose_device(settings.run.runtime.device, self._tell)
+        self.device = choose_device(settings.run.runtime.device, self._tell)
         self.rows: list[Row] = []
         self.dtype: dict[str, str] = {}
         self.differences: dict[str, float] = {}
@@ -80,21 +81,21 @@ class _Bench:
         with tempfile.TemporaryDirectory(prefix="selfhvd-tta-bench-") as folder:
             clip = Path(folder) / "shaky.mp4"
             frames, seen, working = self._clip(clip, s.width, s.height, s.frames)
-            flow = models.load_flow(s.run, self.device, self._tell)
-            self._measure("shared", self._shared(clip, frames, flow, working, Path(folder)))
+            shared = Equipment.load(replace(alignment_only(s.run), detail=True), self._tell)
+            self._measure("shared", self._shared(clip, frames, shared, working, Path(folder)))
             for name in s.backbones:
-                loaded = self._load(name)
-                compute = models.choose_compute(s.run, self.device, loaded.backbone)
-                self.dtype[loaded.name] = str(compute.autocast or torch.float32).removeprefix("torch.")
-                cases = self._network(loaded, compute, flow, working)
-                cases.insert(1, self._overlapped(loaded, compute, clip, seen))
-                self._measure(loaded.name, cases)
-                if breakdown is None and s.end_to_end and loaded.weights != "random":
+                network = self._load(name)
+                gear = shared.with_network(network, s.run)
+                self.dtype[network.name] = str(gear.compute.autocast or torch.float32).removeprefix("torch.")
+                cases = self._network(gear, working)
+                cases.insert(1, self._overlapped(gear, clip, seen))
+                self._measure(network.name, cases)
+                if breakdown is None and s.end_to_end and network.weights != "random":
                     self.listen(Progress("end to end", 0, None, "jobs"))
                     breakdown = break_down(clip, Path(folder) / "sharp.mp4", replace(s.run, backbone=name), self.device)
-                del loaded, cases
+                del network, gear, cases
             if s.large:
-                self._measure_large(Path(folder) / "large.mp4", s.large, flow)
+                self._measure_large(Path(folder) / "large.mp4", s.large, shared)
         if s.end_to_end and breakdown is None:
             self.notes.append("no whole job: the weights of none of these backbones are on this machine")
         return SpeedReport(
@@ -108,14 +109,13 @@ class _Bench:
         seen = scan(open_reader(path), self.settings.run.clues, ignore)
         return frames, seen, self._working_set(frames, seen)
 
-    def _measure_large(self, path: Path, size: tuple[int, int], flow: LoadedFlow) -> None:
+    def _measure_large(self, path: Path, size: tuple[int, int], shared: Equipment) -> None:
         """Restoration, a label and steps with the bank at another size, for every network."""
         _, _, working = self._clip(path, *size, LARGE_FRAMES)
         for name in self.settings.backbones:
-            loaded = self._load(name)
-            compute = models.choose_compute(self.settings.run, self.device, loaded.backbone)
-            cases = self._network(loaded, compute, flow, working, bank_only=True)
-            self._measure(f"{loaded.name} at {size[0]}x{size[1]}", cases)
+            gear = shared.with_network(self._load(name), self.settings.run)
+            cases = self._network(gear, working, bank_only=True)
+            self._measure(f"{name} at {size[0]}x{size[1]}", cases)
 
     def _working_set(self, frames: Frames, seen: Inspection) -> WorkingSet:
         clues, runs = restrict(seen.clues, list(range(len(frames))))
@@ -123,17 +123,16 @@ class _Bench:
         store = resources.bank_store(frames.shape[1], frames.shape[2], len(frames), self.device)
         return WorkingSet(stack.to(store), tuple(range(len(frames))), clues, runs)
 
-    def _load(self, name: str) -> LoadedBackbone:
+    def _load(self, name: str) -> Network:
         """The network, with random weights where its own are not on this machine."""
         run = self.settings.run
         try:
             offline = replace(run, backbone=name, runtime=replace(run.runtime, offline=True))
-            return models.load_backbone(offline, self.device, ignore)
+            return load_backbone(offline, self.device, ignore)
         except WeightsError:
-            backbone, variant = models.find_backbone(name)
+            backbone, variant = find_backbone(name)
             torch.manual_seed(0)
-            network = Network(backbone.build(**variant.config), backbone, variant).to(self.device).eval()
-            return LoadedBackbone(network, backbone, variant, "random")
+            return Network(backbone.build(**variant.config), backbone, variant).to(self.device).eval()
 
     def _measure(self, group: str, cases: list[_Case]) -> None:
         done = [0]
@@ -156,7 +155,7 @@ class _Bench:
             self.rows.append(Row(group, case.task, case.per, each, floor or None, host.read().size, on_gpu))
         self.listen(Progress(group, total, total, "runs"))
 
-    def _shared(self, clip: Path, frames: Frames, flow: LoadedFlow, working: WorkingSet, folder: Path) -> list[_Case]:
+    def _shared(self, clip: Path, frames: Frames, gear: Equipment, working: WorkingSet, folder: Path) -> list[_Case]:
         s, count, size = self.settings, len(frames), frames[0].size
         floats = [frame.astype(np.float32) / 255 for frame in frames]
         blurry, sharp = (torch.from_numpy(floats[i]).permute(2, 0, 1)[None].to(self.device) for i in (0, count // 2))
@@ -171,7 +170,7 @@ class _Bench:
                 for frame, pts in zip(floats, [f.pts for f in reader.luma()], strict=True):
                     writer.write(frame, pts)
 
-        bank = self._adaptation(_still(self.device), flow, working, Compute(self.device), s.run)
+        bank = self._adaptation(replace(gear, network=_still(self.device)), working, s.run)
         pair = Work(bytes=2 * size * 4 + 2 * 3 * size / 3 * 4)
 
         cases = [
@@ -185,7 +184,7 @@ class _Bench:
                 "float32",
             ),
             _Case(
-                f"flow, both ways ({flow.name})", "pair", lambda: flow.estimator.both(blurry, sharp), 1, pair, "float32"
+                f"flow, both ways ({gear.flow.name})", "pair", lambda: gear.flow.both(blurry, sharp), 1, pair, "float32"
             ),
             _Case(
                 f"label refresh: alignment, {s.run.alignment.teachers} teachers",
@@ -197,8 +196,7 @@ class _Bench:
             ),
             _Case("encode and verify", "frame", encode, count, Work(bytes=count * size * 4), "float32"),
         ]
-        merger = models.load_merger(s.run, self.device, self._tell)
-        return cases if merger is None else [*cases, self._merging(merger, s.height, s.width)]
+        return cases if gear.merger is None else [*cases, self._merging(gear.merger, s.height, s.width)]
 
     def _merging(self, merger: Merger, height: int, width: int) -> _Case:
         """One frame joined with its aligned sharp frames, once they are aligned."""
@@ -211,37 +209,34 @@ class _Bench:
         work = Work(count_operations(join), 4.0 * (9 + 5 * merger.candidates) * height * width)
         return _Case("merging by the network", "frame", join, 1, work, "bfloat16" if half else "float32")
 
-    def _overlapped(self, loaded: LoadedBackbone, compute: Compute, clip: Path, seen: Inspection) -> _Case:
+    def _overlapped(self, gear: Equipment, clip: Path, seen: Inspection) -> _Case:
         """A whole video through the network: what a job does once the network has its weights, nothing blended in."""
         s, count, size = self.settings, self.settings.frames, self.settings.width * self.settings.height
-        window = s.run.runtime.window or resources.window_for(s.height, s.width, self.device, loaded.backbone.reach)
+        assert gear.network is not None
 
         def through() -> None:
             reader = open_reader(clip)
-            restorer = Restorer(loaded.network, loaded.backbone, compute, window)
+            restorer = gear.restorer(s.height, s.width, s.run)
             with open_writer(clip.with_name("restored.mp4"), reader, OutputSettings(overwrite=True)) as writer:
                 for result in run_frames(feeds.opener(reader), seen.clues, self.device, restorer, None):
                     writer.write(feeds.to_array(result.blended), result.pts)
 
         least = Work(count_operations(through), count * size * 3.0)
-        return _Case("decode, restore, encode and verify", "frame", through, count, least, self.dtype[loaded.name])
+        return _Case(
+            "decode, restore, encode and verify", "frame", through, count, least, self.dtype[gear.network.name]
+        )
 
-    def _network(
-        self,
-        loaded: LoadedBackbone,
-        compute: Compute,
-        flow: LoadedFlow,
-        working: WorkingSet,
-        bank_only: bool = False,
-    ) -> list[_Case]:
+    def _network(self, gear: Equipment, working: WorkingSet, bank_only: bool = False) -> list[_Case]:
         """What depends on the network; ``bank_only``: a label, but neither literal steps nor the unfused reference."""
-        s, dtype = self.settings, self.dtype[loaded.name]
+        network = gear.network
+        assert network is not None
+        s, dtype = self.settings, self.dtype[network.name]
         count, _, height, width = working.frames.shape
         side = min(s.run.adaptation.side, height) * min(s.run.adaptation.side, width)
-        parameters = sum(p.numel() for p in loaded.network.parameters())
+        parameters = sum(p.numel() for p in network.parameters())
         clip_pixels = side * s.run.adaptation.length * s.run.adaptation.batch
-        window = s.run.runtime.window or resources.window_for(height, width, self.device, loaded.backbone.reach)
-        restorer = Restorer(loaded.network, loaded.backbone, compute, window)
+        restorer = gear.restorer(height, width, s.run)
+        assert restorer is not None
         clip = working.frames.to(self.device).float() / 255
 
         def restore() -> None:
@@ -269,8 +264,7 @@ class _Bench:
             if bank_only and mode != "bank":
                 continue
             # Each steps a copy: the other's labels and the restoration shall see the same network throughout.
-            network = copy.deepcopy(loaded.network)
-            adaptation = self._adaptation(replace(loaded, network=network), flow, working, compute, settings)
+            adaptation = self._adaptation(replace(gear, network=copy.deepcopy(network)), working, settings)
             live = mode != "bank"
             if live:
                 adaptation.literal.take_history()
@@ -292,13 +286,11 @@ class _Bench:
                     clip_pixels * STEP_BYTES_PER_PIXEL + OPTIMISER_BYTES * parameters,
                 )
                 cases.append(_Case(f"stage-{1 + stage2} step, {mode}", "step", step, 1, work, dtype))
-        if isinstance(loaded.network.raw, ESTRNN) and not bank_only:
-            cases += self._against_unfused(loaded, loaded.network.raw, compute, clip)
+        if isinstance(network.raw, ESTRNN) and not bank_only:
+            cases += self._against_unfused(network.name, network.raw, gear.compute, clip)
         return cases
 
-    def _against_unfused(
-        self, loaded: LoadedBackbone, raw: ESTRNN, compute: Compute, clip: torch.Tensor
-    ) -> list[_Case]:
+    def _against_unfused(self, name: str, raw: ESTRNN, compute: Compute, clip: torch.Tensor) -> list[_Case]:
         """The raw network on one clip, beside the published operator sequence in float32."""
         frames = clip[None, : min(len(clip), 12)] - 0.5
         reference = UnfusedESTRNN(raw)
@@ -310,7 +302,7 @@ class _Bench:
 
         plain = Compute(self.device)
         gap = (forward(compute, raw).float() - forward(plain, reference)).abs().max()
-        self.differences[loaded.name] = float(gap) * 255
+        self.differences[name] = float(gap) * 255
         work = Work(count_operations(lambda: forward(plain, raw)), 24.0 * given * frames[0, 0, 0].numel())
         cases = [
             _Case(
@@ -324,19 +316,17 @@ class _Bench:
             _Case("forward, float32", "frame", lambda: forward(plain, raw), given, work, "float32"),
         ]
         if compute.autocast is not None:
-            dtype = self.dtype[loaded.name]
+            dtype = self.dtype[name]
             cases.append(_Case(f"forward, {dtype}", "frame", lambda: forward(compute, raw), given, work, dtype))
         return cases
 
-    def _adaptation(
-        self, loaded: LoadedBackbone, flow: LoadedFlow, working: WorkingSet, compute: Compute, settings: Settings
-    ) -> Adaptation:
-        features = models.load_features(
+    def _adaptation(self, gear: Equipment, working: WorkingSet, settings: Settings) -> Adaptation:
+        network = gear.network
+        assert network is not None
+        features = load_features(
             replace(settings, runtime=replace(settings.runtime, offline=True)), self.device, self._once
         )
-        return Adaptation(
-            loaded.network, loaded.backbone, working, flow.estimator, features, compute, settings, ignore, 40
-        )
+        return Adaptation(network, network.backbone, working, gear.flow, features, gear.compute, settings, ignore, 40)
 
     def _once(self, event: object) -> None:
         if isinstance(event, Note) and event.text not in self.notes:
@@ -366,11 +356,10 @@ def _label(adaptation: Adaptation) -> _Case:
     return _Case(task, "frame", make, 1, Work(bytes=bank.frames[0].numel() * 3.0), "float32")
 
 
-def _still(device: torch.device) -> LoadedBackbone:
+def _still(device: torch.device) -> Network:
     """A network that is not run: labels need an adaptation around them."""
-    backbone, variant = models.find_backbone(":".join(models.OFFLINE_BACKBONE))
-    network = Network(backbone.build(**variant.config), backbone, variant)
-    return LoadedBackbone(network.to(device), backbone, variant, "none")
+    backbone, variant = find_backbone(":".join(OFFLINE_BACKBONE))
+    return Network(backbone.build(**variant.config), backbone, variant).to(device)
 
 
 def run_speed(settings: SpeedSettings, listen: Listener = ignore) -> SpeedReport:
@@ -385,5 +374,5 @@ def run_speed(settings: SpeedSettings, listen: Listener = ignore) -> SpeedReport
         DeviceError, WeightsError: as :mod:`selfhvd_tta.run.equipment`.
     """
     for name in settings.backbones:
-        models.find_backbone(name)
+        find_backbone(name)
     return _Bench(settings, listen).run()

@@ -19,16 +19,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from selfhvd_tta.events import ignore
-from selfhvd_tta.flows import FlowEstimator
+from selfhvd_tta.backbones.wrapper import Network
 from selfhvd_tta.lab.simulation.simulate import SimulatedClip
 from selfhvd_tta.lab.training.clip_files import ClipFiles
 from selfhvd_tta.method.clues import Clues, laplacian_variance, local_contrast, select_clues
 from selfhvd_tta.method.composite import Candidates, Composite
 from selfhvd_tta.method.teachers import choose_teachers
 from selfhvd_tta.method.transfer import compose
-from selfhvd_tta.run import equipment as models
-from selfhvd_tta.run.equipment import LoadedBackbone
+from selfhvd_tta.run.equipment import Equipment
+from selfhvd_tta.run.networks import BUNDLED_FLOW
 from selfhvd_tta.settings import AlignmentSettings, ClueSettings, RuntimeSettings, Settings
 
 CANDIDATES = 3
@@ -138,29 +137,23 @@ class MergeSamples:
         return MergeSample(one(self.observed), one(self.current), composite, one(self.truth), extent)
 
 
-@dataclass(frozen=True)
-class Tools:
-    """The networks that a clip goes through."""
-
-    estimator: FlowEstimator
-    backbone: LoadedBackbone
-
-
 @cache
-def tools_of(backbone: str) -> Tools:
+def gear_of(backbone: str) -> Equipment:
     """The bundled flow and a backbone with its weights, on the CPU in float32; once per process.
 
     Raises:
         UsageError: no such backbone.
-        WeightsError: its weights are not to be had.
+        WeightsError: its weights are not available.
     """
-    here = torch.device("cpu")
-    settings = Settings(
-        backbone=backbone,
-        alignment=AlignmentSettings(flow=models.BUNDLED_FLOW),
-        runtime=RuntimeSettings(device="cpu", precision="fp32"),
+    return Equipment.load(
+        Settings(
+            method="transfer",
+            backbone=backbone,
+            detail=False,
+            alignment=AlignmentSettings(flow=BUNDLED_FLOW),
+            runtime=RuntimeSettings(device="cpu", precision="fp32"),
+        )
     )
-    return Tools(models.load_flow(settings, here, ignore).estimator, models.load_backbone(settings, here, ignore))
 
 
 def clues_of(frames: NDArray[np.uint8]) -> Clues:
@@ -172,29 +165,30 @@ def clues_of(frames: NDArray[np.uint8]) -> Clues:
 
 
 @torch.no_grad()
-def outputs_of(backbone: LoadedBackbone, frames: Tensor, chosen: list[int]) -> Tensor:
+def outputs_of(network: Network, frames: Tensor, chosen: list[int]) -> Tensor:
     """The backbone's output for some frames of a clip (T, 3, H, W): (n, 3, H, W) in [0, 1]."""
-    if backbone.backbone.temporal == "frame":
-        return backbone.network(frames[chosen][None])[0].clamp(0, 1)
-    return backbone.network(frames[None])[0][chosen].clamp(0, 1)
+    if network.backbone.temporal == "frame":
+        return network(frames[chosen][None])[0].clamp(0, 1)
+    return network(frames[None])[0][chosen].clamp(0, 1)
 
 
 @torch.no_grad()
-def make_samples(clip: SimulatedClip, tools: Tools, generator: np.random.Generator) -> MergeSamples | None:
+def make_samples(clip: SimulatedClip, gear: Equipment, generator: np.random.Generator) -> MergeSamples | None:
     """Samples of a clip; None if none of the frames drawn has a sharp one near it.
 
     Args:
         clip: of any size.
-        tools: see :class:`Tools`.
+        gear: flow and backbone.
         generator: draws the frames, and how many teachers they have.
     """
+    assert gear.network is not None
     settings = AlignmentSettings()
     clues = clues_of(clip.blurry)
     frames = torch.from_numpy(np.ascontiguousarray(clip.blurry)).permute(0, 3, 1, 2).float() / 255
     soft, sharp = (generator.permutation(np.flatnonzero(kind)) for kind in (~clues.sharp, clues.sharp))
     made: list[MergeSample] = []
     chosen = [int(index) for index in (*soft[:SOFT], *sharp[:SHARP])]
-    for index, current in zip(chosen, outputs_of(tools.backbone, frames, chosen), strict=True):
+    for index, current in zip(chosen, outputs_of(gear.network, frames, chosen), strict=True):
         teachers = choose_teachers(index, clues, settings)
         if generator.random() < FEW:
             most = int(generator.integers(1, FEW_TEACHERS + 1))
@@ -203,7 +197,7 @@ def make_samples(clip: SimulatedClip, tools: Tools, generator: np.random.Generat
             continue
         sharps = [frames[j][None] for j in teachers.others]
         observed = frames[index][None]
-        composite = compose(observed, current[None], sharps, teachers, tools.estimator, settings, CANDIDATES)
+        composite = compose(observed, current[None], sharps, teachers, gear.flow, settings, CANDIDATES)
         truth = torch.from_numpy(np.ascontiguousarray(clip.sharp[index])).permute(2, 0, 1)[None].float() / 255
         made.append(MergeSample(observed, current[None], composite, truth, float(clip.extent[index])))
     return _packed(made) if made else None
@@ -254,7 +248,7 @@ class SamplePool(ClipFiles[MergeSamples]):
 
     def lesson(self, clip: SimulatedClip, generator: np.random.Generator) -> MergeSamples | None:
         """See :meth:`ClipFiles.lesson`."""
-        return make_samples(clip, tools_of(self.backbone), generator)
+        return make_samples(clip, gear_of(self.backbone), generator)
 
     def read(self, arrays: dict[str, np.ndarray]) -> MergeSamples:
         """See :meth:`ClipFiles.read`."""

@@ -20,13 +20,13 @@ from selfhvd_tta.errors import UsageError
 from selfhvd_tta.lab.training.checkpoint import BUNDLED, CHECKPOINT, export_average, read_checkpoint
 from selfhvd_tta.lab.training.clip_files import make_all
 from selfhvd_tta.lab.training.loop import Run, TrainingConfig, TrainingProgress, train
-from selfhvd_tta.lab.training.merge_samples import CANDIDATES, MergeSample, SamplePool, tools_of
+from selfhvd_tta.lab.training.merge_samples import CANDIDATES, MergeSample, SamplePool, gear_of
 from selfhvd_tta.lab.training.muon import Muon
 from selfhvd_tta.lab.training.network import Optimisers
 from selfhvd_tta.lab.training.recipe import restoration_loss
 from selfhvd_tta.method.composite import apply
 from selfhvd_tta.method.merge_network import MergeNetwork, evidence
-from selfhvd_tta.run.equipment import MERGER, find_backbone
+from selfhvd_tta.run.networks import MERGER, find_backbone
 
 # Difference, as a share of white, below which the loss is quadratic.
 SOFTNESS = 0.02
@@ -155,7 +155,7 @@ def train_merge(
     trainable, held_out = config.photographs()
     backbone, variant = find_backbone(config.backbone)
     name = f"{backbone.id}:{variant.name}"
-    tools_of(name)  # what is wrong with it is better said before the first clip
+    gear_of(name)  # what is wrong with it is better said before the first clip
     device = torch.device(config.device)
     torch.manual_seed(config.seed)
     network = MergeNetwork(candidates=CANDIDATES).to(device)

@@ -1,0 +1,244 @@
+"""From names in the settings to networks with weights on a device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from selfhvd_tta import backbones, flows, weights
+from selfhvd_tta.backbones import Backbone, Variant
+from selfhvd_tta.backbones.wrapper import Network
+from selfhvd_tta.errors import UsageError, WeightsError
+from selfhvd_tta.events import Listener, Note, Progress
+from selfhvd_tta.flows import FlowEstimator
+from selfhvd_tta.flows.global_motion import GlobalMotionFirst
+from selfhvd_tta.method.composite import Merger
+from selfhvd_tta.method.merge_network import MergeNetwork
+from selfhvd_tta.run import perceptual
+from selfhvd_tta.run.device import wants_bf16
+from selfhvd_tta.settings import Settings
+
+HUB_BACKBONE = ("dstnetplus", "base-gopro")
+OFFLINE_BACKBONE = ("relay", "lite")
+BUNDLED_FLOW = "shake"
+HUB_FLOW = "sea-raft"
+MERGER = "merge-shake"
+
+
+def load_backbone(settings: Settings, device: torch.device, listen: Listener) -> Network:
+    """Build the network that the settings name and load its weights.
+
+    ``auto`` takes the strongest pretrained one that is here or can be downloaded, else the bundled one, and says so;
+    where nothing is fine-tuned it is the bundled one, as that shall be quick.
+
+    Raises:
+        UsageError: no such backbone or variant.
+        WeightsError: its weights are not available or do not fit.
+    """
+    if settings.backbone.startswith("hf:"):
+        loaded = weights.load_hub(
+            settings.backbone[3:], offline=settings.runtime.offline, on_progress=_downloads(listen)
+        )
+        name = f"{loaded.config.get('backbone')}:{loaded.config.get('variant')}"
+        backbone, variant = find_backbone(name)
+        return _finish(backbone, variant, loaded.tensors, settings.backbone, device)
+    if settings.adapted is not None:
+        return _load_adapted(settings, settings.adapted, device)
+    if settings.backbone == "auto":
+        bundled = find_backbone(":".join(OFFLINE_BACKBONE))
+        backbone, variant = _automatic_backbone(settings, bundled, listen) if settings.learns else bundled
+    else:
+        backbone, variant = find_backbone(settings.backbone)
+    if settings.weights is not None:
+        mine = weights.load_file(Path(settings.weights))
+        return _finish(backbone, variant, mine.tensors, settings.weights, device)
+    if not variant.weights:
+        raise WeightsError(
+            f"there are no pretrained weights for {backbone.id}:{variant.name}",
+            "Give your own with --weights file.safetensors, or choose another backbone (selfhvd-tta models).",
+        )
+    row = variant.weights[0]
+    found = _fetch(row, settings, listen)
+    return _finish(backbone, variant, found.tensors, f"{row} {found.sha256[:8]}", device)
+
+
+def _load_adapted(settings: Settings, path: str, device: torch.device) -> Network:
+    """The network that an earlier run adapted and saved."""
+    mine = weights.load_file(Path(path))
+    if "backbone" not in mine.config or "variant" not in mine.config:
+        raise WeightsError(
+            f"{path}: does not say which backbone it is for",
+            "Give files that --save-adapted wrote, or use --weights with --backbone.",
+        )
+    name = f"{mine.config['backbone']}:{mine.config['variant']}"
+    if settings.backbone not in ("auto", name, mine.config["backbone"]):
+        raise UsageError(f"{path} holds {name}, not {settings.backbone}", "Leave --backbone out.")
+    backbone, variant = find_backbone(name)
+    return _finish(backbone, variant, mine.tensors, path, device)
+
+
+def save_adapted(network: Network, path: str, video: str, steps: int) -> None:
+    """Write the network's weights in the layout that ``--adapted`` and ``weights publish`` read.
+
+    Raises:
+        WeightsError: the file cannot be written.
+    """
+    config = {
+        "backbone": network.backbone.id,
+        "variant": network.variant.name,
+        "config": dict(network.variant.config),
+        "trained_on": f"{network.weights}, adapted to {Path(video).name} in {steps} steps",
+    }
+    weights.save(Path(path), network.state_dict(), config)
+
+
+def find_backbone(name: str) -> tuple[Backbone, Variant]:
+    """Descriptor and variant of ``id`` or ``id:variant``.
+
+    Raises:
+        UsageError: no such backbone or variant.
+    """
+    known = backbones.discover()
+    backbone_id, _, variant = name.partition(":")
+    if backbone_id not in known:
+        raise UsageError(f"unknown backbone '{backbone_id}'", f"Known are: {', '.join(known)} (selfhvd-tta models).")
+    backbone = known[backbone_id]
+    try:
+        return backbone, backbone.variant(variant or None)
+    except KeyError:
+        names = ", ".join(v.name for v in backbone.variants)
+        raise UsageError(f"backbone '{backbone_id}' has no variant '{variant}'", f"It has: {names}.") from None
+
+
+def _automatic_backbone(
+    settings: Settings, fallback: tuple[Backbone, Variant], listen: Listener
+) -> tuple[Backbone, Variant]:
+    if HUB_BACKBONE[0] not in backbones.discover():
+        listen(Note(f"backbone: {':'.join(OFFLINE_BACKBONE)} (bundled)"))
+        return fallback
+    backbone, variant = find_backbone(":".join(HUB_BACKBONE))
+    row = variant.weights[0]
+    try:
+        _fetch(row, settings, listen)
+    except WeightsError as error:
+        listen(Note(f"backbone: {':'.join(OFFLINE_BACKBONE)} (bundled), because {error.message}"))
+        return fallback
+    listen(Note(f"backbone: {backbone.id}:{variant.name}, the strongest pretrained one at hand"))
+    return backbone, variant
+
+
+def _finish(
+    backbone: Backbone, variant: Variant, tensors: dict[str, torch.Tensor], name: str, device: torch.device
+) -> Network:
+    raw = backbone.build(**variant.config)
+    _fill(raw, tensors, name)
+    return Network(raw, backbone, variant, name).to(device).eval()
+
+
+def _fill(module: torch.nn.Module, tensors: dict[str, torch.Tensor], name: str) -> None:
+    """Put weights, in whatever precision they are stored, into a module.
+
+    Raises:
+        WeightsError: they do not fit.
+    """
+    weights.check_state(module.state_dict(), tensors, name)
+    module.load_state_dict(
+        {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
+    )
+
+
+def load_flow(settings: Settings, device: torch.device, listen: Listener) -> FlowEstimator:
+    """Build the flow estimator that the settings name.
+
+    ``auto`` takes SEA-RAFT if its weights are here or can be downloaded, else the bundled one, and says so.
+
+    Raises:
+        UsageError: no such flow or variant.
+        WeightsError: its weights are not available or do not fit.
+    """
+    name = settings.alignment.flow
+    if name != "auto":
+        return _build_flow(name, settings, device, listen)
+    try:
+        loaded = _build_flow(HUB_FLOW, settings, device, listen)
+    except WeightsError as error:
+        listen(Note(f"flow: {BUNDLED_FLOW} (bundled), because {error.message}"))
+        return _build_flow(BUNDLED_FLOW, settings, device, listen)
+    listen(Note(f"flow: {loaded.name}"))
+    return loaded
+
+
+def _build_flow(name: str, settings: Settings, device: torch.device, listen: Listener) -> FlowEstimator:
+    known = flows.discover()
+    flow_id, _, variant_name = name.partition(":")
+    if flow_id not in known:
+        raise UsageError(f"unknown flow '{flow_id}'", f"Known are: auto, {', '.join(known)}.")
+    flow = known[flow_id]
+    try:
+        variant = flow.variant(variant_name or None)
+    except KeyError:
+        names = ", ".join(v.name for v in flow.variants)
+        raise UsageError(f"flow '{flow_id}' has no variant '{variant_name}'", f"It has: {names}.") from None
+    estimator = flow.build(**variant.config)
+    if flow.load is not None and variant.weights:
+        flow.load(estimator, _fetch(variant.weights[0], settings, listen).tensors)
+    estimator = estimator.to(device).eval().requires_grad_(False)
+    if "bfloat16" in flow.autocast and wants_bf16(settings, device):
+        for part in estimator.modules():
+            if isinstance(part, flows.FlowEstimator):
+                part.autocast = torch.bfloat16
+    estimator.name = f"{flow.id}:{variant.name}"
+    if settings.alignment.global_motion and not isinstance(estimator, GlobalMotionFirst):
+        first = GlobalMotionFirst(estimator)
+        first.name = f"global motion first, then {estimator.name}"
+        return first
+    return estimator
+
+
+def load_merger(settings: Settings, device: torch.device, listen: Listener) -> Merger | None:
+    """The network that merges aligned sharp frames at the end; None where they are blended by weights.
+
+    Raises:
+        WeightsError: its weights, or those of the user's file, are damaged or do not fit.
+    """
+    if settings.alignment.merge == "weighted":
+        return None
+    mine = settings.alignment.merge_weights
+    found = _fetch(MERGER, settings, listen) if mine is None else weights.load_file(mine)
+    network = MergeNetwork(autocast=torch.bfloat16 if wants_bf16(settings, device) else None)
+    _fill(network, found.tensors, mine or MERGER)
+    return network.to(device).eval().requires_grad_(False)
+
+
+def load_features(settings: Settings, device: torch.device, listen: Listener) -> torch.nn.Module | None:
+    """VGG19 features for the perceptual term; None, and a note, where they cannot be had."""
+    if settings.adaptation.perceptual_weight == 0 or settings.adaptation.iters == 0:
+        return None
+    result = perceptual.load_perceptual(
+        settings.adaptation.vgg_layer, offline=settings.runtime.offline, on_progress=_downloads(listen)
+    )
+    if isinstance(result, perceptual.Unavailable):
+        listen(Note(f"perceptual loss: off, because {result.reason}"))
+        return None
+    return result.to(device)
+
+
+def _fetch(row: str, settings: Settings, listen: Listener) -> weights.Weights:
+    """Weights of a row of the table, with what there is to say about them told."""
+    found = weights.load(
+        row,
+        offline=settings.runtime.offline,
+        on_progress=_downloads(listen),
+        accept_non_commercial=settings.accept_non_commercial,
+    )
+    for notice in found.notices:
+        listen(Note(notice))
+    return found
+
+
+def _downloads(listen: Listener) -> weights.OnProgress:
+    def tell(done: int, total: int | None) -> None:
+        listen(Progress("download", done, total, "bytes"))
+
+    return tell

@@ -30,19 +30,19 @@ def _check(condition: bool, name: str, rule: str, value: object) -> None:
 
 @dataclass(frozen=True)
 class ClueSettings:
-    """Selection of sharp frames (Sec. 3.1).
+    """Selection of the sharp frames (Sec. 3.1).
 
     Attributes:
-        segment: frames per segment; a segment without a globally sharp frame contributes its sharpest (paper: 20).
-        normalise: compare frames by v_l over their local contrast instead of by v_l (ours; ``false`` is the paper): v_l
-            goes with the square of the brightness. Accuracy against the simulator (24 clips; sharp below 1 px, blurry
-            above 4 px), v_l / normalised: 98.2 / 98.9 %; where the clips dim by 40 %, 89.6 / 98.5 %; where the exposure
-            goes up and down, 87.6 / 98.3 %; with noise of sigma 4, 98.6 / 96.3 %. Reported sharpness stays v_l.
-        contrast: a frame counts as soft if a frame at most half a segment away has this many times its score (ours).
-        min_soft: share of soft frames below which there is nothing to restore: the video is passed through (ours).
+        segment: Frames per segment; a segment without a globally sharp frame contributes its sharpest one.
+        normalise: Divide v_l by the local contrast before comparing frames (ours; false is the paper's way). v_l grows
+            with the square of the brightness, so dimmed frames would count as blurry.
+        contrast: A frame is soft if a frame at most half a segment away has this many times its score (ours).
+        min_soft: Share of soft frames below which there is nothing to restore and the video is passed through (ours).
     """
 
     segment: int = 20
+    # Accuracy against the simulator (24 clips; sharp below 1 px, blurry above 4 px), v_l / normalised: 98.2 / 98.9 %;
+    # dimmed by 40 %: 89.6 / 98.5 %; exposure going up and down: 87.6 / 98.3 %; noise of sigma 4: 98.6 / 96.3 %.
     normalise: bool = True
     contrast: float = 1.5
     min_soft: float = 0.02
@@ -58,37 +58,33 @@ class AlignmentSettings:
     """Warping sharp frames onto blurry ones, and masking what does not match (Eq. 3-5).
 
     Attributes:
-        flow: id of a flow plug-in, optionally ``id:variant``, or ``auto``.
-        global_motion: estimate a homography per pair first and let the flow explain only the rest; None means: what
-            the flow does by itself (``shake`` and ``embedded`` do, the others do not).
-        occlusion_scale: s of Eq. 5, per pixel of forward-backward error (paper silent).
-        uncertainty: multiply by the warped certainty (Eq. 4).
-        occlusion: multiply by the forward-backward mask (Eq. 5).
-        teachers: sharp frames that a label is merged from; 1 is the paper's nearest sharp frame (ours). Measured PSNR
-            of the blurry frames after transfer on the simulated clips, 3 / 5 / 7 / 10 teachers: camera 34.36 / 34.69 /
-            34.93 / 35.08 dB, texture 31.35 / 31.71 / 31.91 / 32.00.
-        teacher_reach: largest distance in frames of the second and further ones.
-        sharpness_power: exponent of a teacher's v_l, relative to the sharpest one's, in its weight (0 / 1 / 2 / 4:
-            camera 35.08 / 35.17 / 35.21 / 35.23 dB, texture 32.00 / 32.07 / 32.11 / 32.14).
-        own_weight: weight of a sharp frame among its own teachers, if it is as sharp as they are. That sharp frames
-            have teachers at all gains 0.3 dB on the blurry frames of camera (the less sharp ones of Otsu's choice)
-            and 0.3 to 0.4 dB on the sharp ones, whose noise it averages.
-        equal_sharpness: v_l over that of the sharpest teacher, from which on a sharp frame counts as just as sharp.
-        photometric: multiply by the agreement of label and input at the scale of the blur (ours).
-        agreement_sigma: low pass of that comparison, pixels per 1000 pixels of the longer side.
-        agreement_tolerance: difference of the low-passed frames that counts as agreement, 0..1.
-        agreement_shift: misplacement of the low-passed frames that counts as agreement, pixels.
-        blend_power: exponent of the masks when teachers are merged; large values take the best one.
-        merge: how the final blending joins a frame and its aligned sharp frames: ``learned`` by a bundled network, or
-            ``weighted`` by the masks alone (ours; labels are always merged by weights).
-        merge_weights: path of a safetensors file to use instead of the bundled network's weights.
-        rounds: how often a frame is aligned to its teachers, the second time from the frame with the first result
-            blended in; measured on the simulated clips, a second round lost 0.1 to 0.4 dB.
-        local_power: exponent of a teacher's energy of detail around a pixel, relative to the most detailed one's, in
-            its weight there; 0 leaves it out.
-        local_sigma: extent of these surroundings, pixels per 1000 pixels of the longer side.
-        narrowest: parts of a mask that are narrower are dropped, in the same unit: where flow and flow back are wrong,
-            they still agree by chance along lines. 0 keeps them. Clip with a moving object: +0.04 dB; others: 0.
+        flow: Optical flow: an id of selfhvd-tta models, optionally id:variant. auto takes the best one whose weights
+            are on this machine or can be downloaded.
+        global_motion: Estimate a homography per pair first, so that the flow only explains the rest. Default: as the
+            flow's authors have it.
+        occlusion_scale: s of Eq. 5, per pixel of forward-backward error (not given in the paper).
+        uncertainty: Mask by the certainty of the flow (Eq. 4).
+        occlusion: Mask by forward-backward consistency (Eq. 5).
+        teachers: Sharp frames merged into one label; 1 is the paper's nearest sharp frame.
+        teacher_reach: Largest distance of the second and further sharp frames, in frames.
+        sharpness_power: Exponent of a sharp frame's v_l, relative to the sharpest one's, in its weight.
+        own_weight: Weight of a sharp frame in its own label, if it is as sharp as the others.
+        equal_sharpness: Ratio of v_l to that of the sharpest candidate from which a frame counts as equally sharp.
+        photometric: Mask by the agreement of label and input at the scale of the blur (ours).
+        agreement_sigma: Low-pass filter of that comparison, in pixels per 1000 pixels of the longer side.
+        agreement_tolerance: Difference of the low-passed frames that counts as agreement, 0..1.
+        agreement_shift: Misplacement of the low-passed frames that counts as agreement, in pixels.
+        blend_power: Exponent of the masks when sharp frames are merged; large values take the best one.
+        merge: How sharp frames are blended in at the end: learned uses a bundled network; weighted uses the masks
+            alone, which is quicker. Labels are always merged by weights.
+        merge_weights: Weights for --merge learned, written by 'pretrain-merge --export' (.safetensors).
+        rounds: How often a frame is aligned to its sharp frames; from the second time on, the frame has the previous
+            result blended in.
+        local_power: Exponent of a sharp frame's energy of detail around a pixel, relative to the most detailed one's,
+            in its weight there; 0 disables it.
+        local_sigma: Extent of these surroundings, in pixels per 1000 pixels of the longer side.
+        narrowest: Parts of a mask that are narrower are dropped, in the same unit; 0 keeps them. Where flow and flow
+            back are wrong, they still agree by chance along lines.
     """
 
     flow: str = "auto"
@@ -96,9 +92,14 @@ class AlignmentSettings:
     occlusion_scale: float = 0.5
     uncertainty: bool = True
     occlusion: bool = True
+    # PSNR of the blurry frames after transfer on the simulated clips, 3 / 5 / 7 / 10: camera 34.36 / 34.69 / 34.93 /
+    # 35.08 dB, texture 31.35 / 31.71 / 31.91 / 32.00.
     teachers: int = 10
     teacher_reach: int = 20
+    # 0 / 1 / 2 / 4: camera 35.08 / 35.17 / 35.21 / 35.23 dB, texture 32.00 / 32.07 / 32.11 / 32.14.
     sharpness_power: float = 2.0
+    # That sharp frames have labels at all gains 0.3 dB on the blurry frames of camera (the less sharp ones of Otsu's
+    # choice) and 0.3 to 0.4 dB on the sharp ones, whose noise it averages.
     own_weight: float = 8.0
     equal_sharpness: float = 0.7
     photometric: bool = True
@@ -108,10 +109,10 @@ class AlignmentSettings:
     blend_power: float = 2.0
     local_power: float = 1.0
     local_sigma: float = 20.0
-    narrowest: float = 12.0
+    narrowest: float = 12.0  # clip with a moving object: +0.04 dB; others: 0
     merge: Merge = "learned"
     merge_weights: str | None = None
-    rounds: int = 1
+    rounds: int = 1  # a second round lost 0.1 to 0.4 dB on the simulated clips
 
     def __post_init__(self) -> None:
         _check(self.merge in get_args(Merge), "--merge", "learned or weighted", self.merge)
@@ -142,29 +143,30 @@ class AdaptationSettings:
     """The two-stage fine-tuning (Eq. 6-14).
 
     Attributes:
-        iters: optimiser steps of both stages together; 0 leaves the backbone as it is.
-        stage1: share of the steps spent in stage 1 (paper: the two stages are equally long).
-        crop: side of the square training crops in pixels, the frame's if that is smaller; None: 256, on a CPU 128.
-        clip_length: consecutive frames per training clip; None: 10, on a CPU 6.
-        batch: clips per step.
-        learning_rate: Adam's rate at the first step; None: the paper's 1e-4, more for few steps of a backbone that
-            gains by it.
-        final_learning_rate: rate that the cosine ends at.
-        perceptual_weight: beta, weight of the VGG term.
-        consistency_weight: lambda, weight of the SCSCM term.
-        rscr: random sharp-clue removal in stage 2 (part of SEVD).
-        max_removed: L, most sharp frames removed from one clip; None means all that it holds.
-        sis: supervision selection in stage 2 (part of SEVD).
-        sis_threshold: tau, mean of the occlusion mask above which a frame's label may serve.
-        scscm: spatial-consistency maintenance in stage 2.
-        history_updates: #update, how often the historical model is renewed at most.
-        label_refresh: K, steps between two refreshes of the label bank; None: a sixth of all steps, at least 100.
-        teacher: ``bank`` takes outputs of the model at the last refresh, ``live`` those of the current step.
-        sharp_weight: weight of positions that show a sharp frame, which is then its own label (ours).
-        vgg_layer: VGG19 layer whose activations are compared (before its ReLU).
-        gradient_clip: largest norm of the gradient.
-        working_set: most frames of one video that adaptation draws from.
-        early_stop: keep one blurry frame in eight out of the losses, and end when their error stops falling (ours).
+        iters: Optimiser steps of both stages together; 0 applies the backbone as it is.
+        stage1: Share of the steps spent in stage 1, 0..1.
+        crop: Side of the square training crops in pixels. Default: 256, on a CPU 128; never more than the frame.
+        clip_length: Consecutive frames of a training clip. Default: 10, on a CPU 6.
+        batch: Clips per step.
+        learning_rate: Initial learning rate (cosine decay). Default: 1e-4 as in the paper; higher for backbones that
+            gain from it when there are few steps.
+        final_learning_rate: Learning rate at the end of the cosine decay.
+        perceptual_weight: Weight of the VGG term (beta); 0 disables it.
+        consistency_weight: Weight of the SCSCM term (lambda); 0 disables it.
+        rscr: Random sharp-clue removal in stage 2 (part of SEVD).
+        max_removed: L, most sharp frames removed from one clip. Default: all of them.
+        sis: Supervision selection in stage 2 (part of SEVD).
+        sis_threshold: tau, mean of the occlusion mask above which a frame's label may be used.
+        scscm: Spatial-consistency maintenance in stage 2.
+        history_updates: How often the historical model of SCSCM is renewed at most.
+        label_refresh: Steps between two refreshes of the labels. Default: a sixth of all steps, at least 100.
+        teacher: Where the network's own outputs among the labels come from: bank takes those of the last refresh; live
+            those of the current step, as in the paper and many times slower (needs --label-refresh 1).
+        sharp_weight: Weight of positions that show a sharp frame, which is its own label (ours).
+        vgg_layer: VGG19 layer that the VGG term compares (before its ReLU).
+        gradient_clip: Largest norm of the gradient.
+        working_set: Most frames of one video that adaptation draws from.
+        early_stop: Keep one blurry frame in eight out of the losses, and stop when their error stops falling (ours).
     """
 
     iters: int = 2000
@@ -264,18 +266,17 @@ class RuntimeSettings:
     """Where and how to compute.
 
     Attributes:
-        device: ``auto`` takes CUDA where there is one, then the CPU; else a torch device name.
-        precision: ``auto`` takes bfloat16 where the backbone is verified in it and the device is good at it (GPUs,
-            CPUs with AVX512-BF16 or AMX), else float32.
-        seed: of every random draw.
-        offline: never ask the network for weights.
-        window: frames restored at once; None means as many as memory allows, at most 40.
-        budget: seconds that the whole job may take: steps, crop, refreshes and teachers are then chosen to fit, and
-            ``iters`` is not used; None for no limit.
-        tile: side in pixels of the overlapping tiles that a frame is restored in; None means whole frames while they
-            fit into memory.
-        restart: begin anew instead of continuing an interrupted run.
-        checkpoint_minutes: longest time between two checkpoints of the adaptation, what an interruption can cost.
+        device: auto, cpu, cuda or cuda:N. auto takes the first CUDA device, or else the CPU.
+        precision: auto uses bfloat16 where the backbone is verified in it and the device computes it fast (GPUs, CPUs
+            with AVX512-BF16 or AMX), otherwise float32.
+        seed: Random seed.
+        offline: Use only weights that are on this machine.
+        window: Frames restored at once. Default: as many as memory allows, at most 40.
+        budget: Time limit of the whole job, such as 90s, 5m or 1h; in a job file, seconds. Steps, crop, refreshes and
+            sharp frames per label are chosen to fit; iters is then ignored, except for 0.
+        tile: Restore frames in overlapping tiles of this side in pixels. Default: only when memory runs out.
+        restart: Start over instead of resuming an interrupted run.
+        checkpoint_minutes: Minutes between two checkpoints of the adaptation: the most that an interruption can cost.
     """
 
     device: str = "auto"
@@ -300,12 +301,14 @@ class OutputSettings:
     """How the result is written.
 
     Attributes:
-        codec: ``h264``, ``hevc``, ``av1``, ``ffv1`` (lossless), or None: H.264 for 8-bit input, HEVC for 10-bit.
-        crf: constant rate factor; None means 16 for H.264, 18 for HEVC, 20 for AV1.
-        preset: encoder preset, by x264's names (``ultrafast`` to ``placebo``).
-        overwrite: replace an existing output.
-        chroma: ``source`` keeps the source's chroma subsampling, ``420`` stores what every player knows.
-        faststart: put the index of an MP4 or MOV in front, so that it plays while it is being downloaded.
+        codec: h264, hevc, av1 or ffv1 (lossless). Default: h264; hevc for more than 8 bits.
+        crf: Constant rate factor; lower means higher quality and a larger file. Default: 16 for H.264, 18 for HEVC, 20
+            for AV1.
+        preset: Encoder preset, by the names of x264: slower presets make smaller files.
+        overwrite: Replace an existing output.
+        chroma: source keeps the chroma subsampling of the source; 420 always writes 4:2:0, which every player
+            supports.
+        faststart: Write the index of an MP4 or MOV at the front, so that it plays while it downloads.
     """
 
     codec: Codec | None = None
@@ -326,19 +329,22 @@ class Settings:
     """All settings of one run.
 
     Attributes:
-        method: ``adapt`` fine-tunes a network on the video; ``transfer`` merges aligned sharp frames into its output;
-            ``refit`` fine-tunes on the sharp frames blurred again (a baseline: Ren et al., arXiv 2012.05228).
-        backbone: id of a backbone plug-in, optionally ``id:variant``, ``hf:owner/name``, or ``auto``; with ``transfer``
-            ``auto`` is the bundled one, and ``none`` leaves the frames as recorded.
-        weights: path of a safetensors file to use instead of the backbone's own weights.
-        adapted: path of a file that ``save_adapted`` wrote; it names its backbone, which must not be contradicted.
-        save_adapted: where to write the weights adapted to this video, as a safetensors file.
-        accept_non_commercial: weights whose licence forbids commercial use may be used.
-        strict: fail instead of passing the video through when the method cannot help.
-        detail: after adaptation, blend aligned sharp frames into the network's output where they match (ours); None
-            means yes, but no after ``refit``.
-        force: adapt even where the frames do not differ in sharpness.
-        range: the part of the video to restore, for example ``0:05-0:12``, ``90-`` or ``-0:10``; None for all of it.
+        method: adapt fine-tunes a network on this video; transfer only merges aligned sharp frames into what a network
+            makes of it, which is quick; refit is a baseline that fine-tunes on the sharp frames blurred again (Ren et
+            al., arXiv 2012.05228).
+        backbone: Network: an id of selfhvd-tta models, optionally id:variant, or hf:owner/name. auto takes the
+            strongest one whose weights are on this machine or can be downloaded; with --method transfer, the bundled
+            one. none is only valid with --method transfer, which then merges into the recorded frames.
+        weights: Use this .safetensors file instead of the backbone's own weights.
+        adapted: Start from weights that --save-adapted wrote; with --iters 0, only apply them. The file names its
+            backbone.
+        save_adapted: Write the weights adapted to this video to a .safetensors file.
+        accept_non_commercial: Allow weights whose licence forbids commercial use.
+        strict: Fail with exit code 5 instead of passing a video through that the method cannot help.
+        detail: Blend aligned sharp frames into the network's output at the end (ours). Default: yes, except with
+            --method refit.
+        force: Adapt even if all frames are equally sharp.
+        range: Restore only this part, for example 0:05-0:12, 90- or -0:10; sound and all else are cut to match.
     """
 
     method: Method = "adapt"
@@ -370,7 +376,12 @@ class Settings:
         if self.range is not None:
             TimeRange.parse(self.range)
         _check(self.method in get_args(Method), "--method", f"one of {', '.join(get_args(Method))}", self.method)
-        _check(self.networked or not self.learns, "--backbone", "a network, but with --method transfer", self.backbone)
+        _check(
+            self.networked or not self.learns,
+            "--backbone",
+            "a network: none is only valid with --method transfer",
+            self.backbone,
+        )
         if self.method == "refit":
             # What would choose steps by labels, or another method in their place, has no say in a baseline.
             _check(self.runtime.budget is None, "--budget", "left out with --method refit", self.runtime.budget)

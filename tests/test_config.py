@@ -60,7 +60,7 @@ def test_every_setting_is_in_the_file_and_explained() -> None:
     for name in config.setting_names():
         leaf = name.rpartition(".")[2]
         assert f"\n{leaf} = " in text or f"\n# {leaf} =" in text, name
-    assert "# optimiser steps of both stages together; 0 leaves the backbone as it is.\niters = 2000\n" in text
+    assert "# Optimiser steps of both stages together; 0 applies the backbone as it is.\niters = 2000\n" in text
     assert "# crf =" in text
     assert max(map(len, text.splitlines())) <= config.WIDTH
 

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from selfhvd_tta.backbones import discover
 from selfhvd_tta.backbones.estrnn import ESTRNN
 from selfhvd_tta.cli import app
+from selfhvd_tta.config import override
 from selfhvd_tta.errors import UsageError
 from selfhvd_tta.lab.speed.flags import parse_size, speed_settings
 from selfhvd_tta.lab.speed.floors import Rates, Work, count_operations
@@ -169,16 +170,13 @@ def test_sizes() -> None:
 
 
 def test_on_a_gpu_one_command_measures_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    flags: dict[str, object] = dict.fromkeys(
-        ("size", "frames", "large", "crop", "clip_length", "label_refresh", "detail"), None
-    )
-    flags |= {"device": "cuda", "backbone": "auto", "flow": "shake", "teachers": 10, "repeats": 5, "whole_job": True}
-    flags |= {"merge": "learned", "merge_weights": None, "precision": "auto", "seed": 0, "offline": True}
+    flags: dict[str, object] = {"size": None, "frames": None, "large": None, "repeats": 5, "whole_job": True}
+    run = override(Settings(), {"device": "cuda", "flow": "shake", "offline": True})
     monkeypatch.setattr("selfhvd_tta.lab.speed.flags.choose_device", lambda name, listen: torch.device("cuda"))
-    settings = speed_settings(flags, None)
+    settings = speed_settings(flags, run, steps_given=False)
     assert {name.split(":")[0] for name in settings.backbones} == set(discover())
     assert settings.backbones[0].startswith("estrnn"), "does the whole job"
     assert (settings.width, settings.height, settings.frames) == (1280, 720, 100)
     assert settings.large == (1920, 1080)
     assert settings.run.adaptation.iters == 2000
-    assert speed_settings(flags | {"large": "none"}, None).large is None
+    assert speed_settings(flags | {"large": "none"}, run, steps_given=False).large is None

@@ -14,9 +14,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import typer
 
 import selfhvd_tta
+from selfhvd_tta.cli.options import Debug
+from selfhvd_tta.console import show_table
 from selfhvd_tta.errors import WeightsError
 from selfhvd_tta.run.hostmemory import container_left, machine_left
 
@@ -43,6 +47,17 @@ class Check:
     state: State
     found: str
     advice: str = ""
+
+
+def doctor(
+    folder: Annotated[Path, typer.Argument(help="The folder for results.")] = Path(),
+    hub: Annotated[bool, typer.Option("--hub", help="Also try to reach the Hub.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Check this machine and say what to do about what is missing. Exit code 1 if deblur cannot work."""
+    checks = list(examine(folder, hub))
+    show_table("", ("check", "state", "found", "what to do"), [(c.name, c.state, c.found, c.advice) for c in checks])
+    raise typer.Exit(exit_code(checks))
 
 
 def examine(folder: str | Path = ".", ask_hub: bool = False) -> Iterator[Check]:

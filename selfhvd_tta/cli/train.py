@@ -8,15 +8,14 @@ from typing import Annotated
 
 import typer
 
+from selfhvd_tta.cli.options import Debug
 from selfhvd_tta.console import Display
 from selfhvd_tta.events import Note, Progress
 from selfhvd_tta.settings import Precision
 
-train = typer.Typer()
 DATA, RECIPE, MACHINE, RESULT = "Data", "Recipe", "Machine", "Result"
 
 
-@train.command()
 def pretrain(
     data: Annotated[
         list[Path],
@@ -95,7 +94,7 @@ def pretrain(
         Path | None, typer.Option(help="Write the result as .safetensors at the end.", rich_help_panel=RESULT)
     ] = None,
     licence: Annotated[str, typer.Option(help="Stated in the exported file.", rich_help_panel=RESULT)] = "",
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Train a backbone on simulated handheld shake over your photographs, or on data sets of pairs.
 

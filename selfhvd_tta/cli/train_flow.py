@@ -7,14 +7,12 @@ from typing import Annotated, Literal
 
 import typer
 
+from selfhvd_tta.cli.options import Debug
 from selfhvd_tta.console import Display
 from selfhvd_tta.events import Note, Progress
 from selfhvd_tta.settings import Precision
 
-flow_training = typer.Typer()
 
-
-@flow_training.command("pretrain-flow")
 def pretrain_flow(
     photos: Annotated[list[Path], typer.Argument(help="Folders of sharp photographs.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the run; an existing run is continued.")],
@@ -42,7 +40,7 @@ def pretrain_flow(
     seed: Annotated[int, typer.Option(help="Of weights and data.")] = 0,
     export: Annotated[Path | None, typer.Option(help="Write the result as .safetensors at the end.")] = None,
     licence: Annotated[str, typer.Option(help="Stated in the exported file.")] = "",
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Debug = False,
 ) -> None:
     """Train the network of --flow shake on simulated pairs of frames over your photographs."""
     with Display() as display:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from selfhvd_tta.backbones import discover
@@ -11,48 +12,37 @@ from selfhvd_tta.errors import UsageError
 from selfhvd_tta.lab.speed.results import SpeedSettings
 from selfhvd_tta.run.device import choose_device
 from selfhvd_tta.run.networks import OFFLINE_BACKBONE
-from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, RuntimeSettings, Settings
+from selfhvd_tta.settings import Settings
 
 STEPS_ON_A_CPU = 24
 
 
-def speed_settings(flags: Mapping[str, Any], iters: int | None) -> SpeedSettings:
+def speed_settings(flags: Mapping[str, Any], base: Settings, steps_given: bool) -> SpeedSettings:
     """What to measure.
 
     Args:
         flags: of the command, by parameter name.
-        iters: steps of the whole job, if they were asked for.
+        base: settings of the whole job, as the flags have them.
+        steps_given: whether the user chose its steps.
 
     Raises:
         UsageError: a flag makes no sense.
     """
-    device = choose_device(flags["device"], lambda event: None).type
+    device = choose_device(base.runtime.device, lambda event: None).type
     gpu = device != "cpu"
     width, height = parse_size(flags["size"] or ("1280x720" if gpu else "384x256"))
     mine = ":".join(OFFLINE_BACKBONE)
     others = tuple(name for name in discover() if name != "estrnn")
-    if flags["backbone"] == "all" or (flags["backbone"] == "auto" and gpu):
+    if base.backbone == "all" or (base.backbone == "auto" and gpu):
         # The first one whose weights are here does the whole job.
         names = ("estrnn:c80b15", "estrnn:lite", mine, *others)
-    elif flags["backbone"] == "auto":
+    elif base.backbone == "auto":
         names = (mine, "estrnn:lite")
     else:
-        names = tuple(flags["backbone"].split(","))
+        names = tuple(base.backbone.split(","))
     large = flags["large"] or ("1920x1080" if gpu else "none")
-    run = Settings(
-        detail=flags["detail"],
-        force=True,
-        alignment=AlignmentSettings(flow=flags["flow"], teachers=flags["teachers"], merge=flags["merge"]),
-        adaptation=AdaptationSettings(
-            iters=iters if iters is not None else 2000 if gpu else STEPS_ON_A_CPU,
-            crop=flags["crop"],
-            clip_length=flags["clip_length"],
-            label_refresh=flags["label_refresh"],
-        ).on(device),
-        runtime=RuntimeSettings(
-            device=flags["device"], precision=flags["precision"], seed=flags["seed"], offline=flags["offline"]
-        ),
-    )
+    plan = base.adaptation if steps_given else replace(base.adaptation, iters=2000 if gpu else STEPS_ON_A_CPU)
+    run = replace(base, backbone="auto", force=True, adaptation=plan.on(device))
     return SpeedSettings(
         backbones=names,
         width=width,

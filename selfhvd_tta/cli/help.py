@@ -1,0 +1,88 @@
+"""Help pages: options under headings, everyday ones first, the rest behind ``--help-all``; fits narrow terminals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from typer.core import TyperCommand, TyperGroup
+
+from selfhvd_tta.cli.options import DISPLAY, HELP_ALL, OPTIONS, SECTIONS
+
+DEFAULT_COMMAND = "deblur"
+
+
+class Command(TyperCommand):
+    """A command whose help has headings; ``--help`` leaves the sections of the settings to ``--help-all``."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Arguments, then the options by heading."""
+        params = [(p, p.get_help_record(ctx)) for p in self.get_params(ctx)]
+        shown = [(p, record) for p, record in params if record is not None]
+        _section(formatter, "Arguments", [r for p, r in shown if p.param_type_name == "argument"])
+        options = [(p, r) for p, r in shown if p.param_type_name == "option"]
+        hidden = [] if ctx.meta.get(HELP_ALL) else [p for p, _ in options if _panel(p) in SECTIONS.values()]
+        options = [(p, record) for p, record in options if p not in hidden]
+        panels = [_panel(p) for p, _ in options if _panel(p) != DISPLAY]
+        for panel in dict.fromkeys([OPTIONS, *panels, DISPLAY]):
+            _section(formatter, panel, [(_flags(p, r[0]), r[1]) for p, r in options if _panel(p) == panel])
+        if hidden:
+            formatter.write_paragraph()
+            formatter.write_text(f"{len(hidden)} more options: {ctx.command_path} --help-all")
+
+
+class Program(TyperGroup):
+    """The commands by heading; a file in the place of a command means ``deblur``."""
+
+    command_class = Command
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put ``deblur`` in front of what begins with a file or with one of its flags."""
+        if args and args[0] not in self.commands and self._means_deblur(ctx, args[0]):
+            args = [DEFAULT_COMMAND, *args]
+        rest: list[str] = super().parse_args(ctx, args)
+        return rest
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command, or an error that names a similar one."""
+        if args and args[0] not in self.commands:
+            near = get_close_matches(args[0], list(self.commands), 1)
+            hint = f"Did you mean '{near[0]}'?" if near else "List the commands with: selfhvd-tta --help"
+            ctx.fail(f"'{args[0]}' is neither a command nor a file. {hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """The commands, by heading."""
+        commands = [self.commands[name] for name in self.list_commands(ctx) if not self.commands[name].hidden]
+        for panel in dict.fromkeys(_panel(c) for c in commands):
+            rows = [(c.name or "", c.get_short_help_str(200)) for c in commands if _panel(c) == panel]
+            _section(formatter, panel, rows)
+
+    def _means_deblur(self, ctx: Any, first: str) -> bool:
+        own = {flag for p in self.get_params(ctx) for flag in p.opts}
+        if first.startswith("-") and first != "-":
+            return first not in own
+        return first == "-" or any(mark in first for mark in "./\\:") or Path(first).exists()
+
+
+def _panel(item: Any) -> str:
+    """Heading of an option or a command; typer has a placeholder where none was given."""
+    panel = item.rich_help_panel
+    return panel if isinstance(panel, str) else OPTIONS
+
+
+def _flags(param: Any, text: str) -> str:
+    """How the help names an option: ``--[no-]detail`` where both forms are of use."""
+    if not param.secondary_opts:
+        return text
+    if param.default is False:
+        return ", ".join(param.opts)
+    return f"--[no-]{param.opts[0].removeprefix('--')}"
+
+
+def _section(formatter: Any, title: str, rows: Sequence[tuple[str, str]]) -> None:
+    if rows:
+        with formatter.section(title):
+            formatter.write_dl(rows, col_max=min(26, formatter.width // 4))

@@ -1,0 +1,42 @@
+"""The command ``inspect``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from selfhvd_tta.cli.options import Debug
+from selfhvd_tta.console import show_lines
+from selfhvd_tta.settings import ClueSettings
+
+
+def inspect(
+    video: Annotated[Path, typer.Argument(help="A video file.")],
+    segment: Annotated[
+        int, typer.Option(metavar="N", help="Frames per segment of the clue selection.")
+    ] = ClueSettings().segment,
+    width: Annotated[int, typer.Option(metavar="N", help="Frames per line.", min=10)] = 80,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw the timeline with thumbnails (.png, .jpg, .svg or .pdf)."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing picture.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Show which frames are sharp, where the cuts are, and whether adaptation can help."""
+    from selfhvd_tta.cli.timeline import timeline
+    from selfhvd_tta.run.scan import inspect as run
+
+    if plot is not None:
+        from selfhvd_tta.extras.report import need_extra
+
+        need_extra("--plot")
+        from selfhvd_tta.extras.report.clue_plot import check_plot, plot_clues
+
+        check_plot(plot, overwrite)
+    seen = run(video, ClueSettings(segment=segment))
+    show_lines(timeline(seen, width))
+    if plot is not None:
+        show_lines(["", f"plot: {plot_clues(seen, plot, overwrite)}"])

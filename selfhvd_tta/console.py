@@ -25,7 +25,8 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from selfhvd_tta.errors import SelfHVDError
-from selfhvd_tta.events import Event, Finished, Note, Plan, Progress, Written, duration
+from selfhvd_tta.events import Event, Finished, Note, Plan, Progress, Written
+from selfhvd_tta.wording import duration
 
 Style = Literal["auto", "plain", "json", "quiet"]
 PLAIN_INTERVAL_S = 10.0

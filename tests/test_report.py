@@ -21,13 +21,13 @@ from selfhvd_tta.errors import DiskError, UsageError
 from selfhvd_tta.events import Finished, Note, Plan, Progress
 from selfhvd_tta.extras.report import Recorder, check_report, write_report
 from selfhvd_tta.extras.report.facts import changed_settings, weight_files
-from selfhvd_tta.extras.report.page import clock, render
+from selfhvd_tta.extras.report.page import render
 from selfhvd_tta.extras.report.pictures import evenly, most_changed
 from selfhvd_tta.extras.report.plots import smooth, timeline
+from selfhvd_tta.files import sha256_of
 from selfhvd_tta.method.clues import select_clues
 from selfhvd_tta.settings import ClueSettings, OutputSettings, Settings
 from selfhvd_tta.weights import bundled_folder
-from selfhvd_tta.weights.cache import sha256_of
 from tests.browser import chromium, set_view
 from tests.media import make_clip
 from tests.test_cli import QUICK as QUICK_FLAGS
@@ -118,7 +118,6 @@ def test_which_frames_are_shown() -> None:
     assert most_changed(np.zeros(1), 4) == [0]
     assert evenly(5, 24) == [0, 1, 2, 3, 4]
     assert evenly(100, 3) == [0, 50, 99]
-    assert clock(62.5) == "1:02.50"
     np.testing.assert_allclose(smooth(np.arange(90.0))[3:-3], np.arange(90.0)[3:-3])
 
 

@@ -7,24 +7,6 @@ from pathlib import Path
 import pytest
 
 from selfhvd_tta.weights import models_overview, table
-from selfhvd_tta.weights.overview import size_text
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [
-        (None, ""),
-        (0, "0 B"),
-        (999, "999 B"),
-        (1000, "1.0 kB"),
-        (15_700_000, "15.7 MB"),
-        (271_778_961, "271.8 MB"),
-        (2_500_000_000, "2.5 GB"),
-        (12_500_000_000_000, "12500.0 GB"),
-    ],
-)
-def test_sizes_as_people_read_them(count: int | None, text: str) -> None:
-    assert size_text(count) == text
 
 
 def test_every_row_is_shown_with_what_there_is_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

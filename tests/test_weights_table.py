@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from selfhvd_tta.errors import ExitCode, WeightsError
+from selfhvd_tta.files import sha256_of
 from selfhvd_tta.weights import bundled_folder, find, load, table
-from selfhvd_tta.weights.cache import sha256_of
 from selfhvd_tta.weights.rows import Bundled, Download, Hub, Manual, parse_source, read_table
 
 ROOT = Path(__file__).parent.parent

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from selfhvd_tta.events import Event, Finished, Listener, Note, Plan, Progress, Written, duration
+from selfhvd_tta.events import Event, Finished, Listener, Note, Plan, Progress, Written
+from selfhvd_tta.wording import duration
 
 
 @dataclass(frozen=True)

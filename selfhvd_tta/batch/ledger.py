@@ -5,16 +5,16 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from selfhvd_tta.batch.events import Outcome
 from selfhvd_tta.config import to_table
-from selfhvd_tta.errors import DiskError, UsageError
+from selfhvd_tta.errors import UsageError
+from selfhvd_tta.files import write_atomically
 from selfhvd_tta.settings import Settings
+from selfhvd_tta.video.target import disk_errors
 
 LEDGER = "batch.json"
 VERSION = 1
@@ -97,20 +97,8 @@ class Ledger:
             DiskError: it cannot be written.
         """
         body = {"version": VERSION, "videos": {k: dataclasses.asdict(e) for k, e in sorted(self.entries.items())}}
-        temporary = ""
-        try:
-            with tempfile.NamedTemporaryFile(
-                "w", encoding="utf-8", dir=self.path.parent, prefix=".batch-", suffix=".tmp", delete=False
-            ) as file:
-                temporary = file.name
-                json.dump(body, file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self.path)
-        except OSError as error:
-            if temporary:
-                Path(temporary).unlink(missing_ok=True)
-            raise DiskError(f"{self.path}: cannot be written: {error.strerror}", "Free some space there.") from error
+        with disk_errors(self.path), write_atomically(self.path) as part:
+            part.write_text(json.dumps(body, indent=1), encoding="utf-8")
 
 
 def _entry(value: dict[str, Any]) -> Entry:

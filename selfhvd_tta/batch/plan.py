@@ -12,8 +12,9 @@ from typing import Literal, get_args
 from selfhvd_tta.batch.ledger import Ledger, Stamp, digest
 from selfhvd_tta.config import override, to_table
 from selfhvd_tta.errors import InputError, UsageError, WeightsError
-from selfhvd_tta.events import Listener, Note, duration, ignore
+from selfhvd_tta.events import Listener, Note, ignore
 from selfhvd_tta.settings import Layout, Settings
+from selfhvd_tta.wording import duration
 
 MPEG_SUFFIXES = (".3g2", ".3gp", ".f4v", ".m2ts", ".m2v", ".m4v", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".qt", ".ts")
 OTHER_SUFFIXES = (".asf", ".avi", ".divx", ".dv", ".flv", ".mkv", ".mxf", ".ogv", ".vob", ".webm", ".wmv", ".y4m")

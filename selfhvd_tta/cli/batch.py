@@ -10,7 +10,8 @@ import typer
 from selfhvd_tta.cli.deblur import CompareLayout
 from selfhvd_tta.cli.options import ConfigFile, Debug, JsonLines, Quiet, settings_of, takes_settings
 from selfhvd_tta.console import Display, Style, show_lines, show_table
-from selfhvd_tta.events import Note, duration
+from selfhvd_tta.events import Note
+from selfhvd_tta.wording import duration
 
 if TYPE_CHECKING:
     from selfhvd_tta.batch import BatchPlan, Summary

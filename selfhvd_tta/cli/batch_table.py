@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from selfhvd_tta.batch.events import BatchEvent, Outcome, VideoEnded, VideoStarted
-from selfhvd_tta.events import Note, Plan, Progress, duration
+from selfhvd_tta.events import Note, Plan, Progress
+from selfhvd_tta.wording import duration
 
 ENDED_SHOWN = 8
 MARKS = {"done": "[green]done[/]", "failed": "[red]failed[/]", "skipped": "[dim]skipped[/]"}

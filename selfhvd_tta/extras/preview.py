@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from selfhvd_tta.errors import PreconditionError, UsageError
-from selfhvd_tta.events import Event, Finished, Listener, Note, Plan, Progress, Written, duration, ignore
+from selfhvd_tta.events import Event, Finished, Listener, Note, Plan, Progress, Written, ignore
 from selfhvd_tta.extras.comparison import write_comparison
 from selfhvd_tta.extras.report.log import Recorder
 from selfhvd_tta.method.working_set import choose_frames
@@ -22,6 +22,7 @@ from selfhvd_tta.settings import Layout, Settings
 from selfhvd_tta.video.opening import open_reader
 from selfhvd_tta.video.target import CONTAINERS
 from selfhvd_tta.video.writer import check_output
+from selfhvd_tta.wording import duration
 
 SECONDS = 3.0
 BUDGET_S = 60.0

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from selfhvd_tta.config import from_table, to_table
-from selfhvd_tta.events import Listener, Note, duration
+from selfhvd_tta.events import Listener, Note
 from selfhvd_tta.method import transfer
 from selfhvd_tta.method.composite import Composite, merge
 from selfhvd_tta.method.losses import perceptual_loss, reconstruction_loss
@@ -26,6 +26,7 @@ from selfhvd_tta.run.scan import Inspection
 from selfhvd_tta.settings import NO_BACKBONE, AdaptationSettings, Settings
 from selfhvd_tta.video.encoding import choose_encoding
 from selfhvd_tta.video.opening import Reader
+from selfhvd_tta.wording import duration, plural
 
 SAMPLE = 8  # frames that are decoded, restored and encoded to learn the speed
 PAIRS = 3  # alignments timed
@@ -150,7 +151,7 @@ def _transfer(
         if seconds <= left:
             break
     chosen = replace(way, alignment=replace(settings.alignment, teachers=teachers))
-    done = f"sharp-detail transfer from {teachers} frame{'s' * (teachers > 1)} each"
+    done = f"sharp-detail transfer from {plural(teachers, 'frame')} each"
     if settings.networked and not way.networked:
         done += " into the frames as recorded"
     return chosen, seconds, done
@@ -195,7 +196,7 @@ def _adaptation(settings: Settings, left: float, speeds: Speeds, load: Load, tea
     chosen = replace(settings, adaptation=adaptation, alignment=replace(settings.alignment, teachers=teachers))
     text = (
         f"budget of {duration(settings.runtime.budget or left)}: about {steps} steps with crops of {crop} px and "
-        f"{frames} frames, labels from {teachers} sharp frame{'s' * (teachers > 1)} each made "
+        f"{frames} frames, labels from {plural(teachers, 'sharp frame')} each made "
         f"{'once' if refreshes == 1 or load.labels_last else f'{refreshes} times'}, then {duration(reserve)} "
         "for restoring and writing"
     )

@@ -13,10 +13,10 @@ from torch import nn
 
 import selfhvd_tta
 from selfhvd_tta.config import to_table
+from selfhvd_tta.files import identity
 from selfhvd_tta.run.equipment import Equipment
 from selfhvd_tta.settings import Settings
 
-SAMPLE = 1 << 20
 # Settings that do not change what comes out; weights count by their content, under their own name.
 INDIFFERENT = (
     "output.overwrite", "runtime.offline", "runtime.restart", "runtime.checkpoint_minutes", "strict", "save_adapted",
@@ -46,26 +46,6 @@ def fingerprint(source: Path, settings: Settings, gear: Equipment) -> dict[str, 
     libraries = " ".join(f"{k} {v}" for k, v in sorted(av.library_versions.items()))
     facts["the version of the program"] = f"{selfhvd_tta.__version__}, torch {torch.__version__}, {libraries}"
     return facts
-
-
-def identity(path: Path) -> str:
-    """What tells an input from a changed one.
-
-    Size, time of modification and a hash of the beginning, the middle and the end of a file; of a folder of images, the
-    sizes and times of its files.
-    """
-    hasher = hashlib.sha256()
-    if path.is_dir():
-        for entry in sorted(path.iterdir()):
-            stat = entry.stat()
-            hasher.update(f"{entry.name} {stat.st_size} {stat.st_mtime_ns}\n".encode(errors="surrogateescape"))
-        return hasher.hexdigest()
-    stat = path.stat()
-    with path.open("rb") as file:
-        for start in sorted({0, max(0, stat.st_size // 2), max(0, stat.st_size - SAMPLE)}):
-            file.seek(start)
-            hasher.update(file.read(SAMPLE))
-    return f"{stat.st_size} {stat.st_mtime_ns} {hasher.hexdigest()}"
 
 
 def digest(network: nn.Module) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from selfhvd_tta.backbones.wrapper import Network
-from selfhvd_tta.events import Listener, Plan, duration, ignore
+from selfhvd_tta.events import Listener, Plan, ignore
 from selfhvd_tta.flows import FlowEstimator
 from selfhvd_tta.method.composite import Merger, to_time_on
 from selfhvd_tta.method.parallel import each
@@ -21,6 +21,7 @@ from selfhvd_tta.run.equipment import Equipment
 from selfhvd_tta.run.networks import load_backbone
 from selfhvd_tta.run.scan import Inspection
 from selfhvd_tta.settings import Settings
+from selfhvd_tta.wording import duration, plural
 
 # A training step against a forward pass: the backward pass costs about twice as much again.
 STEP_OVER_FORWARD = 3.2
@@ -44,7 +45,7 @@ def plan(
     info, clues = seen.info, seen.clues
     count = len(seen.pts)
     rows = [
-        ("video", f"{info.width}x{info.height}, {count} frames, {len(clues.shots)} shot{'s' * (len(clues.shots) > 1)}"),
+        ("video", f"{info.width}x{info.height}, {plural(count, 'frame')}, {plural(len(clues.shots), 'shot')}"),
         ("clues", f"{int(clues.sharp.sum())} sharp frames; {seen.verdict}"),
         ("flow", gear.flow.name),
     ]

@@ -24,13 +24,14 @@ from torch import Tensor
 
 from selfhvd_tta.errors import DiskError, Interrupted, UsageError
 from selfhvd_tta.events import Listener, Note
+from selfhvd_tta.files import write_atomically
 from selfhvd_tta.method.checkpoint import Checkpoint
 from selfhvd_tta.method.restoration import Restart
 from selfhvd_tta.run.frames import Mark
 from selfhvd_tta.run.lock import hold
 from selfhvd_tta.video.images import LEDGER as IMAGES
 from selfhvd_tta.video.segments import LEDGER as SEGMENTS
-from selfhvd_tta.video.target import IMAGE_SUFFIXES, disk_errors, fsync
+from selfhvd_tta.video.target import IMAGE_SUFFIXES, disk_errors
 
 Facts = dict[str, str]
 ADAPTATION = "adaptation.safetensors"
@@ -128,7 +129,7 @@ class Job:
         self._clear()
         with disk_errors(self.path):
             self.segments.mkdir(exist_ok=True)
-            _write_text(self.path / "job.json", json.dumps({"facts": facts}))
+        self._write("job.json", json.dumps({"facts": facts}))
         if not was_resumable:
             return ""
         first = changed[0]
@@ -142,8 +143,7 @@ class Job:
         stored = _read_json(self.path / "job.json")
         if name not in stored:
             stored[name] = value
-            with disk_errors(self.path):
-                _write_text(self.path / "job.json", json.dumps(stored))
+            self._write("job.json", json.dumps(stored))
         return stored[name]
 
     def recall(self, name: str) -> Any:
@@ -197,8 +197,7 @@ class Job:
 
     def finishing(self) -> None:
         """All frames are written: from here on the output may appear at any time."""
-        with disk_errors(self.path):
-            _write_text(self.path / "finishing", "")
+        self._write("finishing", "")
 
     def _progress(self) -> str:
         try:
@@ -219,15 +218,15 @@ class Job:
         return sum(entry.suffix.lower() in IMAGE_SUFFIXES for entry in self.segments.iterdir())
 
     def _save(self, path: Path, tensors: dict[str, Tensor], facts: Mapping[str, Any]) -> None:
-        part = path.with_suffix(".part")
-        with disk_errors(self.path):
+        with disk_errors(self.path), write_atomically(path) as part:
             try:
                 save_file(tensors, part, metadata={"facts": json.dumps(facts)})
             except safetensors.SafetensorError as error:
                 raise OSError(str(error)) from error
-            fsync(part)
-            part.replace(path)
-            fsync(self.path)
+
+    def _write(self, name: str, text: str) -> None:
+        with disk_errors(self.path), write_atomically(self.path / name) as part:
+            part.write_text(text)
 
     def _clear(self) -> None:
         """Remove everything but the lock."""
@@ -282,14 +281,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _write_text(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    fsync(part)
-    part.replace(path)
-    fsync(path.parent)
 
 
 def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:

@@ -9,6 +9,7 @@ from typing import Any
 import av.error
 
 from selfhvd_tta.video.probe import DECODE_ERRORS, VideoInfo
+from selfhvd_tta.wording import clock, plural
 
 # Codecs of which a packet may rightly decode to nothing.
 PACKETS_WITHOUT_FRAME = ("vp8", "mpeg4", "msmpeg4v3", "rv40")
@@ -101,7 +102,7 @@ class DamageLog:
             if length < info.duration_s - slack:
                 lines.append(f"the video ends at {clock(length)} although its file says {clock(info.duration_s)}")
         if self.concealed:
-            lines.append(f"{self.concealed} damaged frame{'s' * (self.concealed > 1)} kept as decoded")
+            lines.append(f"{plural(self.concealed, 'damaged frame')} kept as decoded")
         if self.late:
             lines.append(f"{plural(self.late, 'frame')} came out of order behind damage and had to go")
         if timeline.repaired:
@@ -151,16 +152,3 @@ def _decode(stream: Any, packet: Any, log: DamageLog) -> list[Any]:
         except DECODE_ERRORS:
             log.refused += 1
     return frames
-
-
-def plural(count: int, thing: str) -> str:
-    """``1 frame``, ``2 frames``."""
-    return f"{count} {thing}{'s' * (count != 1)}"
-
-
-def clock(seconds: float) -> str:
-    """``m:ss`` or ``h:mm:ss``."""
-    sign, whole = ("-" if seconds < 0 else ""), int(abs(seconds))
-    hours, minutes = divmod(whole // 60, 60)
-    tail = f"{whole % 60:02d}"
-    return f"{sign}{hours}:{minutes:02d}:{tail}" if hours else f"{sign}{minutes}:{tail}"

@@ -16,12 +16,13 @@ import cv2
 import numpy as np
 
 from selfhvd_tta.errors import DiskError, InputError, UsageError
+from selfhvd_tta.files import write_atomically
 from selfhvd_tta.settings import OutputSettings
 from selfhvd_tta.times import TimeRange
 from selfhvd_tta.video.color import Array, ColorTags, YuvCoding, full_range_luma
 from selfhvd_tta.video.probe import VideoInfo
 from selfhvd_tta.video.reader import Frame, LumaFrame
-from selfhvd_tta.video.target import IMAGE_SUFFIXES, check_target, disk_errors, fsync, make_workplace, publish
+from selfhvd_tta.video.target import IMAGE_SUFFIXES, check_target, disk_errors, make_workplace, publish
 
 CODECS = {".png": "png", ".jpg": "mjpeg", ".jpeg": "mjpeg", ".tif": "tiff", ".tiff": "tiff"}
 DEFAULT_RATE = Fraction(30)
@@ -288,16 +289,13 @@ def save_image(path: Path, rgb: Array) -> None:
     if suffix in (".jpg", ".jpeg"):
         rgb = as_integers(rgb, 8)
     done, data = cv2.imencode(suffix, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), options)
-    part = path.with_name(path.name + ".part")
-    if done:
-        part.write_bytes(data.tobytes())
-        fsync(part)
-    again = _decode(part, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if done else None
-    lossless = suffix not in (".jpg", ".jpeg")
-    if again is None or again.shape != rgb.shape or (lossless and not np.array_equal(again[..., ::-1], rgb)):
-        part.unlink(missing_ok=True)
-        raise DiskError(f"{path}: the written image does not read back", "Check the disk.")
-    part.replace(path)
+    with write_atomically(path) as part:
+        if done:
+            part.write_bytes(data.tobytes())
+        again = _decode(part, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if done else None
+        lossless = suffix not in (".jpg", ".jpeg")
+        if again is None or again.shape != rgb.shape or (lossless and not np.array_equal(again[..., ::-1], rgb)):
+            raise DiskError(f"{path}: the written image does not read back", "Check the disk.")
 
 
 _JPEG = [

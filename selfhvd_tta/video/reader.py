@@ -17,11 +17,12 @@ from typing import Any
 from selfhvd_tta.errors import InputError, UsageError
 from selfhvd_tta.times import TimeRange
 from selfhvd_tta.video.color import Array, PixelLayout, YuvCoding
-from selfhvd_tta.video.decoding import DamageLog, Timeline, clock, decode_all
+from selfhvd_tta.video.decoding import DamageLog, Timeline, decode_all
 from selfhvd_tta.video.planes import to_luma, to_rgb
 from selfhvd_tta.video.probe import VideoInfo, input_errors, open_input, probe
 from selfhvd_tta.video.seeking import Cursor, FrameIndex, checksum
 from selfhvd_tta.video.span import Span
+from selfhvd_tta.wording import clock
 
 # Containers without presentation times: the decoder's output order with the sorted packet times is right.
 NO_PTS = ("avi", "h264", "hevc", "m4v", "mpegvideo", "mjpeg")

@@ -19,11 +19,12 @@ from typing import Any
 import av
 import av.error
 
+from selfhvd_tta.files import fsync, sha256_of, write_atomically
 from selfhvd_tta.video.color import Array, PixelLayout
 from selfhvd_tta.video.compat import time_base_of
 from selfhvd_tta.video.encoding import Encoding
 from selfhvd_tta.video.planes import frame_from_planes
-from selfhvd_tta.video.target import disk_errors, fsync
+from selfhvd_tta.video.target import disk_errors
 
 LEDGER = "segments.json"
 
@@ -148,16 +149,13 @@ class SegmentStore:
         final = self.folder / f"{len(self.segments):06d}{self._suffix}"
         fsync(part.path)
         part.path.replace(final)
-        self.segments.append(Segment(final.name, tuple(part.pts), sha256(final)))
+        self.segments.append(Segment(final.name, tuple(part.pts), sha256_of(final)))
         self._write_ledger()
 
     def _write_ledger(self) -> None:
         text = json.dumps({"fingerprint": self._fingerprint, "segments": [asdict(s) for s in self.segments]})
-        part = self.folder / (LEDGER + ".part")
-        part.write_text(text)
-        fsync(part)
-        part.replace(self.folder / LEDGER)
-        fsync(self.folder)
+        with write_atomically(self.folder / LEDGER) as part:
+            part.write_text(text)
 
     def _take_over(self) -> list[Segment]:
         """Finished segments of an earlier run, up to the first that is missing or damaged."""
@@ -171,7 +169,7 @@ class SegmentStore:
         good: list[Segment] = []
         for row in rows:
             path = self.folder / row.name
-            if not path.is_file() or sha256(path) != row.sha256:
+            if not path.is_file() or sha256_of(path) != row.sha256:
                 break
             # A short segment ended a finished run; going on behind it would move the key frames.
             if len(row.pts) != self.length and row is not rows[-1]:
@@ -217,12 +215,3 @@ class _OpenSegment:
             # It failed to be written before; only the file's removal matters now.
             self._container = None
         self.path.unlink(missing_ok=True)
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -15,9 +15,10 @@ import av
 
 from selfhvd_tta.video.compat import KEEP_BYTES, disposition_bits, time_base_of
 from selfhvd_tta.video.conversion import Convert, codec_name, convert_stream
-from selfhvd_tta.video.decoding import Timeline, plural
+from selfhvd_tta.video.decoding import Timeline
 from selfhvd_tta.video.probe import DECODE_ERRORS, is_picture
 from selfhvd_tta.video.span import Cut
+from selfhvd_tta.wording import plural
 
 # Tags about the old file that would be wrong, or that the muxer writes itself.
 STALE_TAGS = {"encoder", "duration", "number_of_frames", "number_of_bytes", "bps", "rotate", "vendor_id"}

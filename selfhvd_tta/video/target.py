@@ -14,6 +14,7 @@ from pathlib import Path
 import av.error
 
 from selfhvd_tta.errors import DiskError, UsageError
+from selfhvd_tta.files import fsync
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
@@ -153,16 +154,3 @@ def publish(finished: Path, target: Target) -> None:
         else:
             finished.replace(target.path)
         fsync(target.path.parent)
-
-
-def fsync(path: Path) -> None:
-    """Have the file or folder on disk before going on."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        # Some network and FUSE file systems cannot sync folders; files must be.
-        if path.is_file() or error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
-            raise
-    finally:
-        os.close(descriptor)

@@ -7,10 +7,8 @@ The folder holds ``NAME.safetensors`` (converted or downloaded files), ``NAME.js
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Literal
 from filelock import FileLock
 
 from selfhvd_tta.errors import WeightsError
+from selfhvd_tta.files import sha256_of, write_atomically
 
 OnProgress = Callable[[int, int | None], None]
 """``progress(bytes so far, bytes in all or None)``."""
@@ -67,29 +66,6 @@ def exclusive(name: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def sha256_of(path: Path) -> str:
-    """Hex digest of a file's content."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def atomically(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside ``path`` to write to; it takes the place of ``path`` only when complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -157,5 +133,5 @@ def write_receipt(name: str, receipt: Receipt) -> None:
     Raises:
         WeightsError: the cache cannot be written.
     """
-    with writing("The weights cache"), atomically(cache_dir() / f"{name}.json") as path:
+    with writing("The weights cache"), write_atomically(cache_dir() / f"{name}.json") as path:
         path.write_text(json.dumps(asdict(receipt), indent=1) + "\n", encoding="utf-8")

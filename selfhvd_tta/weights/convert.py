@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfhvd_tta.errors import WeightsError
-from selfhvd_tta.weights.cache import sha256_of
+from selfhvd_tta.files import sha256_of
 from selfhvd_tta.weights.tensors import differences, independent, read_safetensors, write_safetensors
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from selfhvd_tta.errors import WeightsError
-from selfhvd_tta.weights.cache import OnProgress, sha256_of, writing
+from selfhvd_tta.files import sha256_of
+from selfhvd_tta.weights.cache import OnProgress, writing
 from selfhvd_tta.weights.hub import unreachable
 
 TIMEOUT = 10.0

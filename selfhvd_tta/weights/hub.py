@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from selfhvd_tta.errors import WeightsError
-from selfhvd_tta.weights.cache import OnProgress, Pin, sha256_of
+from selfhvd_tta.files import sha256_of
+from selfhvd_tta.weights.cache import OnProgress, Pin
 from selfhvd_tta.weights.rows import Hub
 
 # huggingface_hub is imported where it is used: it takes a while and most runs need no network.

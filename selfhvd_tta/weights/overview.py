@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from selfhvd_tta.weights.rows import Manual, Row, table
 from selfhvd_tta.weights.store import Availability, find
+from selfhvd_tta.wording import size
 
 
 @dataclass(frozen=True)
@@ -29,18 +30,6 @@ class ModelRow:
     size: str
     licence: str
     note: str
-
-
-def size_text(count: int | None) -> str:
-    """Bytes as people read them (decimal units), for example ``15.7 MB``; empty for None."""
-    if count is None:
-        return ""
-    value, unit = float(count), "B"
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000 or unit == "GB":
-            break
-        value /= 1000
-    return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
 
 
 def _note(row: Row, found: Availability) -> str:
@@ -71,7 +60,7 @@ def models_overview(offline: bool = False) -> list[ModelRow]:
                 kind=row.kind,
                 model=f"{row.model}:{row.variant}" if row.variant else row.model,
                 state=found.state,
-                size="" if found.state == "here" else size_text(found.bytes),
+                size="" if found.state == "here" or found.bytes is None else size(found.bytes),
                 licence=row.licence,
                 note=_note(row, found),
             )

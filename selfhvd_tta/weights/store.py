@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from selfhvd_tta.errors import WeightsError
+from selfhvd_tta.files import sha256_of
 from selfhvd_tta.weights import https, hub
 from selfhvd_tta.weights.cache import (
     OnProgress,
@@ -21,7 +22,6 @@ from selfhvd_tta.weights.cache import (
     exclusive,
     manual_dir,
     read_receipt,
-    sha256_of,
     write_receipt,
     writing,
 )

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfhvd_tta.errors import WeightsError
-from selfhvd_tta.weights.cache import atomically, writing
+from selfhvd_tta.files import write_atomically
+from selfhvd_tta.weights.cache import writing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,7 +97,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], config: Mapping
     except TypeError as error:
         raise ValueError(f"config is not JSON-able: {error}") from error
     metadata = {"format": "pt"} | ({METADATA_KEY: description} if config else {})
-    with writing(str(path)), atomically(Path(path)) as temporary:
+    with writing(str(path)), write_atomically(Path(path)) as temporary:
         save_file(independent(tensors), str(temporary), metadata=metadata)
 
 

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from selfhvd_tta.files import write_atomically
+
 PIECE = 8 << 20
 MIRROR_S = float(os.environ.get("SELFHVD_TTA_MIRROR_S", "20"))
 JOB = "job"
@@ -89,19 +91,9 @@ class DepotClient:
 
     def fetch(self, name: str, path: Path) -> None:
         """Get a file; it is at ``path`` complete or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:60]}.", suffix=".partial", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                while piece := self.call("read", self.key, name, file.tell()):
-                    file.write(piece)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with write_atomically(path) as part, part.open("wb") as file:
+            while piece := self.call("read", self.key, name, file.tell()):
+                file.write(piece)
 
     def names(self, folder: str) -> list[str]:
         """Files below a folder of the depot, oldest first."""

@@ -25,6 +25,7 @@ from selfhvd_tta.batch.events import Outcome
 from selfhvd_tta.batch.plan import BatchPlan
 from selfhvd_tta.batch.process import GRACE_S, Request, Tell
 from selfhvd_tta.errors import DeviceError, ExitCode, UsageError
+from selfhvd_tta.wording import plural
 
 RETRIES = 3
 PROBE_S = 300.0  # workers of a busy node start slowly: Ray gives them the lowest priority
@@ -114,9 +115,9 @@ class RayCrew:
         self.task = ray.remote(video).options(
             num_cpus=self.cpus, num_gpus=wanted, max_retries=self.retries, retry_exceptions=False
         )
-        at_once = f"{self.slots} video{'s' * (self.slots > 1)} at a time"
+        at_once = f"{plural(self.slots, 'video')} at a time"
         how = "files travel through the cluster" if self.staged else "all nodes see the folders"
-        self.notes.append(f"Ray: {len(nodes)} node{'s' * (len(nodes) > 1)}, {at_once}, {how}")
+        self.notes.append(f"Ray: {plural(len(nodes), 'node')}, {at_once}, {how}")
 
     def _nodes_see_our_folders(self, nodes: list[dict[str, Any]]) -> bool:
         """Whether each node finds the inputs and a file that was just written into the output folder."""

@@ -11,12 +11,14 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from selfhvd_tta.errors import UsageError
-from selfhvd_tta.extras.report.page import check_free, write_whole
+from selfhvd_tta.extras.report.page import check_free
 from selfhvd_tta.extras.report.pictures import evenly
 from selfhvd_tta.extras.report.plots import LIGHT, draw_timeline, finish
+from selfhvd_tta.files import write_atomically
 from selfhvd_tta.run.scan import Inspection
 from selfhvd_tta.video.opening import open_reader
 from selfhvd_tta.video.orientation import picture
+from selfhvd_tta.video.target import disk_errors
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".svg", ".pdf")
 THUMBNAIL = 300
@@ -61,7 +63,8 @@ def plot_clues(seen: Inspection, out: str | Path, overwrite: bool = False) -> Pa
         target = io.BytesIO()
         metadata = {"Date": None} if path.suffix.lower() == ".svg" else {}
         figure.savefig(target, format=path.suffix[1:].lower(), dpi=130, metadata=metadata or None)
-    write_whole(path, target.getvalue())
+    with disk_errors(path), write_atomically(path) as part:
+        part.write_bytes(target.getvalue())
     return path
 
 

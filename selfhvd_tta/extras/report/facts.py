@@ -11,9 +11,9 @@ import selfhvd_tta
 from selfhvd_tta import flows, weights
 from selfhvd_tta.config import to_table
 from selfhvd_tta.extras.report.log import RunLog
+from selfhvd_tta.files import sha256_of
 from selfhvd_tta.run.networks import find_backbone
 from selfhvd_tta.settings import Settings
-from selfhvd_tta.weights.cache import sha256_of
 
 PACKAGES = ("torch", "torchvision", "av", "numpy", "opencv-python-headless", "safetensors", "matplotlib", "jinja2")
 

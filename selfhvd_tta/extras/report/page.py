@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from selfhvd_tta.errors import DiskError, UsageError
-from selfhvd_tta.events import duration
 from selfhvd_tta.extras.report.log import RunLog
+from selfhvd_tta.files import write_atomically
 from selfhvd_tta.settings import Settings
+from selfhvd_tta.video.target import disk_errors
+from selfhvd_tta.wording import clock, duration
 
 MOMENTS, STRIP, LABELLED = 4, 24, 3
 MOMENT_SIZE, STRIP_SIZE, LABEL_SIZE = 1600, 640, 560
@@ -84,27 +85,9 @@ def write_report(
     """
     path = check_report(out, overwrite)
     page = render(collect(Path(source), result, settings, log))
-    write_whole(path, page.encode())
+    with disk_errors(path), write_atomically(path) as part:
+        part.write_bytes(page.encode())
     return path
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that is there complete, or not at all.
-
-    Raises:
-        DiskError: it cannot be written.
-    """
-    temporary = ""
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name[:60]}.", delete=False) as file:
-            temporary = file.name
-            file.write(content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-        raise DiskError(f"{path}: cannot be written: {error.strerror}", "Free some space there.") from error
 
 
 def collect(source: Path, result: Any, settings: Settings, log: RunLog) -> dict[str, Any]:
@@ -127,7 +110,7 @@ def collect(source: Path, result: Any, settings: Settings, log: RunLog) -> dict[
     for index, before, after in pair.frames(sorted({*moments, *strip})):
         about = {
             "index": index,
-            "time": clock(change.seconds[index]),
+            "time": clock(change.seconds[index], 2),
             "clue": bool(clues.sharp[index]),
             "gain": change.sharpness[index] / max(float(clues.sharpness[index]), 1e-6),
         }
@@ -177,12 +160,6 @@ def render(values: dict[str, Any]) -> str:
         lstrip_blocks=True,
     )
     return environment.get_template("page.html.j2").render(values)
-
-
-def clock(seconds: float) -> str:
-    """``1:02.50``"""
-    minutes, rest = divmod(float(seconds), 60)
-    return f"{int(minutes)}:{rest:05.2f}"
 
 
 def _tiles(result: Any, gain: float | None, log: RunLog) -> list[tuple[str, str]]:

@@ -16,8 +16,9 @@ from typing import Any, get_args
 import cv2
 
 from selfhvd_tta import __version__
-from selfhvd_tta.errors import DiskError, InputError, Interrupted, SelfHVDError, UsageError
+from selfhvd_tta.errors import InputError, Interrupted, SelfHVDError, UsageError
 from selfhvd_tta.events import Listener, Note, Progress, ignore
+from selfhvd_tta.files import write_atomically
 from selfhvd_tta.lab.datasets.frames import Frames, PictureFrames
 from selfhvd_tta.lab.datasets.protocols import Pair, Protocol, discover
 from selfhvd_tta.lab.evaluation import table, trial
@@ -27,6 +28,7 @@ from selfhvd_tta.lab.evaluation.no_reference import load_measures
 from selfhvd_tta.lab.evaluation.scoring import NoReference
 from selfhvd_tta.lab.evaluation.unsharp import Unsharp
 from selfhvd_tta.settings import Method, Settings
+from selfhvd_tta.video.target import disk_errors
 
 RESULTS, TABLE, VIDEOS, FRAMES, JOINT = "results.json", "results.md", "videos", "frames", "joint"
 UNSHARP = "unsharp"
@@ -325,13 +327,8 @@ def write_whole(path: Path, text: str) -> None:
     Raises:
         DiskError: it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise DiskError(f"{path}: {error.strerror or error}", "Choose another --output.") from error
+    with disk_errors(path), write_atomically(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 def _identity(frames: Frames) -> list[tuple[str, int, int]]:

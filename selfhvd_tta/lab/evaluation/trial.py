@@ -16,8 +16,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from selfhvd_tta.errors import DiskError, InputError
+from selfhvd_tta.errors import InputError
 from selfhvd_tta.events import Listener, Note
+from selfhvd_tta.files import write_atomically
 from selfhvd_tta.lab.datasets.protocols import Pair
 from selfhvd_tta.lab.evaluation import table
 from selfhvd_tta.lab.evaluation.memory import PeakMemory
@@ -28,6 +29,7 @@ from selfhvd_tta.lab.evaluation.unsharp import Unsharp
 from selfhvd_tta.method.record import Record
 from selfhvd_tta.run import feeds
 from selfhvd_tta.settings import Settings
+from selfhvd_tta.video.target import disk_errors
 
 Row = dict[str, Any]
 Scores = dict[str, dict[str, float]]
@@ -185,13 +187,8 @@ def adapt_jointly(
     weights = {k: v.detach().cpu().contiguous().clone() for k, v in subject.network.state_dict().items()}
     joint = Joint(weights, _summary(record), time.monotonic() - started)
     about = {"fingerprint": fingerprint, "adaptation": json.dumps(joint.adaptation), "seconds": str(joint.seconds)}
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(weights, temporary, metadata=about)
-        temporary.replace(path)
-    except OSError as error:
-        raise DiskError(f"{path}: {error.strerror or error}", "Choose another --output.") from error
+    with disk_errors(path), write_atomically(path) as part:
+        save_file(weights, part, metadata=about)
     return joint
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from torch import nn
 from selfhvd_tta import weights
 from selfhvd_tta.backbones.wrapper import Network
 from selfhvd_tta.errors import UsageError
+from selfhvd_tta.files import sha256_of, write_atomically
 from selfhvd_tta.lab.training.network import Optimisers, build_network
 from selfhvd_tta.lab.training.recipe import PretrainConfig
 from selfhvd_tta.weights.tensors import check_state, save
@@ -36,7 +36,6 @@ def save_checkpoint(
 ) -> None:
     """Write the state of a run, and what else is to be known of it, so that the file is always whole."""
     path = folder / CHECKPOINT
-    part = path.with_suffix(".part")
     state = {
         "network": network.state_dict(),
         "average": average.state_dict(),
@@ -45,8 +44,8 @@ def save_checkpoint(
         "seconds": seconds,
         **about,
     }
-    torch.save(state, part)
-    part.replace(path)
+    with write_atomically(path) as part:
+        torch.save(state, part)
 
 
 def restore(config: PretrainConfig, network: Network, average: Network, optimisers: Optimisers) -> tuple[int, float]:
@@ -121,9 +120,8 @@ def trim_log(folder: Path, step: int) -> None:
     lines = path.read_text().splitlines(keepends=True)
     kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
     if len(kept) < len(lines):
-        part = path.with_suffix(".part")
-        part.write_text("".join(kept))
-        part.replace(path)
+        with write_atomically(path) as part:
+            part.write_text("".join(kept))
 
 
 def write_run(config: PretrainConfig, processes: int, training_clips: str, held_out: str) -> None:
@@ -179,4 +177,4 @@ def export_average(folder: Path, target: Path, about: Mapping[str, str], prefix:
         for name, tensor in state["average"].items()
     }
     save(target, tensors, {**about, "step": state["step"]})
-    return hashlib.sha256(target.read_bytes()).hexdigest()
+    return sha256_of(target)

@@ -5,7 +5,6 @@ Every clip is decided by (seed, number) alone, so a resumed run sees what the un
 
 from __future__ import annotations
 
-import os
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 
 from selfhvd_tta.errors import DeviceError
+from selfhvd_tta.files import write_atomically
 from selfhvd_tta.lab.datasets.photos import read_photo
 from selfhvd_tta.lab.simulation.simulate import SimulatedClip, simulate_clip
 from selfhvd_tta.lab.training.dataset import flow_settings
@@ -84,10 +84,8 @@ class ClipFiles(ABC, Generic[Lesson]):
             attempt += 1
             if made is None:
                 continue
-            part = path.with_suffix(f".{os.getpid()}.part")
-            with part.open("wb") as file:
+            with write_atomically(path) as part, part.open("wb") as file:
                 np.savez(file, **vars(made))
-            part.replace(path)
         return path
 
     def of(self, number: int) -> Lesson:

@@ -10,7 +10,6 @@ simulation or a codec once it is under way.
 from __future__ import annotations
 
 import hashlib
-import os
 import signal
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -25,6 +24,7 @@ import torch
 from torch import Tensor
 
 from selfhvd_tta.errors import DeviceError
+from selfhvd_tta.files import write_atomically
 from selfhvd_tta.lab.training.sources import ClipSource
 
 VERSION = 2  # of what a number and a seed mean; to be raised when that changes
@@ -61,10 +61,8 @@ class Maker:
         if path.exists():
             return
         pair = self.source.make(np.random.default_rng((self.seed, 0, number)), self.pace(number), self.device)
-        part = path.with_suffix(f".{os.getpid()}.part")
-        with part.open("wb") as file:
+        with write_atomically(path) as part, part.open("wb") as file:
             np.save(file, pair)
-        part.replace(path)
 
 
 class ClipPool:

@@ -22,7 +22,7 @@ class Clip:
     """A clip with ground truth.
 
     Attributes:
-        name: ``camera``, ``texture`` or ``object``.
+        name: of its scenario.
         shown: folder of the blurry frames.
         truth: (N, H, W, 3) uint8.
         soft: frames with more than a pixel of blur.
@@ -48,12 +48,10 @@ def clips(root: Path, size: tuple[int, int], frames: int, names: str) -> Iterato
         frames: of each.
         names: of those that are wanted, separated by commas.
     """
-    wanted = names.split(",")
-    for folder in write_regression_set(root, *size, frames):
-        if folder.name in wanted:
-            truth = np.stack([read_photo(path) for path in list_photos((folder / "Sharp" / "RGB",))])
-            soft = [i for i, label in enumerate(read_labels(folder)) if not label]
-            yield Clip(folder.name, folder / "Blur" / "RGB", truth, soft)
+    for folder in write_regression_set(root, *size, frames, names.split(",")):
+        truth = np.stack([read_photo(path) for path in list_photos((folder / "Sharp" / "RGB",))])
+        soft = [i for i, label in enumerate(read_labels(folder)) if not label]
+        yield Clip(folder.name, folder / "Blur" / "RGB", truth, soft)
 
 
 def flags(description: str, **defaults: object) -> argparse.ArgumentParser:

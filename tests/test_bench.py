@@ -329,8 +329,8 @@ def test_no_photographs_no_set(tmp_path: Path) -> None:
         write_dataset(tmp_path, tmp_path / "out", SHAKE)
 
 
-def test_the_regression_set_has_three_clips(tmp_path: Path) -> None:
-    folders = write_regression_set(tmp_path, width=64, height=48, frames=4)
+def test_the_regression_set_is_found_by_its_protocol(tmp_path: Path) -> None:
+    folders = write_regression_set(tmp_path, 64, 48, 4, ["camera", "texture", "object"])
     assert [f.name for f in folders] == ["camera", "texture", "object"]
     assert len(discover()["bsd"].find(tmp_path, lambda text: None)) == 3
 

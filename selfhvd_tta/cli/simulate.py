@@ -16,7 +16,7 @@ def simulate(
     output: Annotated[Path, typer.Option("-o", "--output", help="Where the data set goes, in BSD layout.")],
     photos: Annotated[Path | None, typer.Argument(help="A folder of sharp photographs.")] = None,
     regression: Annotated[
-        bool, typer.Option("--regression", help="The project's own three clips instead (needs scikit-image).")
+        bool, typer.Option("--regression", help="Write the project's own ten scenarios instead (needs scikit-image).")
     ] = False,
     kind: Annotated[
         Literal["camera", "texture", "object"],
@@ -34,7 +34,7 @@ def simulate(
         from selfhvd_tta.lab.simulation.simulate import preset
 
         if photos is None:
-            made = write_regression_set(output)
+            made = write_regression_set(output, listen=display)
         else:
             made = write_dataset(photos, output, preset(kind), clips, seed, display)
     show_lines([f"{len(made)} clips in {output}; measure on them: selfhvd-tta bench {output} -o results"])

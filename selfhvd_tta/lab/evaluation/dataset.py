@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Collection, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,13 +14,12 @@ from numpy.typing import NDArray
 
 from selfhvd_tta.errors import DiskError, InputError, UsageError
 from selfhvd_tta.events import Listener, Progress, ignore
-from selfhvd_tta.lab.datasets.photos import BUNDLED, bundled_photo, list_photos, read_photo
-from selfhvd_tta.lab.simulation.simulate import Preset, ShakeSettings, SimulatedClip, preset, simulate_clip
+from selfhvd_tta.lab.datasets.photos import list_photos, read_photo
+from selfhvd_tta.lab.simulation.scenarios import SCENARIOS
+from selfhvd_tta.lab.simulation.simulate import ShakeSettings, SimulatedClip, simulate_clip
 
 Image = NDArray[np.uint8]
 LABELS = "labels.json"
-# Of the project's own three clips; chosen once, kept for ever, so that figures can be compared over versions.
-REGRESSION_SEEDS: dict[Preset, int] = {"camera": 1, "texture": 2, "object": 3}
 
 
 def write_dataset(
@@ -76,32 +76,40 @@ def write_dataset(
 
 
 def write_regression_set(
-    root: Path, width: int | None = None, height: int | None = None, frames: int | None = None
+    root: Path,
+    width: int | None = None,
+    height: int | None = None,
+    frames: int | None = None,
+    names: Collection[str] = (),
+    listen: Listener = ignore,
 ) -> list[Path]:
-    """The project's small benchmark: three clips of 384x256 and 48 frames, from free photographs, with fixed seeds.
-
-    ``camera`` (shake alone, over a table with a cup of coffee), ``texture`` (more shake, over grass) and ``object``
-    (shake, and something moving in front of a portrait), all with an H.264 round trip at CRF 10. The photographs come
-    with scikit-image, which has to be installed.
+    """The project's small benchmark: ten simulated clips of 384x256 and 48 frames, from free photographs, with fixed
+    seeds (see :mod:`selfhvd_tta.lab.simulation.scenarios`).
 
     Args:
         root: where the data set goes, in BSD's layout.
         width: of the clips; None: 384. Another size is another benchmark.
         height: None: 256.
         frames: None: 48.
+        names: only these scenarios; all if empty.
+        listen: gets progress.
 
     Raises:
-        ModuleNotFoundError: scikit-image is not installed.
-        UsageError: a clip's folder exists.
+        ModuleNotFoundError: scikit-image, which brings the photographs, is not installed.
+        UsageError: there is no such scenario, or a clip's folder exists.
         DiskError: a file cannot be written.
     """
-    folders = {name: root / "test" / name for name in REGRESSION_SEEDS}
-    _require_new(list(folders.values()))
-    for name, seed in REGRESSION_SEEDS.items():
-        kind = preset(name)
-        kind = replace(kind, width=width or kind.width, height=height or kind.height, frames=frames or kind.frames)
-        write_clip(simulate_clip(bundled_photo(name), kind, seed), folders[name], BUNDLED[name], seed)
-    return list(folders.values())
+    known = [scenario.name for scenario in SCENARIOS]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise UsageError(f"unknown scenario '{unknown[0]}'", f"Known are: {', '.join(known)}.")
+    chosen = [s.resized(width, height, frames) for s in SCENARIOS if not names or s.name in names]
+    folders = [root / "test" / scenario.name for scenario in chosen]
+    _require_new(folders)
+    for i, (scenario, folder) in enumerate(zip(chosen, folders, strict=True)):
+        write_clip(scenario.simulate(), folder, scenario.photo, scenario.seed)
+        listen(Progress("simulate", i + 1, len(chosen), "clips"))
+    return folders
 
 
 def write_clip(clip: SimulatedClip, folder: Path, photo: str, seed: int) -> None:
@@ -110,7 +118,6 @@ def write_clip(clip: SimulatedClip, folder: Path, photo: str, seed: int) -> None
     Raises:
         DiskError: a file cannot be written.
     """
-    part = folder.with_name(f".{folder.name}.part")
     labels = {
         "sharp": clip.is_sharp.tolist(),
         "extent": [round(float(e), 4) for e in clip.extent],
@@ -118,8 +125,18 @@ def write_clip(clip: SimulatedClip, folder: Path, photo: str, seed: int) -> None
         "seed": seed,
         "settings": asdict(clip.settings),
     }
+    write_pairs(clip.blurry, clip.sharp, labels, folder)
+
+
+def write_pairs(blurry: Image, sharp: Image, labels: dict[str, Any], folder: Path) -> None:
+    """Save blurry and sharp frames (T, H, W, 3) as PNG, and their labels; the folder appears when it is complete.
+
+    Raises:
+        DiskError: a file cannot be written.
+    """
+    part = folder.with_name(f".{folder.name}.part")
     try:
-        for side, frames in (("Blur", clip.blurry), ("Sharp", clip.sharp)):
+        for side, frames in (("Blur", blurry), ("Sharp", sharp)):
             (part / side / "RGB").mkdir(parents=True, exist_ok=True)
             for i, frame in enumerate(frames):
                 _write_png(part / side / "RGB" / f"{i:08d}.png", frame)

@@ -73,7 +73,7 @@ def sample(texture: Tensor, points: Tensor) -> Tensor:
     return F.grid_sample(expanded, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-def _to_linear(photo: Image, highlights: float, device: torch.device | str) -> Tensor:
+def to_linear(photo: Image, highlights: float, device: torch.device | str) -> Tensor:
     """(h, w, 3) sRGB bytes -> (1, 3, h, w) linear light; values near white are stretched beyond 1."""
     code = np.arange(256) / 255
     table = np.where(code <= 0.04045, code / 12.92, ((code + 0.055) / 1.055) ** 2.4)
@@ -97,7 +97,7 @@ def cut_out(photo: Image, width: int, height: int, scale: tuple[float, float], g
 
 
 def with_alpha(part: Image, alpha: NDArray[np.float32], highlights: float, device: torch.device | str) -> Tensor:
-    colour = _to_linear(part, highlights, device)
+    colour = to_linear(part, highlights, device)
     matte = cv2.resize(alpha, None, fx=DENSITY, fy=DENSITY, interpolation=cv2.INTER_LINEAR)
     opacity = torch.from_numpy(np.asarray(matte, np.float32)).to(colour.device)[None, None]
     return torch.cat((colour * opacity, opacity), 1)
@@ -112,7 +112,7 @@ def background(
 ) -> Tensor:
     """Texture of the plane behind everything, as large as the camera's motion needs it."""
     width, height = reach(camera.homographies(camera.times), settings)
-    return _to_linear(cut_out(photo, width, height, settings.photo_scale, generator), settings.highlights, device)
+    return to_linear(cut_out(photo, width, height, settings.photo_scale, generator), settings.highlights, device)
 
 
 def wavy(

@@ -45,7 +45,7 @@ class SimulatedClip:
     Attributes:
         blurry: (T, H, W, 3) uint8 RGB.
         sharp: (T, H, W, 3) uint8 RGB, the scene at mid exposure without noise or compression.
-        extent: (T,) how far the background's blur reaches at most, in pixels.
+        extent: (T,) how far the blur of what does not move by itself reaches at most, in pixels.
         layers: planes of the scene, the background first.
         settings: what it was made with.
     """
@@ -60,6 +60,24 @@ class SimulatedClip:
     def is_sharp(self) -> NDArray[np.bool_]:
         """(T,) the camera moved by less than a pixel during the exposure (objects may have moved more)."""
         return self.extent < 1.0
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What the camera looks at and how it exposes, before anything is rendered.
+
+    Attributes:
+        layers: planes, the background first, each in front of those before it.
+        gain: exposure, a factor on linear light.
+        duty: (T,) exposure of each frame as a share of the frame interval.
+        still: how many of the layers, from the first one, do not move by themselves; they decide whether a frame is
+            sharp.
+    """
+
+    layers: tuple[Layer, ...]
+    gain: float
+    duty: Array
+    still: int = 1
 
 
 def simulate_clip(
@@ -77,6 +95,11 @@ def simulate_clip(
     Raises:
         ValueError: the photograph is not (H, W, 3) uint8.
     """
+    return film(draw_scene(photo, settings, seed, device), settings, seed)
+
+
+def draw_scene(photo: Image, settings: ShakeSettings, seed: int, device: torch.device | str) -> Scene:
+    """Draw what :func:`simulate_clip` films; same arguments."""
     if photo.ndim != 3 or photo.shape[2] != 3 or photo.dtype != np.uint8:
         raise ValueError(f"expected a photograph of shape (H, W, 3) and dtype uint8, got {photo.shape} {photo.dtype}")
     generator = np.random.default_rng(seed)
@@ -91,37 +114,47 @@ def simulate_clip(
         layers.append(depth_layer(photo, camera, sway, settings, generator, device))
     layers += [moving_object(photo, camera, settings, generator, device) for _ in range(settings.objects)]
     layers += _scenery(photo, camera, speed, settings, seed, device)
+    return Scene(tuple(layers), *draw_exposure(generator, settings))
 
+
+def draw_exposure(generator: np.random.Generator, settings: ShakeSettings) -> tuple[float, Array]:
+    """Gain of the clip and duty (T,) of its frames."""
     gain = generator.uniform(*settings.exposure)
     centre = generator.uniform(*settings.duty)
     wobble = generator.uniform(0.9, 1.1, settings.frames)
-    duty = np.clip(
-        centre
-        * np.convolve(wobble, [0.25, 0.5, 0.25], "same")
-        / np.convolve(np.ones(settings.frames), [0.25, 0.5, 0.25], "same"),
-        0.01,
-        1.0,
-    )
-    noise = torch.Generator(device).manual_seed(seed)
-    blurry, sharp, extents = [], [], []
-    for frame in range(settings.frames):
-        extent = _extent(camera, frame, float(duty[frame]), settings)
+    smooth = [0.25, 0.5, 0.25]
+    duty = centre * np.convolve(wobble, smooth, "same") / np.convolve(np.ones(settings.frames), smooth, "same")
+    return gain, np.clip(duty, 0.01, 1.0)[: settings.frames]
+
+
+def film(scene: Scene, settings: ShakeSettings, seed: int) -> SimulatedClip:
+    """Record a scene: blurry frames, the truth, and how far the blur reaches.
+
+    Args:
+        scene: what is seen.
+        settings: sensor, phone and codec.
+        seed: of the noise.
+    """
+    layers = list(scene.layers)
+    noise = torch.Generator(layers[0].texture.device).manual_seed(seed)
+    blurry, sharp, extents = [], [], blur_extent(scene, settings)
+    for frame, extent in enumerate(extents):
+        duty = scene.duty[frame]
         least, most = settings.subframes
         count = min(max(int(np.ceil(1.5 * extent)) | 1, least), most)
-        exposure = frame + duty[frame] * ((np.arange(count) + 0.5) / count - 0.5)
-        truth = to_code(gain * _render(layers, np.array([float(frame)]), settings))
-        recorded = _record(gain * _render(layers, exposure, settings), settings, noise)
+        exposure = frame + duty * ((np.arange(count) + 0.5) / count - 0.5)
+        truth = to_code(scene.gain * _render(layers, np.array([float(frame)]), settings))
+        recorded = _record(scene.gain * _render(layers, exposure, settings), settings, noise)
         if settings.phone is not None:
             truth, recorded = finish(truth, settings.phone), finish(recorded, settings.phone)
         sharp.append(_to_bytes(truth))
         blurry.append(_to_bytes(recorded))
-        extents.append(extent)
     frames = np.stack(blurry)
     if settings.crf is not None:
         frames = h264_round_trip(frames, settings.crf)
     if settings.compression is not None:
         frames = compress(frames, settings.compression)
-    return SimulatedClip(frames, np.stack(sharp), np.array(extents), tuple(layers), settings)
+    return SimulatedClip(frames, np.stack(sharp), extents, scene.layers, settings)
 
 
 def _scenery(
@@ -170,11 +203,14 @@ def draw_trajectory(
     )
 
 
-def _extent(camera: Trajectory, frame: int, duty: float, settings: ShakeSettings) -> float:
-    """Largest diagonal of the box that one of five image points sweeps during the exposure, in pixels."""
-    times = frame + duty * np.linspace(-0.5, 0.5, 9)
-    path = project(camera.homographies(times)[:, None], corners(settings)[None])
-    return float(np.hypot(*(path.max(0) - path.min(0)).T).max())
+def blur_extent(scene: Scene, settings: ShakeSettings) -> Array:
+    """Largest diagonal (T,) of the box that one of five image points sweeps during the exposure, in pixels."""
+    times = np.arange(settings.frames)[:, None] + scene.duty[:, None] * np.linspace(-0.5, 0.5, 9)
+    swept = []
+    for layer in scene.layers[: scene.still]:
+        path = project(layer.view(times)[:, :, None], corners(settings))
+        swept.append(np.hypot(*np.moveaxis(path.max(1) - path.min(1), -1, 0)).max(1))
+    return np.max(swept, axis=0)
 
 
 def _render(layers: list[Layer], times: Array, settings: ShakeSettings) -> Tensor:

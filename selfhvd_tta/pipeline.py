@@ -17,12 +17,14 @@ from selfhvd_tta.run import forecast as planning
 from selfhvd_tta.run.adapting import adapt
 from selfhvd_tta.run.budget import Fit, fit_once
 from selfhvd_tta.run.cancelling import CancelToken
+from selfhvd_tta.run.checks import check_names, check_paths
 from selfhvd_tta.run.equipment import Equipment
 from selfhvd_tta.run.fingerprint import fingerprint
 from selfhvd_tta.run.frames import Details, run_frames
 from selfhvd_tta.run.frames import Result as Restored
 from selfhvd_tta.run.job import Job, agree, sweep
 from selfhvd_tta.run.memory import working_set_limit
+from selfhvd_tta.run.networks import save_adapted
 from selfhvd_tta.run.scan import Inspection, scan
 from selfhvd_tta.settings import Settings
 from selfhvd_tta.video.opening import Reader, open_reader, open_writer
@@ -89,9 +91,11 @@ def deblur(
             notes.append(event.text)
         listen(event)
 
+    check_paths(Path(path), Path(output), settings)
     reader = open_reader(path, settings.part)
     sweep(Path(output))
     check_output(output, reader.info, settings.output)
+    check_names(settings)
     with Job(Path(output), settings.runtime.restart) as job:
         seen = scan(reader, settings.clues, tell)
         if seen.helpful or settings.force or (settings.learns and settings.adaptation.iters == 0):
@@ -123,6 +127,10 @@ def _restore(
     tell(planning.plan(seen, settings, gear, len(numbers)))
     record = adapt(reader, seen.clues, numbers, gear, fit, job, tell) if settings.adapts else None
     _write(reader, output, _restored(reader, seen.clues, settings, gear, job, tell), settings, job, tell)
+    if record is not None and gear.network is not None and settings.save_adapted is not None:
+        # Last: a run that is interrupted before would find the file there when it continues.
+        save_adapted(gear.network, settings.save_adapted, str(reader.info.path), len(record.steps))
+        tell(Note(f"adapted weights saved as {settings.save_adapted}"))
     if not settings.learns:
         return "transferred", None
     if record is None:

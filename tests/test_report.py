@@ -17,9 +17,9 @@ pytest.importorskip("matplotlib", reason="the extra 'report' is not installed")
 pytest.importorskip("jinja2", reason="the extra 'report' is not installed")
 
 from selfhvd_tta import deblur
-from selfhvd_tta.errors import DiskError, UsageError
+from selfhvd_tta.errors import UsageError
 from selfhvd_tta.events import Finished, Note, Plan, Progress
-from selfhvd_tta.extras.report import Recorder, check_report, write_report
+from selfhvd_tta.extras.report import Recorder, report_file, write_report
 from selfhvd_tta.extras.report.facts import changed_settings, weight_files
 from selfhvd_tta.extras.report.page import render
 from selfhvd_tta.extras.report.pictures import evenly, most_changed
@@ -139,18 +139,11 @@ def test_facts() -> None:
     assert changed_settings(Settings(output=OutputSettings(crf=12))) == [("output.crf", "12")]
 
 
-def test_what_cannot_be_written_is_said_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "there.html").write_text("mine")
-    with pytest.raises(UsageError, match="exists already"):
-        check_report(tmp_path / "there.html", overwrite=False)
-    assert check_report(tmp_path / "there.html", overwrite=True)
-    with pytest.raises(UsageError, match="no name of a page"):
-        check_report(tmp_path / "page.pdf", overwrite=False)
-    with pytest.raises(DiskError, match="no such folder"):
-        check_report(tmp_path / "no" / "page.html", overwrite=False)
+def test_a_missing_extra_is_said_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert report_file(tmp_path / "page.html").path == tmp_path / "page.html"
     monkeypatch.setitem(__import__("sys").modules, "jinja2", None)
     with pytest.raises(UsageError, match="needs jinja2") as caught:
-        check_report(tmp_path / "page.html", overwrite=False)
+        report_file(tmp_path / "page.html")
     assert "selfhvd-tta[report]" in caught.value.hint
 
 
@@ -271,7 +264,7 @@ def test_inspect_plots_its_timeline(tmp_path: Path) -> None:
     assert "exists already" in again.stderr
     wrong = run("inspect", source, "--plot", tmp_path / "clues.txt")
     assert wrong.returncode == 2
-    assert "no kind of picture" in wrong.stderr
+    assert "wrong type of file" in wrong.stderr
 
 
 def test_soft_stretches() -> None:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from selfhvd_tta.errors import Interrupted
 from selfhvd_tta.events import Event, Listener, Written, ignore
-from selfhvd_tta.extras.comparison import check_comparison, write_comparison
-from selfhvd_tta.extras.report import Recorder, check_report, write_report
+from selfhvd_tta.extras.comparison import check_comparison, comparison_path, write_comparison
+from selfhvd_tta.extras.report import Recorder, report_file, write_report
 from selfhvd_tta.run.cancelling import CancelToken
+from selfhvd_tta.run.checks import NewFile, check_paths
 from selfhvd_tta.settings import Layout, Settings
 from selfhvd_tta.video.opening import open_reader
 
@@ -56,12 +57,14 @@ def deblur_with(
         SelfHVDError: before any work where one of the files could not be written; the result is in place when a later
             error is about another file.
     """
-    from selfhvd_tta.pipeline import deblur
-
-    if extras.report is not None:
-        check_report(extras.report, settings.output.overwrite)
+    others = [report_file(extras.report)] if extras.report is not None else []
+    if extras.compare is not None:
+        others.append(NewFile("--compare", comparison_path(output, extras.compare)))
+    check_paths(Path(video), Path(output), settings, others)
     if extras.compare is not None:
         check_comparison(open_reader(video, settings.part), output, extras.compare, settings.output)
+
+    from selfhvd_tta.pipeline import deblur
 
     def tell(event: Event) -> None:
         if cancel is not None and cancel.cancelled:

@@ -16,6 +16,7 @@ from selfhvd_tta.method.working_set import choose_frames
 from selfhvd_tta.run import forecast as planning
 from selfhvd_tta.run import memory as resources
 from selfhvd_tta.run.cancelling import CancelToken
+from selfhvd_tta.run.checks import check_names
 from selfhvd_tta.run.equipment import Equipment
 from selfhvd_tta.run.scan import Inspection, scan
 from selfhvd_tta.settings import Layout, Settings
@@ -98,6 +99,7 @@ def preview(
     reader = open_reader(video, settings.part)
     path = preview_path(output)
     check_output(path, reader.info, settings.output)
+    check_names(settings)
     seen = scan(reader, settings.clues, tell)
     if not seen.helpful and not settings.force:
         raise PreconditionError(f"{video}: no preview, because {seen.verdict}", "Use --force to try all the same.")

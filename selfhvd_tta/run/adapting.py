@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from selfhvd_tta.errors import DeviceError, Interrupted
-from selfhvd_tta.events import Listener, Note
+from selfhvd_tta.events import Listener
 from selfhvd_tta.method.adaptation import Adaptation
 from selfhvd_tta.method.checkpoint import Checkpoint, capture, resume
 from selfhvd_tta.method.clues import Clues
@@ -16,7 +16,6 @@ from selfhvd_tta.run.budget import Fit
 from selfhvd_tta.run.equipment import Equipment
 from selfhvd_tta.run.job import Job
 from selfhvd_tta.run.memory import bank_store
-from selfhvd_tta.run.networks import save_adapted
 from selfhvd_tta.video.opening import Reader
 
 
@@ -70,9 +69,6 @@ def adapt(
                 f"not enough memory on {device} to adapt {network.name}",
                 "Lower --clip-length, --crop, --batch or --working-set, or take a smaller backbone.",
             ) from error
-    if settings.save_adapted is not None:
-        save_adapted(network, settings.save_adapted, str(reader.info.path), len(record.steps))
-        tell(Note(f"adapted weights saved as {settings.save_adapted}"))
     return record
 
 

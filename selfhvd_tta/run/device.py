@@ -10,6 +10,8 @@ from selfhvd_tta.events import Listener, Note
 from selfhvd_tta.method.restoration import Compute
 from selfhvd_tta.settings import Settings
 
+CPU = torch.device("cpu")
+
 
 def choose_device(name: str, listen: Listener) -> torch.device:
     """The device to compute on.

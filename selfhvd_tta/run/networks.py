@@ -10,13 +10,13 @@ from selfhvd_tta import backbones, flows, weights
 from selfhvd_tta.backbones import Backbone, Variant
 from selfhvd_tta.backbones.wrapper import Network
 from selfhvd_tta.errors import UsageError, WeightsError
-from selfhvd_tta.events import Listener, Note, Progress
+from selfhvd_tta.events import Listener, Note, Progress, ignore
 from selfhvd_tta.flows import FlowEstimator
 from selfhvd_tta.flows.global_motion import GlobalMotionFirst
 from selfhvd_tta.method.composite import Merger
 from selfhvd_tta.method.merge_network import MergeNetwork
 from selfhvd_tta.run import perceptual
-from selfhvd_tta.run.device import wants_bf16
+from selfhvd_tta.run.device import CPU, wants_bf16
 from selfhvd_tta.settings import Settings
 
 HUB_BACKBONE = ("dstnetplus", "base-gopro")
@@ -148,6 +148,25 @@ def _fill(module: torch.nn.Module, tensors: dict[str, torch.Tensor], name: str) 
     )
 
 
+def find_flow(name: str) -> tuple[flows.Flow, flows.FlowVariant]:
+    """Descriptor and variant of ``id`` or ``id:variant``.
+
+    Raises:
+        UsageError: no such flow or variant.
+    """
+    known = flows.discover()
+    flow_id, _, variant_name = name.partition(":")
+    if flow_id not in known:
+        raise UsageError(f"unknown flow '{flow_id}'", f"Known are: auto, {', '.join(known)}.")
+    flow = known[flow_id]
+    try:
+        variant = flow.variant(variant_name or None)
+    except KeyError:
+        names = ", ".join(v.name for v in flow.variants)
+        raise UsageError(f"flow '{flow_id}' has no variant '{variant_name}'", f"It has: {names}.") from None
+    return flow, variant
+
+
 def load_flow(settings: Settings, device: torch.device, listen: Listener) -> FlowEstimator:
     """Build the flow estimator that the settings name.
 
@@ -170,16 +189,7 @@ def load_flow(settings: Settings, device: torch.device, listen: Listener) -> Flo
 
 
 def _build_flow(name: str, settings: Settings, device: torch.device, listen: Listener) -> FlowEstimator:
-    known = flows.discover()
-    flow_id, _, variant_name = name.partition(":")
-    if flow_id not in known:
-        raise UsageError(f"unknown flow '{flow_id}'", f"Known are: auto, {', '.join(known)}.")
-    flow = known[flow_id]
-    try:
-        variant = flow.variant(variant_name or None)
-    except KeyError:
-        names = ", ".join(v.name for v in flow.variants)
-        raise UsageError(f"flow '{flow_id}' has no variant '{variant_name}'", f"It has: {names}.") from None
+    flow, variant = find_flow(name)
     estimator = flow.build(**variant.config)
     if flow.load is not None and variant.weights:
         flow.load(estimator, _fetch(variant.weights[0], settings, listen).tensors)
@@ -194,6 +204,50 @@ def _build_flow(name: str, settings: Settings, device: torch.device, listen: Lis
         first.name = f"global motion first, then {estimator.name}"
         return first
     return estimator
+
+
+def check_backbone(settings: Settings) -> Backbone | None:
+    """What :func:`load_backbone` would fail at is told without a download.
+
+    Returns:
+        The backbone's descriptor; None if there is none, or ``auto`` or the Hub has yet to decide.
+
+    Raises:
+        UsageError, WeightsError: as :func:`load_backbone`.
+    """
+    name, offline = settings.backbone, settings.runtime.offline
+    if not settings.networked:
+        return None
+    if settings.adapted is None and name == "auto":
+        if settings.weights is not None:
+            weights.load_file(Path(settings.weights))
+        return None
+    if settings.adapted is None and settings.weights is None:
+        if name.startswith("hf:"):
+            return load_backbone(settings, CPU, ignore).backbone if offline else None
+        backbone, variant = find_backbone(name)
+        if variant.weights and _downloadable(variant.weights[0], settings):
+            return backbone
+    return load_backbone(settings, CPU, ignore).backbone
+
+
+def check_flow(settings: Settings) -> None:
+    """What :func:`load_flow` would fail at is told without a download.
+
+    Raises:
+        UsageError, WeightsError: as :func:`load_flow`.
+    """
+    if settings.alignment.flow == "auto":
+        return
+    _, variant = find_flow(settings.alignment.flow)
+    if variant.weights and not _downloadable(variant.weights[0], settings):
+        load_flow(settings, CPU, ignore)
+
+
+def _downloadable(row: str, settings: Settings) -> bool:
+    """Whether weights are not here, but nothing is known to be in the way of their download."""
+    accepted = settings.accept_non_commercial or not weights.find_row(row).non_commercial
+    return accepted and weights.find(row, offline=settings.runtime.offline).state == "downloadable"
 
 
 def load_merger(settings: Settings, device: torch.device, listen: Listener) -> Merger | None:

@@ -33,6 +33,16 @@ def layer_names(structure: Structure = "vgg19") -> tuple[str, ...]:
     )
 
 
+def check_layer(layer: str, structure: Structure = "vgg19") -> None:
+    """Refuse a layer that the network does not have.
+
+    Raises:
+        UsageError: no such layer.
+    """
+    if layer not in layer_names(structure):
+        raise UsageError(f"{structure} has no layer '{layer}'", f"Layers: {', '.join(layer_names(structure))}.")
+
+
 class PerceptualFeatures(nn.Module):
     """VGG up to one convolution; gives that layer's activations before its ReLU. Frozen, without dropout or norms.
 
@@ -52,8 +62,7 @@ class PerceptualFeatures(nn.Module):
 
     def __init__(self, layer: str = "conv3_4", structure: Structure = "vgg19") -> None:
         super().__init__()
-        if layer not in layer_names(structure):
-            raise UsageError(f"{structure} has no layer '{layer}'", f"Layers: {', '.join(layer_names(structure))}.")
+        check_layer(layer, structure)
         self.layer, self.structure = layer, structure
         block, place = int(layer[4]), int(layer[6])
         self.scale = 2 ** (block - 1)

@@ -10,11 +10,10 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from selfhvd_tta.errors import UsageError
-from selfhvd_tta.extras.report.page import check_free
 from selfhvd_tta.extras.report.pictures import evenly
 from selfhvd_tta.extras.report.plots import LIGHT, draw_timeline, finish
 from selfhvd_tta.files import write_atomically
+from selfhvd_tta.run.checks import NewFile, check_file
 from selfhvd_tta.run.scan import Inspection
 from selfhvd_tta.video.opening import open_reader
 from selfhvd_tta.video.orientation import picture
@@ -30,11 +29,9 @@ def check_plot(out: str | Path, overwrite: bool) -> Path:
     Raises:
         UsageError, DiskError: so.
     """
-    path = Path(out)
-    if path.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"--plot {path}: is no kind of picture", f"Give a name that ends in {', '.join(SUFFIXES)}.")
-    check_free(path, overwrite)
-    return path
+    file = NewFile("--plot", Path(out), SUFFIXES)
+    check_file(file, overwrite)
+    return file.path
 
 
 def plot_clues(seen: Inspection, out: str | Path, overwrite: bool = False) -> Path:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from selfhvd_tta.errors import DiskError, UsageError
+from selfhvd_tta.errors import UsageError
 from selfhvd_tta.extras.report.log import RunLog
 from selfhvd_tta.files import write_atomically
+from selfhvd_tta.run.checks import NewFile, check_file
 from selfhvd_tta.settings import Settings
 from selfhvd_tta.video.target import disk_errors
 from selfhvd_tta.wording import clock, duration
@@ -19,21 +19,6 @@ from selfhvd_tta.wording import clock, duration
 MOMENTS, STRIP, LABELLED = 4, 24, 3
 MOMENT_SIZE, STRIP_SIZE, LABEL_SIZE = 1600, 640, 560
 EXTRA = "pip install 'selfhvd-tta[report]'"
-
-
-def check_report(out: str | Path, overwrite: bool) -> Path:
-    """Refuse, before time is spent, a report that could not be written in the end.
-
-    Raises:
-        UsageError: the extra ``report`` is not installed, or the name is taken or no name of a page.
-        DiskError: the folder is missing or may not be written to.
-    """
-    path = Path(out)
-    need_extra("--report")
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"--report {path}: is no name of a page", "Give a name that ends in .html.")
-    check_free(path, overwrite)
-    return path
 
 
 def need_extra(flag: str) -> None:
@@ -45,20 +30,14 @@ def need_extra(flag: str) -> None:
             raise UsageError(f"{flag} needs {module}, which is not installed", f"Install it: {EXTRA}") from error
 
 
-def check_free(path: Path, overwrite: bool) -> None:
-    """Refuse a file that exists already (unless it may be replaced) or cannot be written.
+def report_file(out: str | Path) -> NewFile:
+    """The page as a file to be checked before the work.
 
     Raises:
-        UsageError, DiskError: so.
+        UsageError: the extra ``report`` is not installed.
     """
-    if path.is_dir():
-        raise UsageError(f"{path}: is a folder", "Give the name of a file.")
-    if os.path.lexists(path) and not overwrite:
-        raise UsageError(f"{path}: exists already", "Add --overwrite to replace it, or choose another name.")
-    if not path.parent.is_dir():
-        raise DiskError(f"{path.parent}: there is no such folder", f"Create it first: mkdir -p '{path.parent}'")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise DiskError(f"{path.parent}: may not be written to", "Change its permissions, or choose another folder.")
+    need_extra("--report")
+    return NewFile("--report", Path(out), (".html", ".htm"))
 
 
 def write_report(
@@ -80,10 +59,12 @@ def write_report(
         The path of the page.
 
     Raises:
-        UsageError, DiskError: as :func:`check_report`, or it cannot be written.
+        UsageError, DiskError: it cannot be written.
         InputError: input or output cannot be read any more.
     """
-    path = check_report(out, overwrite)
+    file = report_file(out)
+    check_file(file, overwrite)
+    path = file.path
     page = render(collect(Path(source), result, settings, log))
     with disk_errors(path), write_atomically(path) as part:
         part.write_bytes(page.encode())

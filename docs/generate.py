@@ -22,8 +22,8 @@ from selfhvd_tta.batch.events import Outcome
 from selfhvd_tta.cli import app
 from selfhvd_tta.config import attribute_docs
 from selfhvd_tta.settings import Settings
-from selfhvd_tta.weights.overview import size_text
 from selfhvd_tta.weights.rows import Manual, Row, table
+from selfhvd_tta.wording import size
 
 FOLDER = Path(__file__).parent / "reference"
 BEGIN, END = "<!-- generated: begin -->", "<!-- generated: end -->"
@@ -122,8 +122,9 @@ def models_page() -> str:
     for name, row in table().items():
         model = f"`{row.model}:{row.variant}`" if row.variant else row.model
         licence = row.licence + (", non-commercial" if row.non_commercial else "")
-        size = size_text(row.size or row.about)
-        weights.append((f"`{name}`", model, _source(row), size, licence, _cell(row.trained_on)))
+        count = row.size or row.about
+        shown = size(count) if count else ""
+        weights.append((f"`{name}`", model, _source(row), shown, licence, _cell(row.trained_on)))
     return _page(
         "Models",
         ["`selfhvd-tta models` prints the same, with what is present on your machine."],

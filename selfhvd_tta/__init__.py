@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from selfhvd_tta.errors import Interrupted, SelfHVDError
-from selfhvd_tta.events import Event, Finished, Listener, Note, Plan, Progress, Written
+from selfhvd_tta.events import Event, Finished, Listener, Loaded, Note, Plan, Progress, Written
 from selfhvd_tta.run.cancelling import CancelToken
 from selfhvd_tta.settings import Settings
 
@@ -25,6 +25,7 @@ __all__ = [
     "Inspection",
     "Interrupted",
     "Listener",
+    "Loaded",
     "Note",
     "Plan",
     "Progress",

@@ -67,10 +67,8 @@ def parse(text: str, where: str = "config", base: Settings | None = None) -> Set
 def from_table(table: Mapping[str, object], where: str = "config", base: Settings | None = None) -> Settings:
     """Settings of nested mappings, as TOML and JSON give them; null stands for None. Errors as :func:`load`."""
     try:
-        return _merge(base or Settings(), table, "", where)
+        return _merge(base or Settings(), table, "")
     except UsageError as error:
-        if error.message.startswith(where):
-            raise
         raise UsageError(f"{where}: {error.message}", error.hint) from error
 
 
@@ -105,7 +103,7 @@ def override(settings: Settings, values: Mapping[str, object]) -> Settings:
         # A rate that is set very low is meant as such, not as a contradiction to the rate at the end.
         rate, final = adaptation["learning_rate"], settings.adaptation.final_learning_rate
         adaptation["final_learning_rate"] = min(final, rate) if _is_number(rate) else final
-    return _merge(settings, table, "", "")
+    return _merge(settings, table, "")
 
 
 def setting_names() -> list[str]:
@@ -154,23 +152,20 @@ def _walk(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
             yield prefix + field.name, value
 
 
-def _merge(node: Any, table: Mapping[str, object], prefix: str, where: str) -> Any:
+def _merge(node: Any, table: Mapping[str, object], prefix: str) -> Any:
     hints = get_type_hints(type(node))
     changes: dict[str, object] = {}
-    start = f"{where}: " if where else ""
     for key, value in table.items():
         name = prefix + key
         if key not in hints:
-            raise UsageError(f"{start}{name} is not a setting", _suggestion(name, setting_names()))
+            raise UsageError(f"{name} is not a setting", _suggestion(name, setting_names()))
         current = getattr(node, key)
         if dataclasses.is_dataclass(current):
             if not isinstance(value, Mapping):
-                raise UsageError(
-                    f"{start}{name} is {value!r}, but it must be a table", f"Write [{name}] above its keys."
-                )
-            changes[key] = _merge(current, value, f"{name}.", where)
+                raise UsageError(f"{name} is {value!r}, but it must be a table", f"Write [{name}] above its keys.")
+            changes[key] = _merge(current, value, f"{name}.")
         else:
-            changes[key] = _convert(value, hints[key], f"{start}{name}")
+            changes[key] = _convert(value, hints[key], f"{name}")
     return dataclasses.replace(node, **changes)
 
 

@@ -57,6 +57,22 @@ class WeightsError(SelfHVDError):
     exit_code = ExitCode.WEIGHTS
 
 
+class UnreachableError(WeightsError):
+    """The Hub cannot be reached.
+
+    Args:
+        source: what was asked for.
+        reason: of the failure, one line.
+    """
+
+    def __init__(self, source: str, reason: str) -> None:
+        super().__init__(
+            f"{source} cannot be reached: {reason}",
+            "Check the connection (proxy: HTTPS_PROXY, mirror: HF_ENDPOINT), or use a bundled backbone.",
+        )
+        self.reason = reason
+
+
 class PreconditionError(SelfHVDError):
     """The method cannot help with this video and ``--strict`` was asked for."""
 
@@ -76,6 +92,16 @@ class BatchError(SelfHVDError):
 
 
 class Interrupted(SelfHVDError):
-    """The user asked to stop."""
+    """The user asked to stop.
+
+    Args:
+        left: what is left of the run, completes the message.
+        hint: one line, what to do about it; may be empty.
+        word: what has happened, begins the message.
+    """
 
     exit_code = ExitCode.INTERRUPTED
+
+    def __init__(self, left: str, hint: str = "", word: str = "interrupted") -> None:
+        super().__init__(f"{word}; {left}", hint)
+        self.word = word

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
+
+Action = Literal["adapted", "refitted", "restored", "transferred", "passed through"]
+"""What a run did; ``restored``: by the backbone as it is."""
+Level = Literal["info", "warning"]
 
 
 @dataclass(frozen=True)
@@ -16,7 +21,26 @@ class Note:
     """
 
     text: str
-    level: str = "info"
+    level: Level = "info"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Weights that take part in the run are in memory.
+
+    Attributes:
+        role: ``backbone``, ``flow``, ``merging network`` or ``perceptual loss``.
+        name: row of the table of models, Hub repository, or path.
+        file: path on this machine.
+        sha256: digest of its content.
+        licence: of the weights; empty if unknown.
+    """
+
+    role: str
+    name: str
+    file: str
+    sha256: str
+    licence: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,16 +84,18 @@ class Finished:
         output: its path.
         seconds: duration of the whole run.
         rows: label and value, in the order to show them.
+        action: what was done.
     """
 
     output: str
     seconds: float
     rows: tuple[tuple[str, str], ...] = ()
+    action: Action = field(kw_only=True)
 
 
 @dataclass(frozen=True)
 class Written:
-    """Another file beside the output is in place.
+    """A file other than the output is in place.
 
     Attributes:
         what: ``report``, ``comparison`` or ``preview``.
@@ -80,9 +106,9 @@ class Written:
     path: str
 
 
-Event = Note | Plan | Progress | Finished | Written
+Event = Note | Loaded | Plan | Progress | Finished | Written
 Listener = Callable[[Event], None]
 
 
 def ignore(event: Event) -> None:
-    """The listener of those who do not listen."""
+    """Discards every event; the default listener."""

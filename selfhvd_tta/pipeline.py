@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from selfhvd_tta.errors import PreconditionError
-from selfhvd_tta.events import Event, Finished, Listener, Note, Progress, ignore
+from selfhvd_tta.events import Action, Event, Finished, Listener, Note, Progress, ignore
 from selfhvd_tta.method.clues import Clues
 from selfhvd_tta.method.record import Record
 from selfhvd_tta.method.working_set import choose_frames
@@ -22,7 +22,7 @@ from selfhvd_tta.run.equipment import Equipment
 from selfhvd_tta.run.fingerprint import fingerprint
 from selfhvd_tta.run.frames import Details, run_frames
 from selfhvd_tta.run.frames import Result as Restored
-from selfhvd_tta.run.job import Job, agree, sweep
+from selfhvd_tta.run.job import Job, sweep
 from selfhvd_tta.run.memory import working_set_limit
 from selfhvd_tta.run.networks import save_adapted
 from selfhvd_tta.run.scan import Inspection, scan
@@ -39,7 +39,7 @@ class Result:
     Attributes:
         output: path of the finished video.
         frames: number of its frames, equal to the input's.
-        action: ``adapted``, ``refitted``, ``restored`` (backbone alone), ``transferred`` or ``passed through``.
+        action: what was done to it.
         clues: sharp frames and shots.
         record: steps and checks of the adaptation, if there was one.
         seconds: duration of the run.
@@ -48,7 +48,7 @@ class Result:
 
     output: Path
     frames: int
-    action: str
+    action: Action
     clues: Clues
     record: Record | None
     seconds: float
@@ -108,16 +108,17 @@ def deblur(
                 tell(Note(text))
             action, record = "passed through", None
     seconds = time.monotonic() - started
-    tell(Finished(str(output), seconds, planning.summary(seen, action, record)))
+    tell(Finished(str(output), seconds, planning.summary(seen, action, record), action=action))
     return Result(Path(output), len(seen.pts), action, seen.clues, record, seconds, tuple(notes))
 
 
 def _restore(
     reader: Reader, output: Path, seen: Inspection, settings: Settings, job: Job, tell: Listener
-) -> tuple[str, Record | None]:
+) -> tuple[Action, Record | None]:
     gear = Equipment.load(settings, tell)
     settings = replace(settings, adaptation=settings.adaptation.on(gear.device.type))
-    agree(job, fingerprint(reader.info.path, settings, gear), tell)
+    if note := job.agree(fingerprint(reader.info.path, settings, gear)):
+        tell(note)
     limit = working_set_limit(reader.info.height, reader.info.width, settings.adaptation.working_set)
     numbers = choose_frames(seen.clues, job.remember("working_set", limit), settings.clues.segment)
     fit = Fit(settings)

@@ -33,10 +33,10 @@ if kind == "good":
     tell("note", text="a note", level="warning")
     Path(request["output"]).write_text(rest + json.dumps(request["settings"]["adaptation"]["iters"]))
     tell("plan", rows=[["video", "small"]], minutes=None)
-    tell("finished", output=request["output"], seconds=1.5, rows=[["done", "adapted"]])
+    tell("finished", output=request["output"], seconds=1.5, rows=[], action="adapted")
 elif kind == "half":
     Path(request["output"]).write_text(rest)
-    tell("finished", output=request["output"], seconds=1.5, rows=[["done", "adapted"]])
+    tell("finished", output=request["output"], seconds=1.5, rows=[], action="adapted")
     tell("error", message="the report cannot be written", hint="", exit_code=6)
     sys.exit(6)
 elif kind == "error":
@@ -65,7 +65,7 @@ elif kind == "once":
     output.write_text(f"{rest} continued from {(job / 'step').read_text()}")
     (job / "step").unlink()
     job.rmdir()
-    tell("finished", output=request["output"], seconds=1.5, rows=[["done", "adapted"]])
+    tell("finished", output=request["output"], seconds=1.5, rows=[], action="adapted")
 elif kind == "meet":
     # Ends only if the other one runs at the same time.
     mine, other = (Path(request["video"]).parent / name for name in rest.split())
@@ -73,4 +73,4 @@ elif kind == "meet":
     while not other.exists():
         time.sleep(0.01)
     Path(request["output"]).write_text(os.environ.get("OMP_NUM_THREADS", ""))
-    tell("finished", output=request["output"], seconds=1.0, rows=[["done", "adapted"]])
+    tell("finished", output=request["output"], seconds=1.0, rows=[], action="adapted")

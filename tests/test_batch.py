@@ -18,7 +18,7 @@ from selfhvd_tta.batch import BatchEvent, BatchPlan, Summary, VideoEnded, VideoE
 from selfhvd_tta.batch.events import parse_line
 from selfhvd_tta.config import override
 from selfhvd_tta.errors import BatchError, InputError, Interrupted, UsageError
-from selfhvd_tta.events import Event, Finished, Note, Plan, Progress
+from selfhvd_tta.events import Event, Finished, Loaded, Note, Plan, Progress
 from selfhvd_tta.settings import Settings
 from tests.media import decode_planes
 from tests.test_cli import shaky_file
@@ -275,7 +275,8 @@ def test_two_batches_into_one_folder(tmp_path: Path) -> None:
         Plan((("a", "b"), ("c", "d")), 2.5),
         Plan((), None),
         Progress("stage 1", 3, None, "steps", (("loss", 0.25),)),
-        Finished("out.mp4", 3.5, (("done", "adapted"),)),
+        Finished("out.mp4", 3.5, (("done", "adapted"),), action="adapted"),
+        Loaded("flow", "flow-shake", "/w/flow.safetensors", "ab12", "MIT"),
     ],
 )
 def test_events_survive_the_way_through_text(event: Event) -> None:

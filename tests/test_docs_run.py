@@ -90,7 +90,7 @@ def test_documented_events_are_those_that_come(clip: Path, tmp_path: Path) -> No
     events = [json.loads(line) for line in done.stdout.splitlines()]
     failed = run("deblur", tmp_path / "none.mp4", "-o", tmp_path / "o2.mp4", "--json")
     events += [json.loads(line) for line in failed.stdout.splitlines()]
-    assert {e["event"] for e in events} == {"note", "plan", "progress", "finished", "written", "error"}
+    assert {e["event"] for e in events} == {"note", "loaded", "plan", "progress", "finished", "written", "error"}
     for event in events:
         documented = set(re.findall(r"`(\w+)`", rows[event["event"]]))
         assert set(event) - {"event"} <= documented, event

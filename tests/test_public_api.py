@@ -11,8 +11,8 @@ import pytest
 import selfhvd_tta
 
 NAMES = [
-    "CancelToken", "Event", "Finished", "Inspection", "Interrupted", "Listener", "Note", "Plan", "Progress", "Result",
-    "SelfHVDError", "Settings", "Written", "__version__", "deblur", "inspect",
+    "CancelToken", "Event", "Finished", "Inspection", "Interrupted", "Listener", "Loaded", "Note", "Plan", "Progress",
+    "Result", "SelfHVDError", "Settings", "Written", "__version__", "deblur", "inspect",
 ]  # fmt: skip
 SIGNATURES = {
     "deblur": ["path", "output", "settings=None", "listen", "cancel=None"],
@@ -25,7 +25,8 @@ FIELDS = {
     "Note": ["text", "level"],
     "Plan": ["rows", "minutes"],
     "Progress": ["phase", "done", "total", "unit", "values"],
-    "Finished": ["output", "seconds", "rows"],
+    "Finished": ["output", "seconds", "rows", "action"],
+    "Loaded": ["role", "name", "file", "sha256", "licence"],
     "Written": ["what", "path"],
 }
 SETTINGS = ["clues", "alignment", "adaptation", "runtime", "output"]

@@ -216,9 +216,9 @@ def test_a_changed_run_is_begun_anew_and_says_why(change: str, tmp_path: Path) -
     listener = Stopper("none", 1)
     result = selfhvd_tta.deblur(source, out, settings, listener)
     words = {
-        "input": "because the input file changed: beginning anew",
-        "setting": "because --iters changed from 2 to 3: beginning anew",
-        "weights": "because its weights changed: beginning anew",
+        "input": "not resuming: the input file changed; starting over",
+        "setting": "not resuming: --iters changed from 2 to 3; starting over",
+        "weights": "not resuming: its weights changed; starting over",
         "restart": "",
         "nothing": "continuing an interrupted run (1 steps of adaptation are done)",
     }

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from selfhvd_tta.events import Event, Finished, Listener, Note, Plan, Progress, Written
+from selfhvd_tta.events import Event, Finished, Listener, Loaded, Note, Plan, Progress, Written
 from selfhvd_tta.wording import duration
 
 
@@ -124,12 +124,14 @@ def parse_line(line: str) -> Event | dict[str, Any] | None:
         return body
     if kind == "note":
         return Note(**body)
+    if kind == "loaded":
+        return Loaded(**body)
     if kind == "plan":
         return Plan(_pairs(body["rows"]), body["minutes"])
     if kind == "progress":
         return Progress(**(body | {"values": tuple((str(n), float(v)) for n, v in body["values"])}))
     if kind == "finished":
-        return Finished(body["output"], body["seconds"], _pairs(body["rows"]))
+        return Finished(**(body | {"rows": _pairs(body["rows"])}))
     if kind == "written":
         return Written(**body)
     return None

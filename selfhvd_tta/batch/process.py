@@ -83,7 +83,7 @@ class Processes:
             errors.seek(max(0, errors.seek(0, os.SEEK_END) - ERROR_TAIL))
             tail = errors.read().decode(errors="replace").strip()
         if finished is not None:
-            action = dict(finished.rows).get("done", "done")
+            action: str = finished.action
             if code != 0:
                 # The result is in place; what was to be made beside it is not.
                 trouble = str(error["message"]) if error is not None else _diagnosis(code, tail)[0]

@@ -45,7 +45,7 @@ def main() -> int:
             deblur_with(request["video"], request["output"], settings, extras, display, interruption.token)
         return 0
     except KeyboardInterrupt:
-        error = Interrupted("interrupted; the output was not written")
+        error = Interrupted("the output was not written")
     except SelfHVDError as known:
         error = known
     show_error(error, json_lines=True)

@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise KeyboardInterrupt  # newer releases of typer swallow it
         sys.exit(code if isinstance(code, int) else ExitCode.OK)
     except (typer.Abort, KeyboardInterrupt):
-        error: SelfHVDError = Interrupted("interrupted; the output was not written", "")
+        error: SelfHVDError = Interrupted("the output was not written")
     except CLICK_ERROR as usage:
         usage.show()
         sys.exit(ExitCode.USAGE)

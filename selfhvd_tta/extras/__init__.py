@@ -81,5 +81,5 @@ def deblur_with(
             path = write_report(extras.report, video, result, settings, recorder.log, settings.output.overwrite)
             listen(Written("report", str(path)))
     except KeyboardInterrupt as error:
-        raise Interrupted(f"interrupted; {output} is complete, what was to be made beside it is not") from error
+        raise Interrupted(f"{output} is complete, but the report or comparison was not written") from error
     return result

@@ -33,4 +33,4 @@ class CancelToken:
     def check(self) -> None:
         """Raise :class:`Interrupted` if :meth:`cancel` was called."""
         if self._wanted.is_set():
-            raise Interrupted(f"{self._word}; the output was not written")
+            raise Interrupted("the output was not written", word=self._word)

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from selfhvd_tta.errors import DiskError, Interrupted, UsageError
-from selfhvd_tta.events import Listener, Note
+from selfhvd_tta.events import Note
 from selfhvd_tta.files import write_atomically
 from selfhvd_tta.method.checkpoint import Checkpoint
 from selfhvd_tta.method.restoration import Restart
@@ -92,14 +92,12 @@ class Job:
         kept = kind is not None and self.resumable
         self._leave(remove=not kept)
         if kept and isinstance(error, Interrupted):
-            error.hint = AGAIN
-            error.message = f"{error.message.partition(';')[0]}; what is done is kept in {self.path}"
-            error.args = (error.message,)
-        elif kept and isinstance(error, DiskError):
+            raise Interrupted(f"what is done is kept in {self.path}", AGAIN, error.word) from error
+        if kept and isinstance(error, DiskError):
             error.hint = f"{error.hint} Then run the same command again: it continues.".strip()
         elif isinstance(error, KeyboardInterrupt):
             left = f"what is done is kept in {self.path}" if kept else "nothing was written"
-            raise Interrupted(f"interrupted; {left}", AGAIN if kept else "") from error
+            raise Interrupted(left, AGAIN if kept else "") from error
 
     @property
     def resumable(self) -> bool:
@@ -110,20 +108,20 @@ class Job:
             return self._images() > 0
         return (self.segments / SEGMENTS).exists()
 
-    def agree(self, facts: Facts) -> str:
-        """Compare what decides the result with what the interrupted run had, and begin anew where they differ.
+    def agree(self, facts: Facts) -> Note | None:
+        """Compare what decides the result with what the interrupted run had, and start over where they differ.
 
         Args:
             facts: name for the user and value of everything that decides the result.
 
         Returns:
-            One line for the user: what is continued, or why nothing is; empty if there was nothing.
+            What is continued, or why nothing is; None if there was nothing.
         """
         self.seal = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         stored = _read_json(self.path / "job.json")
         before = stored.get("facts", {})
         if before == facts:
-            return f"continuing an interrupted run ({self._progress()})" if self.resumable else ""
+            return Note(f"continuing an interrupted run ({self._progress()})") if self.resumable else None
         changed = [name for name in {**before, **facts} if before.get(name) != facts.get(name)]
         was_resumable = self.resumable and bool(before)
         self._clear()
@@ -131,12 +129,12 @@ class Job:
             self.segments.mkdir(exist_ok=True)
         self._write("job.json", json.dumps({"facts": facts}))
         if not was_resumable:
-            return ""
+            return None
         first = changed[0]
         values = f" from {before.get(first)} to {facts.get(first)}" if first.startswith("--") else ""
         what = f"{first} changed{values}"
         more = f", and {len(changed) - 1} more" if len(changed) > 1 else ""
-        return f"an interrupted run is not continued, because {what}{more}: beginning anew"
+        return Note(f"not resuming: {what}{more}; starting over", "warning")
 
     def remember(self, name: str, value: Any) -> Any:
         """A value that must stay the same when the run goes on: the stored one if there is one, else this one."""
@@ -291,10 +289,3 @@ def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         return load_file(path), facts
     except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError):
         return None
-
-
-def agree(job: Job, facts: Facts, tell: Listener) -> None:
-    """Have the job compare what decides the result, and tell the user what comes of it."""
-    text = job.agree(facts)
-    if text:
-        tell(Note(text, "info" if text.startswith("continuing") else "warning"))

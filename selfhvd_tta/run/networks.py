@@ -10,7 +10,8 @@ from selfhvd_tta import backbones, flows, weights
 from selfhvd_tta.backbones import Backbone, Variant
 from selfhvd_tta.backbones.wrapper import Network
 from selfhvd_tta.errors import UsageError, WeightsError
-from selfhvd_tta.events import Listener, Note, Progress, ignore
+from selfhvd_tta.events import Listener, Loaded, Note, Progress, ignore
+from selfhvd_tta.files import sha256_of
 from selfhvd_tta.flows import FlowEstimator
 from selfhvd_tta.flows.global_motion import GlobalMotionFirst
 from selfhvd_tta.method.composite import Merger
@@ -24,6 +25,7 @@ OFFLINE_BACKBONE = ("relay", "lite")
 BUNDLED_FLOW = "shake"
 HUB_FLOW = "sea-raft"
 MERGER = "merge-shake"
+VGG = "vgg19"
 
 
 def load_backbone(settings: Settings, device: torch.device, listen: Listener) -> Network:
@@ -42,9 +44,10 @@ def load_backbone(settings: Settings, device: torch.device, listen: Listener) ->
         )
         name = f"{loaded.config.get('backbone')}:{loaded.config.get('variant')}"
         backbone, variant = find_backbone(name)
+        listen(_loaded("backbone", settings.backbone, loaded))
         return _finish(backbone, variant, loaded.tensors, settings.backbone, device)
     if settings.adapted is not None:
-        return _load_adapted(settings, settings.adapted, device)
+        return _load_adapted(settings, settings.adapted, device, listen)
     if settings.backbone == "auto":
         bundled = find_backbone(":".join(OFFLINE_BACKBONE))
         backbone, variant = _automatic_backbone(settings, bundled, listen) if settings.learns else bundled
@@ -52,6 +55,7 @@ def load_backbone(settings: Settings, device: torch.device, listen: Listener) ->
         backbone, variant = find_backbone(settings.backbone)
     if settings.weights is not None:
         mine = weights.load_file(Path(settings.weights))
+        listen(_loaded("backbone", settings.weights, mine))
         return _finish(backbone, variant, mine.tensors, settings.weights, device)
     if not variant.weights:
         raise WeightsError(
@@ -60,10 +64,11 @@ def load_backbone(settings: Settings, device: torch.device, listen: Listener) ->
         )
     row = variant.weights[0]
     found = _fetch(row, settings, listen)
+    listen(_loaded("backbone", row, found))
     return _finish(backbone, variant, found.tensors, f"{row} {found.sha256[:8]}", device)
 
 
-def _load_adapted(settings: Settings, path: str, device: torch.device) -> Network:
+def _load_adapted(settings: Settings, path: str, device: torch.device, listen: Listener) -> Network:
     """The network that an earlier run adapted and saved."""
     mine = weights.load_file(Path(path))
     if "backbone" not in mine.config or "variant" not in mine.config:
@@ -75,6 +80,7 @@ def _load_adapted(settings: Settings, path: str, device: torch.device) -> Networ
     if settings.backbone not in ("auto", name, mine.config["backbone"]):
         raise UsageError(f"{path} holds {name}, not {settings.backbone}", "Leave --backbone out.")
     backbone, variant = find_backbone(name)
+    listen(_loaded("backbone", path, mine))
     return _finish(backbone, variant, mine.tensors, path, device)
 
 
@@ -192,7 +198,9 @@ def _build_flow(name: str, settings: Settings, device: torch.device, listen: Lis
     flow, variant = find_flow(name)
     estimator = flow.build(**variant.config)
     if flow.load is not None and variant.weights:
-        flow.load(estimator, _fetch(variant.weights[0], settings, listen).tensors)
+        found = _fetch(variant.weights[0], settings, listen)
+        flow.load(estimator, found.tensors)
+        listen(_loaded("flow", variant.weights[0], found))
     estimator = estimator.to(device).eval().requires_grad_(False)
     if "bfloat16" in flow.autocast and wants_bf16(settings, device):
         for part in estimator.modules():
@@ -262,6 +270,7 @@ def load_merger(settings: Settings, device: torch.device, listen: Listener) -> M
     found = _fetch(MERGER, settings, listen) if mine is None else weights.load_file(mine)
     network = MergeNetwork(autocast=torch.bfloat16 if wants_bf16(settings, device) else None)
     _fill(network, found.tensors, mine or MERGER)
+    listen(_loaded("merging network", mine or MERGER, found))
     return network.to(device).eval().requires_grad_(False)
 
 
@@ -275,6 +284,9 @@ def load_features(settings: Settings, device: torch.device, listen: Listener) ->
     if isinstance(result, perceptual.Unavailable):
         listen(Note(f"perceptual loss: off, because {result.reason}"))
         return None
+    row, here = weights.find_row(VGG), weights.find(VGG, offline=True)
+    assert here.path is not None
+    listen(Loaded("perceptual loss", VGG, str(here.path), sha256_of(here.path), row.licence))
     return result.to(device)
 
 
@@ -289,6 +301,11 @@ def _fetch(row: str, settings: Settings, listen: Listener) -> weights.Weights:
     for notice in found.notices:
         listen(Note(notice))
     return found
+
+
+def _loaded(role: str, name: str, found: weights.Weights) -> Loaded:
+    licence = "" if found.row is None else found.row.licence
+    return Loaded(role, name, str(found.path), found.sha256, licence)
 
 
 def _downloads(listen: Listener) -> weights.OnProgress:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selfhvd_tta.errors import WeightsError
+from selfhvd_tta.errors import UnreachableError, WeightsError
 from selfhvd_tta.files import sha256_of
 from selfhvd_tta.weights.cache import OnProgress, Pin
 from selfhvd_tta.weights.rows import Hub
@@ -107,14 +107,7 @@ def unreachable(source: str, error: BaseException) -> WeightsError:
         return WeightsError(
             f"{source}: {error.strerror} ({error.filename})", "Free some space, or point HF_HOME to another folder."
         )
-    return _not_reached(source, (str(error).strip() or type(error).__name__).splitlines()[0][:160])
-
-
-def _not_reached(source: str, reason: str) -> WeightsError:
-    return WeightsError(
-        f"{source} cannot be reached: {reason}",
-        "Check the connection (proxy: HTTPS_PROXY, mirror: HF_ENDPOINT), or use a bundled backbone.",
-    )
+    return UnreachableError(source, (str(error).strip() or type(error).__name__).splitlines()[0][:160])
 
 
 def not_offline(source: str) -> WeightsError:
@@ -201,14 +194,13 @@ def ask(source: Hub) -> Stated:
 
     since, reason = _down.get(constants.ENDPOINT, (-math.inf, ""))
     if time.monotonic() - since < SILENCE:
-        raise _not_reached(str(source), reason)
+        raise UnreachableError(str(source), reason)
     try:
         with explained(str(source), source.repo), quiet():
             url = hf_hub_url(source.repo, source.file, revision=source.revision)
             found = get_hf_file_metadata(url, timeout=METADATA_TIMEOUT)
-    except WeightsError as error:
-        if reason := error.message.partition(" cannot be reached: ")[2]:
-            _down[constants.ENDPOINT] = (time.monotonic(), reason)
+    except UnreachableError as error:
+        _down[constants.ENDPOINT] = (time.monotonic(), error.reason)
         raise
     return Stated(source, found.size, found.etag if found.etag and is_sha256(found.etag) else "")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-from selfhvd_tta.events import Event, Finished, Listener, Note, Plan, Progress, ignore
+from selfhvd_tta.events import Event, Finished, Listener, Loaded, Note, Plan, Progress, ignore
 
 
 @dataclass
@@ -15,6 +15,7 @@ class RunLog:
     Attributes:
         plan: label and value of the plan's rows.
         planned_minutes: estimate of the plan; None if there was none.
+        weights: that took part.
         summary: label and value of the rows at the end.
         notes: text and level of every note.
         seconds: time spent in each phase; what happens before an event counts for its phase.
@@ -24,6 +25,7 @@ class RunLog:
 
     plan: dict[str, str] = field(default_factory=dict)
     planned_minutes: float | None = None
+    weights: list[Loaded] = field(default_factory=list)
     summary: dict[str, str] = field(default_factory=dict)
     notes: list[tuple[str, str]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -56,6 +58,8 @@ class Recorder:
             self.log.seconds["preparation"] = self.log.seconds.get("preparation", 0.0) + now - self._last
             self.log.plan |= dict(event.rows)
             self.log.planned_minutes = event.minutes
+        elif isinstance(event, Loaded):
+            self.log.weights.append(event)
         elif isinstance(event, Note):
             self.log.notes.append((event.text, event.level))
         elif isinstance(event, Finished):

@@ -122,7 +122,7 @@ def collect(source: Path, result: Any, settings: Settings, log: RunLog) -> dict[
         "plan": list(log.plan.items()),
         "summary": list(log.summary.items()),
         "notes": log.notes,
-        "weights": facts.weight_files(log, settings, result.record is not None),
+        "weights": log.weights,
         "versions": facts.versions(),
         "changed": facts.changed_settings(settings),
         "settings": _settings_text(settings),

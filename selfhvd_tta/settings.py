@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from selfhvd_tta.errors import UsageError
 from selfhvd_tta.times import TimeRange
 
 PAPER_STEPS, PAPER_RATE = 2000, 1e-4
+PAPER_CROP, PAPER_CLIP = 256, 10
+LITERAL_FLOW = "sea-raft"
 NO_BACKBONE = "none"
 Method = Literal["adapt", "transfer", "refit"]
 Teacher = Literal["bank", "live"]
@@ -21,6 +24,19 @@ Preset = Literal[
 ]
 # How a comparison video shows input and result.
 Layout = Literal["side", "wipe", "stack"]
+
+
+Part = TypeVar("Part", "ClueSettings", "AlignmentSettings", "AdaptationSettings")
+
+
+def _literal(given: Part, section: str, **paper: Any) -> Part:
+    """``given`` with the paper's values in place of the defaults."""
+    default = type(given)()
+    for name, value in paper.items():
+        chosen = getattr(given, name)
+        rule = f"{value!r} with --literal"
+        _check(chosen in (value, getattr(default, name)), section + name, rule, chosen)
+    return replace(given, **paper)
 
 
 def _check(condition: bool, name: str, rule: str, value: object) -> None:
@@ -233,8 +249,13 @@ class AdaptationSettings:
 
     def on(self, device: str) -> AdaptationSettings:
         """With what was left to the kind of device (``cpu``, ``cuda``, ``mps``) chosen."""
-        crop, length = (128, 6) if device == "cpu" else (256, 10)
+        crop, length = (128, 6) if device == "cpu" else (PAPER_CROP, PAPER_CLIP)
         return replace(self, crop=self.crop or crop, clip_length=self.clip_length or length)
+
+    @property
+    def refresh_every(self) -> int:
+        """``label_refresh``, decided."""
+        return self.label_refresh or max(100, math.ceil(self.iters / 6))
 
     def first_rate(self, haste: float) -> float:
         """``learning_rate``, decided.
@@ -343,6 +364,8 @@ class Settings:
         strict: Fail with exit code 5 instead of passing a video through that the method cannot help.
         detail: Blend aligned sharp frames into the network's output at the end (ours). Default: yes, except with
             --method refit.
+        literal: Run the paper to the letter, with nothing of ours: one sharp frame per label, aligned by SEA-RAFT to the
+            output of every step. Slow. Settings that contradict it are refused.
         force: Adapt even if all frames are equally sharp.
         range: Restore only this part, for example 0:05-0:12, 90- or -0:10; sound and all else are cut to match.
     """
@@ -355,6 +378,7 @@ class Settings:
     accept_non_commercial: bool = False
     strict: bool = False
     detail: bool | None = None
+    literal: bool = False
     force: bool = False
     range: str | None = None
     clues: ClueSettings = field(default_factory=ClueSettings)
@@ -382,11 +406,53 @@ class Settings:
             "a network: none is only valid with --method transfer",
             self.backbone,
         )
+        if self.literal:
+            self._be_literal()
         if self.method == "refit":
             # What would choose steps by labels, or another method in their place, has no say in a baseline.
             _check(self.runtime.budget is None, "--budget", "left out with --method refit", self.runtime.budget)
             _check(not self.adaptation.early_stop, "--early-stop", "left out with --method refit", True)
             _check(self.adaptation.teacher == "bank", "--teacher", "left out with --method refit", "live")
+
+    def _be_literal(self) -> None:
+        """Give every setting of ours the paper's value; refuse one that was given another value.
+
+        Raises:
+            UsageError: a setting contradicts the paper.
+        """
+        for name, agrees, value in (
+            ("--method", self.method == "adapt", self.method),
+            ("--detail", not self.detail, self.detail),
+            ("--budget", self.runtime.budget is None, self.runtime.budget),
+            ("--early-stop", not self.adaptation.early_stop, True),
+            ("--global-motion", not self.alignment.global_motion, True),
+        ):
+            _check(agrees, name, "left out with --literal", value)
+        plan, flow = self.adaptation, self.alignment.flow
+        clues = _literal(self.clues, "clues.", normalise=False)
+        alignment = _literal(
+            self.alignment,
+            "alignment.",
+            flow=LITERAL_FLOW if flow == "auto" else flow,
+            teachers=1,
+            rounds=1,
+            photometric=False,
+            narrowest=0.0,
+        )
+        adaptation = _literal(
+            self.adaptation,
+            "adaptation.",
+            crop=plan.crop or PAPER_CROP,
+            clip_length=plan.clip_length or PAPER_CLIP,
+            learning_rate=plan.learning_rate or PAPER_RATE,
+            teacher="live",
+            label_refresh=1,
+            sharp_weight=1.0,
+            gradient_clip=math.inf,
+        )
+        decided = {"detail": False, "clues": clues, "alignment": alignment, "adaptation": adaptation}
+        for name, part in decided.items():
+            object.__setattr__(self, name, part)  # frozen
 
     @property
     def learns(self) -> bool:

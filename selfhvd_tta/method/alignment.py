@@ -85,7 +85,13 @@ def _occlusion(forward: Tensor, backward_there: Tensor, scale: float) -> Tensor:
     return (1 - (scale * error).clamp(max=1)) * inside(forward)
 
 
-def align_by_flow(sharp: Tensor, forward: FlowField, backward: FlowField, settings: AlignmentSettings) -> Aligned:
+def align_by_flow(
+    sharp: Tensor,
+    forward: FlowField,
+    backward: FlowField,
+    settings: AlignmentSettings,
+    mode: Literal["bilinear", "bicubic"] = "bicubic",
+) -> Aligned:
     """Warp a sharp frame by known flows and mask it.
 
     Args:
@@ -93,9 +99,10 @@ def align_by_flow(sharp: Tensor, forward: FlowField, backward: FlowField, settin
         forward: from the frame to be labelled to the sharp frame (F_{i->j}).
         backward: from the sharp frame to the frame to be labelled (F_{j->i}).
         settings: which of the masks are used, and Eq. 5's scale.
+        mode: interpolation of the image.
     """
     # Bilinear interpolation would blur the label by up to half a pixel.
-    image = warp(sharp, forward.flow, "bicubic").clamp(0, 1)
+    image = warp(sharp, forward.flow, mode).clamp(0, 1)
     there = warp(torch.cat((backward.flow, backward.certainty), dim=1), forward.flow)
     backward_there, certainty_there = there.split((2, 1), dim=1)
     seen = _occlusion(forward.flow, backward_there, settings.occlusion_scale)
@@ -107,7 +114,13 @@ def align_by_flow(sharp: Tensor, forward: FlowField, backward: FlowField, settin
 
 
 @torch.no_grad()
-def align(sharp: Tensor, source: Tensor, estimator: FlowEstimator, settings: AlignmentSettings) -> Aligned:
+def align(
+    sharp: Tensor,
+    source: Tensor,
+    estimator: FlowEstimator,
+    settings: AlignmentSettings,
+    mode: Literal["bilinear", "bicubic"] = "bicubic",
+) -> Aligned:
     """Align sharp frames to source frames (Eq. 3-5).
 
     Args:
@@ -115,6 +128,7 @@ def align(sharp: Tensor, source: Tensor, estimator: FlowEstimator, settings: Ali
         source: R_i, what the frame to be labelled looks like now, (B, 3, H, W) in [0, 1].
         estimator: optical flow.
         settings: masks.
+        mode: interpolation of the image.
     """
     forward, backward = estimator.both(source, sharp)
-    return align_by_flow(sharp, forward, backward, settings)
+    return align_by_flow(sharp, forward, backward, settings, mode)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -50,7 +50,7 @@ class Checkpoint:
         return Record(**stored)
 
     def weights(self, part: str = "network") -> dict[str, Tensor]:
-        """State dict of the network (``network``), at the last refresh (``good``), or of the history (``history``)."""
+        """State dict of the network (``network``), or another part: ``good``, ``history``, ``best``, ``optimiser``."""
         start = part + "."
         return {name.removeprefix(start): t for name, t in self.tensors.items() if name.startswith(start)}
 
@@ -63,31 +63,18 @@ def capture(adaptation: Adaptation, finished: bool = False) -> Checkpoint:
         finished: it is done; then only the network and the record are of interest.
     """
     adaptation.read(tell=False)
+    device = adaptation.inputs.compute.device
     tensors = _named("network", adaptation.network.state_dict())
-    facts: dict[str, Any] = {
-        "step": adaptation.next_step,
-        "finished": finished,
-        "record": asdict(adaptation.record),
-    }
+    facts = adaptation.state.facts() | {"finished": finished}
     if not finished:
-        tensors |= _named("good", adaptation.good) | _named("history", adaptation.history)
+        for part, weights in adaptation.state.weights().items():
+            tensors |= _named(part, weights)
         for number, values in adaptation.optimiser.state.items():
             tensors |= _named(f"optimiser.{number}", values)
         tensors["random"] = torch.get_rng_state()
-        if adaptation.compute.device.type == "cuda":
-            tensors["random_cuda"] = torch.cuda.get_rng_state(adaptation.compute.device)
-        facts |= {
-            "stage2": adaptation.stage2,
-            "lost": adaptation.losses.lost,
-            "refreshed": adaptation.refreshed,
-            "used": sorted(adaptation.used),
-            "draws": adaptation.drawn,
-            "elapsed": adaptation.pace.clock() - adaptation.pace.begun,
-            "refresh_seconds": adaptation.refresh_seconds,
-        }
-        if adaptation.held_out is not None:
-            facts["bad"] = adaptation.held_out.bad
-            tensors |= _named("best", adaptation.held_out.best)
+        if device.type == "cuda":
+            tensors["random_cuda"] = torch.cuda.get_rng_state(device)
+        facts["elapsed"] = adaptation.pace.clock() - adaptation.pace.begun
     # Copies: the network goes on learning, and files cannot hold views of one memory.
     tensors = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
     return Checkpoint(tensors, json.loads(json.dumps(facts)))
@@ -100,23 +87,9 @@ def resume(adaptation: Adaptation, checkpoint: Checkpoint) -> None:
         adaptation: as it was built, its network with the weights it begins with.
         checkpoint: of the other one, not finished.
     """
-    facts = checkpoint.facts
-    adaptation.record = checkpoint.record()
-    adaptation.next_step = checkpoint.step
-    adaptation.stage2 = bool(facts["stage2"])
-    adaptation.losses.lost = int(facts["lost"])
-    if adaptation.held_out is not None:
-        adaptation.held_out.errors = adaptation.record.held_out
-        adaptation.held_out.bad = int(facts["bad"])
-        adaptation.held_out.best = checkpoint.weights("best")
-    adaptation.refreshed = int(facts["refreshed"])
-    adaptation.used = set(facts["used"])
-    adaptation.rng.bit_generator.state = adaptation.drawn = facts["draws"]
-    adaptation.good = checkpoint.weights("good")
-    adaptation.history = checkpoint.weights("history")
-    adaptation.rebuild()
-    adaptation.refresh_seconds = float(facts["refresh_seconds"])
-    adaptation.pace.resume(float(facts["elapsed"]))
+    adaptation.state.restore(checkpoint.facts, checkpoint.record(), checkpoint.weights)
+    adaptation.supervision.rebuild()
+    adaptation.pace.resume(float(checkpoint.facts["elapsed"]))
     adaptation.network.load_state_dict(checkpoint.weights())
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in checkpoint.weights("optimiser").items():
@@ -124,8 +97,9 @@ def resume(adaptation: Adaptation, checkpoint: Checkpoint) -> None:
         state.setdefault(int(number), {})[what] = tensor
     adaptation.optimiser.load(state)
     torch.set_rng_state(checkpoint.tensors["random"])
-    if "random_cuda" in checkpoint.tensors and adaptation.compute.device.type == "cuda":
-        torch.cuda.set_rng_state(checkpoint.tensors["random_cuda"], adaptation.compute.device)
+    device = adaptation.inputs.compute.device
+    if "random_cuda" in checkpoint.tensors and device.type == "cuda":
+        torch.cuda.set_rng_state(checkpoint.tensors["random_cuda"], device)
 
 
 def _named(part: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

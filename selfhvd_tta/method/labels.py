@@ -11,10 +11,11 @@ from torch import Tensor
 from selfhvd_tta.flows import FlowEstimator
 from selfhvd_tta.method import transfer
 from selfhvd_tta.method.composite import apply
+from selfhvd_tta.method.sampling import Draw
 from selfhvd_tta.method.sevd import supervision_is_label
 from selfhvd_tta.method.sharpness import sharpness
 from selfhvd_tta.method.teachers import choose_teachers
-from selfhvd_tta.method.working_set import WorkingSet
+from selfhvd_tta.method.working_set import Box, WorkingSet, cropped, on_device
 from selfhvd_tta.settings import AlignmentSettings
 
 Fetch = Callable[[int], Tensor]
@@ -39,6 +40,29 @@ class Rows:
     choice: Tensor
     visible: Tensor
     historical: Tensor | None = None
+
+    def turned(self, draw: Draw) -> Rows:
+        """Rotated and mirrored as the clip is."""
+        return replace(
+            self,
+            label=draw.turned(self.label),
+            mask=draw.turned(self.mask),
+            teacher=draw.turned(self.teacher),
+            historical=None if self.historical is None else draw.turned(self.historical),
+        )
+
+
+def stacked(clips: Sequence[Rows]) -> Rows:
+    """Rows of B clips of equal size as one, every tensor with a leading axis B."""
+    historical = [rows.historical for rows in clips if rows.historical is not None]
+    return Rows(
+        label=torch.stack([rows.label for rows in clips]),
+        mask=torch.stack([rows.mask for rows in clips]),
+        teacher=torch.stack([rows.teacher for rows in clips]),
+        choice=torch.stack([rows.choice for rows in clips]),
+        visible=torch.stack([rows.visible for rows in clips]),
+        historical=torch.stack(historical) if historical else None,
+    )
 
 
 def make_rows(
@@ -87,7 +111,7 @@ def _selected(visible: Tensor, label: Tensor, mask: Tensor, now: Tensor, thresho
 
 
 class LabelBank:
-    """Labels of the whole working set, compact, on the device or in host memory; each is made when it is first needed.
+    """Labels of the whole working set, compact, where its frames lie; each is made when it is first needed.
 
     Images are kept as uint8 (labels) and float16 (network outputs, whose small differences matter), masks as uint8.
     A label depends on the recorded frames and the outputs of the last refresh alone, so when it is made does not
@@ -96,7 +120,6 @@ class LabelBank:
     Args:
         working: the frames.
         device: where rows are handed out.
-        store: where the bank lies.
         estimator: optical flow.
         settings: masks and teachers.
         sis_threshold: tau.
@@ -110,7 +133,6 @@ class LabelBank:
         self,
         working: WorkingSet,
         device: torch.device,
-        store: torch.device,
         estimator: FlowEstimator,
         settings: AlignmentSettings,
         sis_threshold: float,
@@ -121,7 +143,7 @@ class LabelBank:
         self.estimator = estimator
         self.settings = settings
         self.sis_threshold = sis_threshold
-        self.frames = working.frames.to(store)
+        store = working.frames.device
         self.label = torch.zeros((count, 3, height, width), dtype=torch.uint8, device=store)
         self.mask = torch.zeros((count, 1, height, width), dtype=torch.uint8, device=store)
         self.teacher = torch.zeros((count, 3, height, width), dtype=torch.float16, device=store)
@@ -140,7 +162,7 @@ class LabelBank:
 
     def observed(self, row: int) -> Tensor:
         """B of one row: (1, 3, H, W) float in [0, 1] on the device."""
-        return self.frames[row : row + 1].to(self.device).float() / 255
+        return self.working.observed(row, self.device)
 
     def current(self, row: int) -> Tensor:
         """R of one row: (1, 3, H, W) float in [0, 1] on the device; before there are outputs, the recorded frame."""
@@ -210,11 +232,11 @@ class LabelBank:
         assert self.has_outputs
         self.historical = self.teacher.clone()
 
-    def shown(self, rows: Sequence[int], box: tuple[int, int, int, int]) -> Tensor:
-        """Input frames, cropped: (n, 3, h, w) float in [0, 1] on the device; box = top, left, height, width."""
-        return self._crop(self.frames, rows, box).float() / 255
+    def shown(self, rows: Sequence[int], box: Box) -> Tensor:
+        """Input frames, cropped: (n, 3, h, w) float in [0, 1] on the device."""
+        return self.working.shown(rows, box, self.device)
 
-    def rows(self, rows: Sequence[int], box: tuple[int, int, int, int]) -> Rows:
+    def rows(self, rows: Sequence[int], box: Box) -> Rows:
         """What supervises some rows (complete ones), cropped; box = top, left, height, width."""
         index = on_device(rows, self.device)
         return Rows(
@@ -226,20 +248,5 @@ class LabelBank:
             historical=None if self.historical is None else self._crop(self.historical, rows, box).float(),
         )
 
-    def _crop(self, stack: Tensor, rows: Sequence[int], box: tuple[int, int, int, int]) -> Tensor:
-        top, left, height, width = box
-        region = stack[:, :, top : top + height, left : left + width]
-        crop = region.index_select(0, on_device(rows, stack.device))
-        return crop if stack.device == self.device else unhurried(crop, self.device)
-
-
-def on_device(numbers: Sequence[int] | Sequence[Sequence[int]], device: torch.device) -> Tensor:
-    """Whole numbers as a tensor on the device, without waiting for it."""
-    return unhurried(torch.tensor(numbers), device)
-
-
-def unhurried(tensor: Tensor, device: torch.device) -> Tensor:
-    """A copy on the device; a GPU is not waited for, which copying from pageable memory would do."""
-    if device.type == "cuda" and tensor.device.type == "cpu":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
+    def _crop(self, stack: Tensor, rows: Sequence[int], box: Box) -> Tensor:
+        return cropped(stack, rows, box, self.device)

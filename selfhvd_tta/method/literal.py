@@ -1,90 +1,86 @@
-"""The literal paper: outputs, flows and masks of every crop in every step, and a historical model instead of a bank."""
+"""The paper to the letter (``--literal``): Eq. 3-14 as they are printed, with nothing of ours in them."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable, Sequence
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from selfhvd_tta.backbones import Backbone
-from selfhvd_tta.method.labels import LabelBank, Rows, make_rows
-from selfhvd_tta.method.restoration import Compute, Restorer
-from selfhvd_tta.method.sampling import Draw
-from selfhvd_tta.method.scscm import HistoryCheck, check_history
+from selfhvd_tta.events import Listener, Note
+from selfhvd_tta.method.alignment import align
+from selfhvd_tta.method.labels import Rows, stacked
+from selfhvd_tta.method.live import LiveSupervision
+from selfhvd_tta.method.objective import objective
+from selfhvd_tta.method.pace import Pace
+from selfhvd_tta.method.sampling import Draw, draw_clips
+from selfhvd_tta.method.sevd import supervision_is_label
+from selfhvd_tta.method.sharpness import sharpness
+from selfhvd_tta.method.state import AdaptationState
+from selfhvd_tta.method.supervision import Inputs, Lesson
+from selfhvd_tta.settings import LITERAL_FLOW, Settings
 
 
-class LiveTeacher:
-    """Supervises by the present model (``--teacher live``).
+class LiteralSupervision(LiveSupervision):
+    """One teacher per frame, the nearest sharp frame of the position, aligned to the step's own output there.
 
-    Args:
-        network: the one that learns.
-        backbone: its descriptor.
-        bank: gives the recorded frames, and how labels are made of them.
-        compute: device and precision.
-        window: frames restored at once.
-
-    Attributes:
-        historical: a copy of the network whose outputs are R^e; None before stage 2.
+    What differs from :class:`LiveSupervision`: labels are bilinear; sharp frames are aligned like all others and count
+    like them; v_l is taken over all pixels (Eq. 8); labels belong to the position of the clip before its sharp frames
+    were removed, and are aligned to the output of the degraded clip there (Eq. 7); the model that supervises sees the
+    clip turned as the one that learns does.
     """
 
-    def __init__(self, network: nn.Module, backbone: Backbone, bank: LabelBank, compute: Compute, window: int) -> None:
-        self.network = network
-        self.backbone = backbone
-        self.bank = bank
-        self.compute = compute
-        self.window = window
-        self.historical: nn.Module | None = None
+    def __init__(
+        self, inputs: Inputs, settings: Settings, state: AdaptationState, pace: Pace, listen: Listener
+    ) -> None:
+        super().__init__(inputs, settings, state, pace, listen)
+        flow, _, _ = settings.alignment.flow.partition(":")
+        if flow != LITERAL_FLOW:
+            listen(Note(f"--literal with flow {flow}; the paper aligns by {LITERAL_FLOW}"))
 
-    def take_history(self) -> None:
-        """Let the present model become the historical one."""
-        self.historical = copy.deepcopy(self.network).eval().requires_grad_(False)
+    def lesson(self, stage2: bool) -> Lesson:
+        """Clips, and labels by the output that the step itself will give."""
+        plan, inputs = self.settings.adaptation, self.inputs
+        draws = draw_clips(inputs.working, plan, self.state.rng, degrade=stage2 and plan.rscr)
+        outputs, historical = None, None
+        if stage2:  # before, the step's own output is R
+            complete = [d.turned(inputs.working.shown(d.rows, d.box, inputs.compute.device)) for d in draws]
+            outputs, historical = self.outputs(torch.stack(complete), stage2)
 
-    def check_history(self, rows: Sequence[int], outputs: Iterable[tuple[int, Tensor]]) -> HistoryCheck:
-        """Compare the present model with the historical one.
+        def terms(output: Tensor) -> dict[str, Tensor]:
+            student = output.detach().clamp(0, 1)
+            teacher = student if outputs is None else outputs
+            old = [None] * len(draws) if historical is None else list(historical)
+            rows = [self._rows_of(*each) for each in zip(draws, student, teacher, old, strict=True)]
+            weight = output.new_ones(output.shape[:2])
+            return objective(output, stacked(rows), weight, inputs.features, plan, stage2)
 
-        Args:
-            rows: of the frames that are looked at.
-            outputs: row and R of every frame, (3, H, W) in [0, 1].
-        """
-        assert self.historical is not None
-        before = Restorer(self.historical, self.backbone, self.compute, self.window)
-        old: dict[int, Tensor] = {}
-        for run in self.bank.working.runs:
-            frames = (self.bank.observed(row)[0] for row in run)
-            old |= {r: out[None] for r, out in zip(run, before.restore(frames), strict=True) if r in rows}
-        new = {row: out[None] for row, out in outputs if row in rows}
-        observed = [self.bank.observed(r) for r in rows]
-        return check_history([new[r] for r in rows], observed, [old[r] for r in rows], self.bank.estimator)
+        return Lesson(self.clip(draws), terms)
 
     @torch.no_grad()
-    def rows(self, draw: Draw, stage2: bool) -> Rows:
-        """Outputs, flows and masks of this very crop, by the present model."""
-        clip = self.bank.shown(draw.rows, draw.box)
-        with self.compute.context():
-            out = self.network(clip[None])[0].float().clamp(0, 1)
-            old = None
-            if stage2 and self.historical is not None:
-                old = self.historical(clip[None])[0].float().clamp(0, 1)
-        place = {row: p for p, row in enumerate(draw.rows)}
-        made = list(
-            make_rows(
-                draw.shown,
-                self.bank.working,
-                lambda row: self.bank.shown([row], draw.box),
-                lambda row: out[place[row]][None],
-                self.bank.estimator,
-                self.bank.settings,
-                self.bank.sis_threshold,
-            )
-        )
-        index = [place[row] for row in draw.shown]
+    def _rows_of(self, draw: Draw, student: Tensor, teacher: Tensor, historical: Tensor | None) -> Rows:
+        """What supervises one clip, turned as the network has seen it.
+
+        Args:
+            draw: the clip.
+            student: its output for the clip as shown, (T, 3, h, w) in [0, 1].
+            teacher: R, its output for the complete clip.
+            historical: R^e of the complete clip.
+        """
+        working = self.inputs.working
+        sharp_rows = [int(working.clues.nearest[row]) for row in draw.rows]
+        sharp = draw.turned(working.shown(sharp_rows, draw.box, student.device))
+        aligned = align(sharp, student, self.inputs.estimator, self.settings.alignment, "bilinear")
+        index = [draw.rows.index(row) for row in draw.shown]
+        visible = aligned.occlusion.mean(dim=(1, 2, 3))
         return Rows(
-            label=torch.cat([m.label for m in made]),
-            mask=torch.cat([m.mask for m in made]),
-            teacher=out[index],
-            choice=torch.cat([m.choice for m in made]),
-            visible=torch.cat([m.visible for m in made]),
-            historical=None if old is None else old[index],
+            label=aligned.image,
+            mask=aligned.mask,
+            teacher=teacher[index],
+            choice=supervision_is_label(
+                visible,
+                sharpness(aligned.image),
+                sharpness(teacher[index]),
+                self.settings.adaptation.sis_threshold,
+            ),
+            visible=visible,
+            historical=None if historical is None else historical[index],
         )

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 from selfhvd_tta.events import Progress
 
+STAGES = ("stage 1", "stage 2")
+
 
 class Pace:
     """Decides when stage 2 begins, when it is over, and how far the learning rate has fallen.
@@ -16,11 +18,20 @@ class Pace:
         stage1: share of stage 1.
         until: when it has to be over, by ``clock``, whatever number of steps fits; None: when the steps are done.
         clock: seconds, monotonic.
+        phases: what progress is told under in each stage; with one name, there is one stage.
     """
 
     def __init__(
-        self, steps: int, stage1: float, until: float | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        steps: int,
+        stage1: float,
+        until: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        phases: tuple[str, ...] = STAGES,
     ) -> None:
+        if len(phases) == 1:
+            stage1 = 1.0
+        self.phases = phases
         self.steps = steps
         self.stage1_steps = round(steps * stage1)
         self.stage1 = stage1
@@ -57,7 +68,7 @@ class Pace:
     def progress(self, step: int, values: tuple[tuple[str, float], ...]) -> Progress:
         """What to tell after that step."""
         stage2 = self.second_stage(step)
-        phase = "stage 2" if stage2 else "stage 1"
+        phase = self.phases[-1 if stage2 else 0]
         if self.until is None:
             first, last = (self.stage1_steps, self.steps) if stage2 else (0, self.stage1_steps)
             return Progress(phase, step + 1 - first, last - first, "steps", values)

@@ -47,8 +47,8 @@ class Losses:
         lost: steps in a row, up to the last one looked at, that were left out because their loss was not finite.
     """
 
-    def __init__(self) -> None:
-        self.lost = 0
+    def __init__(self, lost: int = 0) -> None:
+        self.lost = lost
         self._unread: list[tuple[int, bool, tuple[str, ...], Tensor]] = []
 
     @property

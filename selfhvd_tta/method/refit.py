@@ -14,20 +14,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from selfhvd_tta.events import Note, Progress
+from selfhvd_tta.events import Listener, Note, Progress
 from selfhvd_tta.flows import BlurPath
-from selfhvd_tta.method import losses
-from selfhvd_tta.method.adaptation import Adaptation
+from selfhvd_tta.method.labels import Rows
+from selfhvd_tta.method.objective import objective
 from selfhvd_tta.method.pace import Pace
 from selfhvd_tta.method.sampling import Draw, draw_clips
+from selfhvd_tta.method.state import AdaptationState, snapshot
+from selfhvd_tta.method.supervision import Inputs, Lesson, own_labels
+from selfhvd_tta.settings import Settings
 
 PHASE, MEASURING = "refit", "blur paths"
 # Share of the sharp frames of a clip that are blurred again; the others stay, for blurry ones have sharp neighbours.
@@ -41,30 +42,61 @@ RANDOM_LENGTH = (2.0, 0.03)  # pixels; share of the longer side
 RANDOM_BEND = 0.3  # most bend of a random path, as a share of its velocity
 
 
-class Refit(Adaptation):
-    """Fine-tunes ``network`` in place on the sharp frames of one video; arguments as :class:`Adaptation`.
+class ReblurredSupervision:
+    """Sharp frames of the video are blurred again and supervise themselves. Arguments: see :class:`Supervision`.
 
-    All steps are of one kind (stages, SEVD, SCSCM and labels play no part); optimiser, learning rate, crops, losses
-    and checkpoints are those of the adaptation.
+    All steps are of one kind; stages, SEVD, SCSCM and labels play no part.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        plan = replace(self.settings.adaptation, stage1=1.0, teacher="bank", early_stop=False)
-        self.settings = replace(self.settings, adaptation=plan)
-        self.pace = _Pace(plan.iters, 1.0, self.pace.until)
+    phases: tuple[str, ...] = (PHASE,)
+
+    def __init__(
+        self, inputs: Inputs, settings: Settings, state: AdaptationState, pace: Pace, listen: Listener
+    ) -> None:
+        self.inputs, self.settings, self.state, self.listen = inputs, settings, state, listen
         # Otsu's threshold lets frames through that are a good deal less sharp than others: they teach nothing.
-        self.sources = self.own_label.cpu().numpy()
+        self.sources = own_labels(inputs, settings).cpu().numpy()
         self.paths: list[BlurPath] | None = None
 
-    def refresh(self, step: int, stage2: bool) -> None:
-        """There are no labels; before the first step, learn what blur the video has."""
-        self._relabel(stage2)
+    def renews(self, step: int) -> bool:
+        """Good weights are kept as often as labels are renewed elsewhere."""
+        return step % self.settings.adaptation.refresh_every == 0
 
-    def _relabel(self, stage2: bool) -> None:
-        if self.paths is not None:
-            return
-        self.paths = measured_paths(self) if self.estimator.measures_blur else []
+    def prepare(self, stage2: bool) -> bool:
+        """Before the first step, learn what blur the video has."""
+        if self.paths is None:
+            self.rebuild()
+        if self.renews(self.state.step):
+            self.state.good = snapshot(self.inputs.network)
+        return True
+
+    def lesson(self, stage2: bool) -> Lesson:
+        """Clips whose sharp frames were blurred again; only sharp frames count."""
+        inputs, plan = self.inputs, self.settings.adaptation
+        draws = draw_clips(inputs.working, plan, self.state.rng, degrade=False, wanted=self.sources)
+        clips, truths, weights = (torch.stack(each) for each in zip(*map(self.pair, draws), strict=True))
+
+        def terms(output: Tensor) -> dict[str, Tensor]:
+            counts = weights > 0
+            shown, target = output[counts][None], truths[counts][None]
+            weight = weights[counts][None]
+            weight = weight / weight.mean()
+            mask = torch.ones_like(target[:, :, :1])
+            nobody = torch.zeros_like(weight, dtype=torch.bool)
+            rows = Rows(target, mask, target, nobody, weight)
+            return objective(shown, rows, weight, inputs.features, plan, stage2=False)
+
+        return Lesson(clips, terms)
+
+    def after_step(self) -> None:
+        """Nothing is left to do."""
+
+    def finish(self) -> None:
+        """Nothing is left to do."""
+
+    def rebuild(self) -> None:
+        """Measure the blur of the video."""
+        self.paths = measured_paths(self.inputs, self.listen) if self.inputs.estimator.measures_blur else []
         if len(self.paths) >= FEWEST:
             lengths = sorted(path.length for path in self.paths)
             text = f"sharp frames are blurred like the video: {len(lengths)} paths, {lengths[len(lengths) // 2]:.1f} px"
@@ -73,75 +105,50 @@ class Refit(Adaptation):
             text = "sharp frames are blurred at random (flow embedded, where it fits, measures the video's own blur)"
         self.listen(Note(text))
 
-    def step(self, stage2: bool, live: bool) -> tuple[tuple[str, ...], Tensor]:
-        """One optimiser step on clips whose sharp frames were blurred again."""
-        plan = self.settings.adaptation
-        draws = draw_clips(self.working, plan, self.rng, degrade=False, wanted=self.sources)
-        self.network.train()
-        clips, truths, weights = zip(*(self._pair(draw) for draw in draws), strict=True)
-        with self.compute.context():
-            output = self.network(torch.stack(clips))
-        weight = torch.stack(weights)
-        counts = weight > 0
-        shown, target = output.float()[counts][None], torch.stack(truths)[counts][None]
-        weight = weight[counts][None]
-        weight = weight / weight.mean()
-        mask = torch.ones_like(target[:, :, :1])
-        beta = plan.perceptual_weight if self.features is not None else 0.0
-        reconstruction = losses.reconstruction_loss(shown, target, mask, weight)
-        perceptual = output.new_zeros(())
-        if beta and self.features is not None:
-            perceptual = losses.perceptual_loss(self.features, shown, target, mask, weight)
-        loss = losses.stage1_objective(reconstruction, perceptual, beta)
-        return self._descend({"loss": loss, "rec": reconstruction, "vgg": perceptual})
-
-    def _pair(self, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
+    def pair(self, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
         """Input (T, 3, h, w), what it should become, and the weight (T,) of every position."""
-        truth = self.bank.shown(draw.rows, draw.box)
+        working, rng = self.inputs.working, self.state.rng
+        truth = working.shown(draw.rows, draw.box, self.inputs.compute.device)
         clip = truth.clone()
         places = [p for p, row in enumerate(draw.rows) if self.sources[row]]
-        chosen = [p for p in places if self.rng.random() < REBLURRED]
+        chosen = [p for p in places if rng.random() < REBLURRED]
         if places and not chosen:
-            chosen = [places[int(self.rng.integers(len(places)))]]
+            chosen = [places[int(rng.integers(len(places)))]]
         weight = [self.settings.adaptation.sharp_weight if p in places else 0.0 for p in range(len(draw.rows))]
         for p in chosen:
             weight[p] = 1.0
-            clip[p] = reblurred(self.bank.frames[draw.rows[p]], draw.box, kernel(self.draw_path())).to(clip)
+            clip[p] = reblurred(working.frames[draw.rows[p]], draw.box, kernel(self.draw_path())).to(clip)
         return draw.turned(clip), draw.turned(truth), torch.tensor(weight).to(clip)
 
     def draw_path(self) -> BlurPath:
         """A blur path for one frame: like one of the video, or a random one."""
+        rng = self.state.rng
         if self.paths:
-            path = self.paths[int(self.rng.integers(len(self.paths)))]
-            return path.scaled(float(self.rng.uniform(*JITTER)))
-        side = max(self.working.frames.shape[-2:])
-        speed = self.rng.uniform(RANDOM_LENGTH[0], max(RANDOM_LENGTH[0], RANDOM_LENGTH[1] * side)) / 2
-        angle, towards = self.rng.uniform(0, 2 * math.pi, 2)
-        bend = self.rng.uniform(0, RANDOM_BEND) * speed
+            path = self.paths[int(rng.integers(len(self.paths)))]
+            return path.scaled(float(rng.uniform(*JITTER)))
+        side = max(self.inputs.working.frames.shape[-2:])
+        speed = rng.uniform(RANDOM_LENGTH[0], max(RANDOM_LENGTH[0], RANDOM_LENGTH[1] * side)) / 2
+        angle, towards = rng.uniform(0, 2 * math.pi, 2)
+        bend = rng.uniform(0, RANDOM_BEND) * speed
         return BlurPath(
             (float(speed * math.cos(angle)), float(speed * math.sin(angle))),
             (float(bend * math.cos(towards)), float(bend * math.sin(towards))),
         )
 
 
-class _Pace(Pace):
-    def progress(self, step: int, values: tuple[tuple[str, float], ...]) -> Progress:
-        return replace(super().progress(step, values), phase=PHASE)
-
-
-def measured_paths(adaptation: Adaptation) -> list[BlurPath]:
+def measured_paths(inputs: Inputs, listen: Listener) -> list[BlurPath]:
     """Blur of some of the blurry frames, relative to the sharp frame nearest to each; those that could be fitted."""
-    working = adaptation.working
+    working, device = inputs.working, inputs.compute.device
     blurry = np.flatnonzero(~working.clues.sharp)
     picked = blurry[np.unique(np.linspace(0, len(blurry) - 1, min(MEASURED, len(blurry))).round().astype(int))]
     longest = LONGEST * max(working.frames.shape[-2:])
     found = []
     for done, row in enumerate(picked.tolist(), 1):
-        source, target = (adaptation.bank.observed(r) for r in (row, int(working.clues.nearest[row])))
-        path = adaptation.estimator.blur(source, target)
+        source, target = (working.observed(r, device) for r in (row, int(working.clues.nearest[row])))
+        path = inputs.estimator.blur(source, target)
         if path is not None and SHORTEST <= path.length <= longest:
             found.append(path)
-        adaptation.listen(Progress(MEASURING, done, len(picked)))
+        listen(Progress(MEASURING, done, len(picked)))
     return found
 
 
@@ -185,6 +192,3 @@ def from_linear(light: Tensor) -> Tensor:
     """The inverse of :func:`to_linear`."""
     light = light.clamp(0, 1)
     return torch.where(light <= 0.0031308, 12.92 * light, 1.055 * light.clamp(min=1e-8) ** (1 / 2.4) - 0.055)
-
-
-LEARNERS: dict[str, type[Adaptation]] = {"adapt": Adaptation, "refit": Refit}

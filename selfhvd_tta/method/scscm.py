@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from selfhvd_tta.method.sharpness import laplacian, sharpness
 
 MEDIAN_LIMIT = 0.5
 TAIL_LIMIT = 1.5
+HISTORY_FRAMES = 6
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,11 @@ class HistoryCheck:
         """Aligned with the input, and sharper than what history has."""
         aligned = self.median_shift < MEDIAN_LIMIT and self.tail_shift < TAIL_LIMIT
         return aligned and self.sharpness > self.historical_sharpness
+
+
+def history_rows(count: int) -> list[int]:
+    """Rows that are looked at, evenly spread over ``count`` of them."""
+    return np.unique(np.linspace(0, count - 1, HISTORY_FRAMES).round().astype(int)).tolist()
 
 
 @torch.no_grad()

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-from typing import Any
-
-import torch
 from torch import Tensor, nn
 
 from selfhvd_tta.method.labels import LabelBank
 from selfhvd_tta.method.losses import masked_l1
+from selfhvd_tta.method.state import AdaptationState, snapshot
 
 ONE_IN = 8  # blurry frames are held out
 PATIENCE = 2  # looks without improvement that end the adaptation
@@ -23,19 +20,18 @@ class HeldOut:
 
     Args:
         learning: (N,) bool, rows that have something to learn.
+        state: keeps the errors, and the best weights.
     """
 
-    def __init__(self, learning: Tensor) -> None:
+    def __init__(self, learning: Tensor, state: AdaptationState) -> None:
         self.rows: list[int] = learning.nonzero()[:, 0].tolist()[ONE_IN // 2 :: ONE_IN]
-        self.errors: list[float] = []
-        self.bad = 0
-        self.best: dict[str, Any] = {}
+        self.state = state
         self._labels: tuple[Tensor, Tensor] | None = None
 
     @property
-    def tired(self) -> bool:
-        """No improvement for so long that going on is not worth it."""
-        return self.bad >= PATIENCE
+    def stalled(self) -> bool:
+        """The error has not fallen for too long."""
+        return self.state.bad_looks >= PATIENCE
 
     def look(self, bank: LabelBank, network: nn.Module) -> None:
         """Measure the outputs in the bank, and remember the weights that made them if they are the best so far."""
@@ -46,12 +42,13 @@ class HeldOut:
         assert self._labels is not None
         label, mask = (each.float() / 255 for each in self._labels)
         error = float(masked_l1(bank.teacher[self.rows].float(), label, mask).mean())
-        if not self.errors or error < (1 - LEAST_GAIN) * min(self.errors):
-            self.bad = 0
-            self.best = copy.deepcopy(network.state_dict())
+        errors = self.state.record.held_out
+        if not errors or error < (1 - LEAST_GAIN) * min(errors):
+            self.state.bad_looks = 0
+            self.state.best = snapshot(network)
         else:
-            self.bad += 1
-        self.errors.append(error)
+            self.state.bad_looks += 1
+        errors.append(error)
 
     def keep_labels(self, bank: LabelBank) -> None:
         """Measure by the labels that the bank has now."""
@@ -61,6 +58,5 @@ class HeldOut:
 
     def restore(self, network: nn.Module) -> None:
         """Give the network the best weights seen."""
-        if self.best:
-            with torch.no_grad():
-                network.load_state_dict(self.best)
+        if self.state.best:
+            network.load_state_dict(self.state.best)

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from selfhvd_tta.method.clues import Clues, nearest_sharp
+
+Box = tuple[int, int, int, int]  # top, left, height, width
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,34 @@ class WorkingSet:
 
     def __len__(self) -> int:
         return len(self.numbers)
+
+    def observed(self, row: int, device: torch.device) -> Tensor:
+        """B of one row: (1, 3, H, W) float in [0, 1]."""
+        return self.frames[row : row + 1].to(device).float() / 255
+
+    def shown(self, rows: Sequence[int], box: Box, device: torch.device) -> Tensor:
+        """Some frames, cropped: (n, 3, h, w) float in [0, 1]."""
+        return cropped(self.frames, rows, box, device).float() / 255
+
+
+def cropped(stack: Tensor, rows: Sequence[int], box: Box, device: torch.device) -> Tensor:
+    """Some rows of a stack (N, C, H, W) that may lie elsewhere, cropped, on the device: (n, C, h, w)."""
+    top, left, height, width = box
+    region = stack[:, :, top : top + height, left : left + width]
+    crop = region.index_select(0, on_device(rows, stack.device))
+    return crop if stack.device == device else moved(crop, device)
+
+
+def on_device(numbers: Sequence[int] | Sequence[Sequence[int]], device: torch.device) -> Tensor:
+    """Whole numbers as a tensor on the device, without waiting for it."""
+    return moved(torch.tensor(numbers), device)
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy to ``device`` via pinned memory, without blocking the host."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def choose_frames(clues: Clues, limit: int, segment: int) -> list[int]:

@@ -8,8 +8,8 @@ from selfhvd_tta.method.adaptation import Adaptation
 from selfhvd_tta.method.checkpoint import Checkpoint, capture, resume
 from selfhvd_tta.method.clues import Clues
 from selfhvd_tta.method.record import Record
-from selfhvd_tta.method.refit import LEARNERS
 from selfhvd_tta.method.restoration import is_out_of_memory
+from selfhvd_tta.method.supervision import Inputs
 from selfhvd_tta.method.working_set import WorkingSet, restrict
 from selfhvd_tta.run import feeds
 from selfhvd_tta.run.budget import Fit
@@ -49,18 +49,16 @@ def adapt(
         store = bank_store(height, width, len(numbers), device)
         working = WorkingSet(feeds.load_frames(reader, numbers).to(store), tuple(numbers), rows, runs)
         try:
-            adaptation = LEARNERS[settings.method](
+            inputs = Inputs(
                 network,
                 network.backbone,
                 working,
                 gear.flow,
                 gear.features,
                 gear.compute,
-                settings,
-                tell,
                 gear.window(height, width, settings),
-                fit.until,
             )
+            adaptation = Adaptation(inputs, settings, tell, fit.until)
             record = _run(adaptation, found, job, settings.runtime.checkpoint_minutes)
         except RuntimeError as error:
             if not is_out_of_memory(error):
@@ -92,7 +90,7 @@ def _run(adaptation: Adaptation, found: Checkpoint | None, job: Job, minutes: fl
     try:
         record = adaptation.run(after_step)
     except Interrupted:
-        if adaptation.next_step:
+        if adaptation.state.step:
             job.save_adaptation(capture(adaptation))
         raise
     job.save_adaptation(capture(adaptation, finished=True))

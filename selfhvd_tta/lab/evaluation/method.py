@@ -16,10 +16,11 @@ from selfhvd_tta.backbones.wrapper import Network
 from selfhvd_tta.errors import InputError, UsageError
 from selfhvd_tta.events import Listener, Progress
 from selfhvd_tta.lab.datasets.frames import Frames
+from selfhvd_tta.method.adaptation import Adaptation
 from selfhvd_tta.method.clues import Clues, laplacian_variance, local_contrast, select_clues
 from selfhvd_tta.method.record import Record
-from selfhvd_tta.method.refit import LEARNERS
 from selfhvd_tta.method.restoration import Restorer
+from selfhvd_tta.method.supervision import Inputs
 from selfhvd_tta.method.working_set import WorkingSet, choose_frames, restrict
 from selfhvd_tta.run import memory as resources
 from selfhvd_tta.run.equipment import Equipment
@@ -128,18 +129,16 @@ class Subject:
         self.reset()
         working = self._working_set(videos)
         height, width = working.frames.shape[-2:]
-        adaptation = LEARNERS[self.settings.method](
+        inputs = Inputs(
             self.network,
             self.network.backbone,
             working,
             self.gear.flow,
             self.gear.features,
             self.gear.compute,
-            self.settings,
-            self.listen,
             self.gear.window(height, width, self.settings),
         )
-        return adaptation.run()
+        return Adaptation(inputs, self.settings, self.listen).run()
 
     def _working_set(self, videos: list[Scanned]) -> WorkingSet:
         sizes = {video.frames.canvas for video in videos}

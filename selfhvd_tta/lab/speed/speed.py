@@ -24,9 +24,13 @@ from selfhvd_tta.lab.speed.sample import Frames, shaky_frames, write_video
 from selfhvd_tta.lab.speed.timing import Timing, measure, synchronise
 from selfhvd_tta.lab.speed.unfused import UnfusedESTRNN
 from selfhvd_tta.method.adaptation import Adaptation
+from selfhvd_tta.method.bank import BankSupervision
 from selfhvd_tta.method.composite import Merger, to_time_on
+from selfhvd_tta.method.labels import LabelBank
+from selfhvd_tta.method.live import LiveSupervision
 from selfhvd_tta.method.merge_network import MergeNetwork
 from selfhvd_tta.method.restoration import Compute
+from selfhvd_tta.method.supervision import Inputs
 from selfhvd_tta.method.teachers import choose_teachers
 from selfhvd_tta.method.working_set import WorkingSet, restrict
 from selfhvd_tta.run import feeds
@@ -170,7 +174,7 @@ class _Bench:
                 for frame, pts in zip(floats, [f.pts for f in reader.luma()], strict=True):
                     writer.write(frame, pts)
 
-        bank = self._adaptation(replace(gear, network=_still(self.device)), working, s.run)
+        bank = LabelBank(working, self.device, gear.flow, s.run.alignment, s.run.adaptation.sis_threshold)
         pair = Work(bytes=2 * size * 4 + 2 * 3 * size / 3 * 4)
 
         cases = [
@@ -253,11 +257,10 @@ class _Bench:
                 dtype,
             )
         ]
-        paper = replace(s.run, adaptation=replace(s.run.adaptation, teacher="live", label_refresh=1))
         modes = {
             "bank": s.run,
-            "literal": replace(paper, alignment=replace(s.run.alignment, teachers=1)),
-            "literal, same teachers": paper,
+            "live": replace(s.run, adaptation=replace(s.run.adaptation, teacher="live", label_refresh=1)),
+            "literal": replace(s.run, literal=True),
         }
         operations: dict[bool, float] = {}
         for mode, settings in modes.items():
@@ -265,21 +268,21 @@ class _Bench:
                 continue
             # Each steps a copy: the other's labels and the restoration shall see the same network throughout.
             adaptation = self._adaptation(replace(gear, network=copy.deepcopy(network)), working, settings)
-            live = mode != "bank"
-            if live:
-                adaptation.literal.take_history()
-            else:
-                _fill(adaptation)
-                adaptation.bank.take_history()
-            if bank_only:
-                cases.append(_label(adaptation))
+            supervision = adaptation.supervision
+            if isinstance(supervision, LiveSupervision):
+                supervision.take_history()
+            elif isinstance(supervision, BankSupervision):
+                _fill(supervision.bank)
+                supervision.bank.take_history()
+                if bank_only:
+                    cases.append(_label(supervision.bank))
             for stage2 in (False, True):
 
-                def step(a: Adaptation = adaptation, stage2: bool = stage2, live: bool = live) -> object:
-                    return a.step(stage2, live)
+                def step(a: Adaptation = adaptation, stage2: bool = stage2) -> object:
+                    return a.step(stage2)
 
-                # The literal step's floor is the same: what it does beyond could have been kept.
-                if not live:
+                # The others' floor is the same: what they do beyond could have been kept.
+                if mode == "bank":
                     operations[stage2] = count_operations(step)
                 work = Work(
                     operations[stage2],
@@ -326,26 +329,25 @@ class _Bench:
         features = load_features(
             replace(settings, runtime=replace(settings.runtime, offline=True)), self.device, self._once
         )
-        return Adaptation(network, network.backbone, working, gear.flow, features, gear.compute, settings, ignore, 40)
+        inputs = Inputs(network, network.backbone, working, gear.flow, features, gear.compute, 40)
+        return Adaptation(inputs, settings, ignore)
 
     def _once(self, event: object) -> None:
         if isinstance(event, Note) and event.text not in self.notes:
             self._tell(event)
 
 
-def _fill(adaptation: Adaptation) -> None:
+def _fill(bank: LabelBank) -> None:
     """Labels for the whole clip, as if the network had returned its input: its own time is another row."""
-    bank = adaptation.bank
-    outputs = ((row, bank.observed(row)[0]) for row in range(len(adaptation.working)))
+    outputs = ((row, bank.observed(row)[0]) for row in range(len(bank.working)))
     bank.made = [False] * len(bank.made)
     bank.renew(outputs)
     bank.complete(range(len(bank.made)))
 
 
-def _label(adaptation: Adaptation) -> _Case:
+def _label(bank: LabelBank) -> _Case:
     """The label of the frame that most teachers are aligned to."""
-    bank, settings = adaptation.bank, adaptation.settings.alignment
-    teachers = [choose_teachers(row, bank.working.clues, settings).others for row in range(len(bank.made))]
+    teachers = [choose_teachers(row, bank.working.clues, bank.settings).others for row in range(len(bank.made))]
     row = max(range(len(teachers)), key=lambda row: len(teachers[row]))
 
     def make() -> None:
@@ -353,13 +355,7 @@ def _label(adaptation: Adaptation) -> _Case:
         bank.complete([row])
 
     task = f"label: alignment, {len(teachers[row])} teachers"
-    return _Case(task, "frame", make, 1, Work(bytes=bank.frames[0].numel() * 3.0), "float32")
-
-
-def _still(device: torch.device) -> Network:
-    """A network that is not run: labels need an adaptation around them."""
-    backbone, variant = find_backbone(":".join(OFFLINE_BACKBONE))
-    return Network(backbone.build(**variant.config), backbone, variant).to(device)
+    return _Case(task, "frame", make, 1, Work(bytes=bank.working.frames[0].numel() * 3.0), "float32")
 
 
 def run_speed(settings: SpeedSettings, listen: Listener = ignore) -> SpeedReport:

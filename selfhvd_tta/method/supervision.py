@@ -1,0 +1,93 @@
+"""What a step learns from: the protocol of label bank, live model, the literal paper and re-blurred sharp frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from selfhvd_tta.backbones import Backbone
+from selfhvd_tta.flows import FlowEstimator
+from selfhvd_tta.method.restoration import Compute
+from selfhvd_tta.method.teachers import choose_teachers
+from selfhvd_tta.method.working_set import WorkingSet
+from selfhvd_tta.settings import Settings
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What an adaptation works on and with.
+
+    Attributes:
+        network: wrapped network, (B, T, 3, H, W) in [0, 1] to the same shape; fine-tuned in place.
+        backbone: its descriptor.
+        working: frames to learn from.
+        estimator: optical flow for the labels.
+        features: perceptual features, or None.
+        compute: device and precision.
+        window: frames restored at once when labels are refreshed.
+    """
+
+    network: nn.Module
+    backbone: Backbone
+    working: WorkingSet
+    estimator: FlowEstimator
+    features: nn.Module | None
+    compute: Compute
+    window: int
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One step's clips and how the network's output for them is judged.
+
+    Attributes:
+        clip: what the network is shown, (B, T, 3, h, w) in [0, 1].
+        terms: the loss (``loss``) and its terms by name, from the output (B, T, 3, h, w) float32.
+    """
+
+    clip: Tensor
+    terms: Callable[[Tensor], dict[str, Tensor]]
+
+
+class Supervision(Protocol):
+    """Decides what every step learns from. The state that it shares with the loop is an ``AdaptationState``.
+
+    Attributes:
+        phases: name of each stage, for whoever follows the progress; one name: there is one stage.
+    """
+
+    phases: tuple[str, ...]
+
+    def prepare(self, stage2: bool) -> bool:
+        """Renew, before the state's next step, what has to be renewed; False: end the adaptation instead."""
+
+    def lesson(self, stage2: bool) -> Lesson:
+        """Draw the clips of the next step."""
+
+    def renews(self, step: int) -> bool:
+        """Whether that step, which is not the first, begins with a renewal that takes long."""
+
+    def after_step(self) -> None:
+        """A step was taken and counted."""
+
+    def finish(self) -> None:
+        """There are no more steps."""
+
+    def rebuild(self) -> None:
+        """Compute again what the weights in the state determine; the network is left with any weights.
+
+        The network comes with the weights it had before the first step.
+        """
+
+
+def own_labels(inputs: Inputs, settings: Settings) -> Tensor:
+    """(N,) bool: rows that are as sharp as their teachers and so are their own label."""
+    working = inputs.working
+    return torch.tensor(
+        [choose_teachers(row, working.clues, settings.alignment).equal for row in range(len(working))],
+        device=inputs.compute.device,
+    )

@@ -200,11 +200,11 @@ def _is_number(value: object) -> bool:
 
 
 def _suggestion(name: str, known: list[str]) -> str:
-    leaves = {path.rpartition(".")[2]: path for path in known}
-    close = difflib.get_close_matches(name, known, 1) or [
-        leaves[leaf] for leaf in difflib.get_close_matches(name.rpartition(".")[2], list(leaves), 1)
-    ]
-    return f"Did you mean {close[0]}?" if close else "See all of them with: selfhvd-tta config show"
+    paths = {path.rpartition(".")[2]: path for path in known} | {path: path for path in known}
+    close = difflib.get_close_matches(name, list(paths), 1) or difflib.get_close_matches(
+        name.rpartition(".")[2], list(paths), 1
+    )
+    return f"Did you mean {paths[close[0]]}?" if close else "See all of them with: selfhvd-tta config show"
 
 
 def _write(node: Any, prefix: str, comments: bool, lines: list[str]) -> None:

@@ -180,7 +180,7 @@ class AdaptationSettings:
             those of the current step, as in the paper and many times slower (needs --label-refresh 1).
         sharp_weight: Weight of positions that show a sharp frame, which is its own label (ours).
         vgg_layer: VGG19 layer that the VGG term compares (before its ReLU).
-        gradient_clip: Largest norm of the gradient.
+        gradient_clip: Largest norm of the gradient; 0 turns clipping off.
         working_set: Most frames of one video that adaptation draws from.
         early_stop: Keep one blurry frame in eight out of the losses, and stop when their error stops falling (ours).
     """
@@ -238,7 +238,7 @@ class AdaptationSettings:
             self.label_refresh,
         )
         _check(0 <= self.sharp_weight <= 1, "adaptation.sharp_weight", "within 0..1", self.sharp_weight)
-        _check(self.gradient_clip > 0, "adaptation.gradient_clip", "positive", self.gradient_clip)
+        _check(self.gradient_clip >= 0, "adaptation.gradient_clip", "0 or more", self.gradient_clip)
         _check(self.working_set >= 2, "--working-set", "at least 2 frames", self.working_set)
         _check(
             self.teacher == "bank" or self.label_refresh == 1,
@@ -364,8 +364,8 @@ class Settings:
         strict: Fail with exit code 5 instead of passing a video through that the method cannot help.
         detail: Blend aligned sharp frames into the network's output at the end (ours). Default: yes, except with
             --method refit.
-        literal: Run the paper to the letter, with nothing of ours: one sharp frame per label, aligned by SEA-RAFT to the
-            output of every step. Slow. Settings that contradict it are refused.
+        literal: Run the paper to the letter, with nothing of ours: one sharp frame per label, aligned by SEA-RAFT to
+            the output of every step. Slow. Settings that contradict it are refused.
         force: Adapt even if all frames are equally sharp.
         range: Restore only this part, for example 0:05-0:12, 90- or -0:10; sound and all else are cut to match.
     """
@@ -448,7 +448,7 @@ class Settings:
             teacher="live",
             label_refresh=1,
             sharp_weight=1.0,
-            gradient_clip=math.inf,
+            gradient_clip=0.0,
         )
         decided = {"detail": False, "clues": clues, "alignment": alignment, "adaptation": adaptation}
         for name, part in decided.items():

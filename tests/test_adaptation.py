@@ -9,14 +9,17 @@ import torch
 
 from selfhvd_tta.errors import UsageError
 from selfhvd_tta.events import Event, Note, Progress, ignore
-from selfhvd_tta.method import adaptation
+from selfhvd_tta.method import bank
 from selfhvd_tta.method.adaptation import Adaptation, cosine_rate
+from selfhvd_tta.method.bank import BankSupervision
+from selfhvd_tta.method.live import LiveSupervision
 from selfhvd_tta.method.objective import objective
 from selfhvd_tta.method.record import Record
 from selfhvd_tta.method.restoration import Compute, Restorer
 from selfhvd_tta.method.scscm import HistoryCheck, check_history
+from selfhvd_tta.method.supervision import Inputs
 from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, Settings
-from tests.tiny import Still, blurry_clip, small_estrnn, working_set
+from tests.tiny import Still, adaptation_of, blurry_clip, small_estrnn, working_set
 
 CPU = Compute(torch.device("cpu"))
 
@@ -28,10 +31,8 @@ def adapt(listen=ignore, seed: int = 0, features: torch.nn.Module | None = None,
     settings = Settings(
         adaptation=AdaptationSettings(**values), alignment=AlignmentSettings(), runtime=RuntimeSettings(seed=seed)
     )
-    network, backbone = small_estrnn()
-    working = working_set(blurry_clip())
-    run = Adaptation(network, backbone, working, Still(), features, CPU, settings, listen, 40)
-    return network, run.run(), run
+    run = adaptation_of(blurry_clip(), settings, listen, features=features)
+    return run.network, run.run(), run
 
 
 def error(network, backbone) -> float:
@@ -56,7 +57,8 @@ def test_both_stages_and_their_terms() -> None:
     assert {"rec", "loss"} <= set(record.steps[0])
     assert {"sevd", "scscm", "loss"} <= set(record.steps[-1])
     assert record.steps[-1]["scscm"] > 0, "the outputs have moved away from the historical ones"
-    assert run.bank.historical is not None
+    assert isinstance(run.supervision, BankSupervision)
+    assert run.supervision.bank.historical is not None
     phases = [e.phase for e in events if isinstance(e, Progress)]
     assert phases.count("stage 1") == phases.count("stage 2") == 6
 
@@ -68,11 +70,12 @@ def test_same_seed_same_weights_other_seed_other_weights() -> None:
     assert any(not torch.equal(a[k], c[k]) for k in a)
 
 
-def test_the_literal_mode_runs_both_stages() -> None:
+def test_the_live_model_supervises_both_stages() -> None:
     _, record, run = adapt(teacher="live", label_refresh=1, iters=12)
     assert len(record.steps) == 12
-    assert run.literal.historical is not None
-    assert not any(p.requires_grad for p in run.literal.historical.parameters())
+    assert isinstance(run.supervision, LiveSupervision)
+    assert run.supervision.historical is not None
+    assert not any(p.requires_grad for p in run.supervision.historical.parameters())
 
 
 @pytest.mark.parametrize(
@@ -96,18 +99,18 @@ def test_a_loss_that_is_not_finite_skips_the_step_and_three_in_a_row_restore_the
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     events: list[Event] = []
-    network, backbone = small_estrnn()
     settings = Settings(
         adaptation=AdaptationSettings(iters=12, crop=32, clip_length=6, label_refresh=4), alignment=AlignmentSettings()
     )
-    run = Adaptation(network, backbone, working_set(blurry_clip()), Still(), None, CPU, settings, events.append, 40)
+    run = adaptation_of(blurry_clip(), settings, events.append)
+    network = run.network
     good = {k: v.clone() for k, v in network.state_dict().items()}
 
     def poisoned(*args: object) -> dict[str, torch.Tensor]:
         terms = objective(*args)  # type: ignore[arg-type]
         return {k: v * float("nan") for k, v in terms.items()}
 
-    monkeypatch.setattr(adaptation, "objective", poisoned)
+    monkeypatch.setattr(bank, "objective", poisoned)
     record = run.run()
     assert (record.skipped, record.stopped) == (3, 2)
     assert all(torch.equal(good[k], v) for k, v in network.state_dict().items())
@@ -161,7 +164,7 @@ def test_the_first_step_is_taken_at_the_chosen_rate(haste: float, rate: float) -
     before = {k: v.clone() for k, v in network.state_dict().items()}
     settings = Settings(adaptation=AdaptationSettings(iters=1, crop=32, clip_length=6))
     working, few = working_set(blurry_clip()), replace(backbone, haste=haste)
-    Adaptation(network, few, working, Still(), None, CPU, settings, ignore, 40).run()
+    Adaptation(Inputs(network, few, working, Still(), None, CPU, 40), settings, ignore).run()
     moved = max(float((v - before[k]).abs().max()) for k, v in network.state_dict().items())
     assert moved == pytest.approx(rate, rel=0.02)
 

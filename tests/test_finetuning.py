@@ -13,6 +13,7 @@ from selfhvd_tta.events import ignore
 from selfhvd_tta.method.adaptation import SLOW_SHARE, Adaptation
 from selfhvd_tta.method.record import Record
 from selfhvd_tta.method.restoration import Compute
+from selfhvd_tta.method.supervision import Inputs
 from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, Settings
 from tests.test_backbones import BACKBONES, REGISTRY, make
 from tests.tiny import Still, blurry_clip, working_set
@@ -23,9 +24,8 @@ def adapt(network: Network, backbone: Backbone, iters: int) -> Record:
         adaptation=AdaptationSettings(iters=iters, crop=32, clip_length=4), alignment=AlignmentSettings(teachers=1)
     )
     working = working_set(blurry_clip(6, 40, 44))
-    return Adaptation(
-        network, backbone, working, Still(), None, Compute(torch.device("cpu")), settings, ignore, 6
-    ).run()
+    inputs = Inputs(network, backbone, working, Still(), None, Compute(torch.device("cpu")), 6)
+    return Adaptation(inputs, settings, ignore).run()
 
 
 @BACKBONES

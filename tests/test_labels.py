@@ -1,4 +1,4 @@
-"""The label bank, and its agreement with the literal method."""
+"""The label bank, and its agreement with labels by the live model."""
 
 from __future__ import annotations
 
@@ -8,34 +8,35 @@ import numpy as np
 import pytest
 import torch
 
-from selfhvd_tta.events import ignore
 from selfhvd_tta.flows import FlowEstimator, FlowField
 from selfhvd_tta.method.adaptation import Adaptation
+from selfhvd_tta.method.bank import BankSupervision
 from selfhvd_tta.method.clues import select_clues
 from selfhvd_tta.method.composite import apply
 from selfhvd_tta.method.labels import LabelBank
-from selfhvd_tta.method.restoration import Compute
+from selfhvd_tta.method.live import LiveSupervision
 from selfhvd_tta.method.sampling import Draw, draw_clips
 from selfhvd_tta.method.teachers import Teachers, choose_teachers
 from selfhvd_tta.method.transfer import compose, local_sharpness, similarity
 from selfhvd_tta.method.working_set import WorkingSet
 from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, ClueSettings, Settings
-from tests.tiny import Still, blurry_clip, small_estrnn, working_set
+from tests.tiny import Still, adaptation_of, blurry_clip, working_set
 
 CPU = torch.device("cpu")
 EVERY = range(8)
 PAPER = AlignmentSettings(teachers=1, photometric=False)
 
 
-def adaptation(plan: AdaptationSettings, alignment: AlignmentSettings = PAPER) -> Adaptation:
-    network, backbone = small_estrnn()
-    settings = Settings(adaptation=plan, alignment=alignment)
-    working = working_set(blurry_clip())
-    return Adaptation(network, backbone, working, Still(), None, Compute(CPU), settings, ignore, 40)
+def adaptation(
+    plan: AdaptationSettings, alignment: AlignmentSettings = PAPER, flow: FlowEstimator | None = None
+) -> tuple[Adaptation, BankSupervision]:
+    run = adaptation_of(blurry_clip(), Settings(adaptation=plan, alignment=alignment), flow=flow)
+    assert isinstance(run.supervision, BankSupervision)
+    return run, run.supervision
 
 
 def bank_of(working: WorkingSet, flow: FlowEstimator) -> LabelBank:
-    return LabelBank(working, CPU, CPU, flow, PAPER, 0.5)
+    return LabelBank(working, CPU, flow, PAPER, 0.5)
 
 
 def test_labels_are_the_aligned_sharp_frames() -> None:
@@ -123,16 +124,14 @@ def test_labels_are_made_when_they_are_needed_and_are_then_what_they_would_have_
 
 
 def test_a_flow_that_explains_blur_needs_no_outputs_before_stage_2() -> None:
-    network, backbone = small_estrnn()
-    settings = Settings(adaptation=AdaptationSettings(iters=10, crop=32, clip_length=4), alignment=PAPER)
-    working = working_set(blurry_clip())
+    plan = AdaptationSettings(iters=10, crop=32, clip_length=4)
     for flow, stage2, outputs in ((Explaining(), False, False), (Explaining(), True, True), (Still(), False, True)):
-        run = Adaptation(network, backbone, working, flow, None, Compute(CPU), settings, ignore, 40)
-        run.refresh(0, stage2)
-        assert run.bank.has_outputs == outputs
-        assert not any(run.bank.made), "before the first clip is drawn"
-        run.step(stage2, False)
-        assert 0 < sum(run.bank.made) < len(working)
+        run, supervision = adaptation(plan, flow=flow)
+        supervision.refresh(stage2)
+        assert supervision.bank.has_outputs == outputs
+        assert not any(supervision.bank.made), "before the first clip is drawn"
+        run.step(stage2)
+        assert 0 < sum(supervision.bank.made) < len(supervision.bank.made)
 
 
 @pytest.mark.parametrize("flow", [Still, Explaining])
@@ -141,7 +140,7 @@ def test_labels_of_few_teachers_are_made_anew_when_they_are_needed_again(flow: t
     noise = np.random.default_rng(0).integers(-6, 7, blurry_clip().shape)
     noisy = (blurry_clip() + noise).clip(0, 255).astype(np.uint8)
     few, all_of_them = (
-        LabelBank(working_set(noisy), CPU, CPU, flow(), AlignmentSettings(photometric=False), 0.5) for _ in range(2)
+        LabelBank(working_set(noisy), CPU, flow(), AlignmentSettings(photometric=False), 0.5) for _ in range(2)
     )
     for bank in (few, all_of_them):
         bank.renew((row, clip[row] * 0.9) for row in EVERY)
@@ -159,14 +158,14 @@ def test_labels_of_few_teachers_are_made_anew_when_they_are_needed_again(flow: t
 @pytest.mark.parametrize(("iters", "first"), [(49, True), (50, False)])
 def test_the_first_of_many_steps_waits_for_few_alignments(iters: int, first: bool) -> None:
     plan = AdaptationSettings(iters=iters, crop=32, clip_length=4)
-    run = adaptation(plan, AlignmentSettings(photometric=False))
-    run.refresh(0, False)
-    run.step(False, False)
-    assert any(run.bank.made) == first
-    assert bool(run.used) == first
-    run.next_step = 1
-    run.step(False, False)
-    assert any(run.bank.made)
+    run, supervision = adaptation(plan, AlignmentSettings(photometric=False))
+    supervision.refresh(False)
+    run.step(False)
+    assert any(supervision.bank.made) == first
+    assert bool(run.state.used) == first
+    run.state.step = 1
+    run.step(False)
+    assert any(supervision.bank.made)
 
 
 def test_rows_and_frames_are_cropped_alike() -> None:
@@ -182,22 +181,26 @@ def test_rows_and_frames_are_cropped_alike() -> None:
 
 
 @pytest.mark.parametrize("stage2", [False, True])
-def test_bank_and_literal_mode_agree_when_nothing_has_changed(stage2: bool) -> None:
-    run = adaptation(AdaptationSettings(iters=10, label_refresh=1))
-    run.refresh(5 if stage2 else 0, stage2)
+def test_bank_and_live_model_agree_when_nothing_has_changed(stage2: bool) -> None:
+    _, supervision = adaptation(AdaptationSettings(iters=10))
+    supervision.refresh(stage2)
+    live = adaptation_of(
+        blurry_clip(), Settings(adaptation=AdaptationSettings(teacher="live", label_refresh=1), alignment=PAPER)
+    ).supervision
+    assert isinstance(live, LiveSupervision)
     if stage2:
-        run._consider_live_history(5, True)
+        live.take_history()
     rows = tuple(range(8))
     draw = Draw(rows, (0, 0, 2, 3, 3, 5, 6, 6), (0, 0, 48, 56), 0, False)
-    literal = run.literal.rows(draw, stage2)
-    run.bank.complete(draw.shown)
-    bank = run.bank.rows(draw.shown, draw.box)
-    torch.testing.assert_close(bank.label, literal.label, atol=0.5 / 255 + 1e-6, rtol=0)
-    torch.testing.assert_close(bank.mask, literal.mask, atol=0.5 / 255 + 1e-6, rtol=0)
-    torch.testing.assert_close(bank.teacher, literal.teacher, atol=1e-3, rtol=0)
-    assert bank.choice.tolist() == literal.choice.tolist()
+    mine = live.rows(draw, stage2)
+    supervision.bank.complete(draw.shown)
+    bank = supervision.bank.rows(draw.shown, draw.box)
+    torch.testing.assert_close(bank.label, mine.label, atol=0.5 / 255 + 1e-6, rtol=0)
+    torch.testing.assert_close(bank.mask, mine.mask, atol=0.5 / 255 + 1e-6, rtol=0)
+    torch.testing.assert_close(bank.teacher, mine.teacher, atol=1e-3, rtol=0)
+    assert bank.choice.tolist() == mine.choice.tolist()
     if stage2:
-        torch.testing.assert_close(bank.historical, literal.historical, atol=1e-3, rtol=0)
+        torch.testing.assert_close(bank.historical, mine.historical, atol=1e-3, rtol=0)
         assert torch.equal(bank.historical, bank.teacher)
 
 

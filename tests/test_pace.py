@@ -11,9 +11,11 @@ import torch
 
 from selfhvd_tta.events import Event, Note, Progress
 from selfhvd_tta.method.adaptation import Adaptation
+from selfhvd_tta.method.bank import BankSupervision
 from selfhvd_tta.method.pace import Pace
 from selfhvd_tta.method.parallel import each
 from selfhvd_tta.method.restoration import Compute
+from selfhvd_tta.method.supervision import Inputs
 from selfhvd_tta.settings import AdaptationSettings, Settings
 from tests.tiny import Still, blurry_clip, small_estrnn, working_set
 
@@ -59,14 +61,15 @@ def adaptation(tell: list[Event], until: float | None = None, **plan: object) ->
     network, backbone = small_estrnn()
     settings = Settings(adaptation=AdaptationSettings(**values))  # type: ignore[arg-type]
     clip = working_set(blurry_clip(16))
-    return Adaptation(network, backbone, clip, Still(), None, CPU, settings, tell.append, 40, until)
+    return Adaptation(Inputs(network, backbone, clip, Still(), None, CPU, 40), settings, tell.append, until)
 
 
 def test_an_adaptation_ends_when_its_time_is_up() -> None:
     told: list[Event] = []
     run = adaptation(told, until=1.0, iters=100_000, label_refresh=25)
     ticks = itertools.count()
-    run.pace = Pace(100_000, 0.5, until=100.0, clock=lambda: float(next(ticks)))
+    assert isinstance(run.supervision, BankSupervision)
+    run.pace = run.supervision.pace = Pace(100_000, 0.5, until=100.0, clock=lambda: float(next(ticks)))
     record = run.run()
     assert 5 < len(record.steps) < 50, "every look at the clock takes a second here"
     assert {s["stage"] for s in record.steps} == {1.0, 2.0}
@@ -78,10 +81,13 @@ def test_early_stop_keeps_frames_out_of_the_losses_and_ends_with_the_best_weight
 ) -> None:
     told: list[Event] = []
     run = adaptation(told, early_stop=True)
-    assert run.held_out is not None
-    assert run.held_out.rows
-    assert run.weight[run.held_out.rows].tolist() == [0.0] * len(run.held_out.rows)
-    assert not run.own_label[run.held_out.rows].any()
+    supervision = run.supervision
+    assert isinstance(supervision, BankSupervision)
+    assert supervision.held_out is not None
+    rows = supervision.held_out.rows
+    assert rows
+    assert supervision.weight[rows].tolist() == [0.0] * len(rows)
+    assert not supervision.own_label[rows].any()
     start = {k: v.clone() for k, v in run.network.state_dict().items()}
     errors = iter([1.0, 1.1, 1.2])
     monkeypatch.setattr("selfhvd_tta.method.validation.masked_l1", lambda *frames: torch.tensor(next(errors)))

@@ -15,25 +15,29 @@ from selfhvd_tta.errors import Interrupted, UsageError
 from selfhvd_tta.events import Event, Note, Progress, ignore
 from selfhvd_tta.flows import discover
 from selfhvd_tta.flows.blur_path import BlurPath
+from selfhvd_tta.method.adaptation import Adaptation
 from selfhvd_tta.method.checkpoint import Checkpoint, capture, resume
-from selfhvd_tta.method.refit import Refit, from_linear, kernel, measured_paths, reblurred, to_linear
+from selfhvd_tta.method.refit import ReblurredSupervision, from_linear, kernel, measured_paths, reblurred, to_linear
 from selfhvd_tta.method.restoration import Compute, Restorer
 from selfhvd_tta.method.sampling import Draw
 from selfhvd_tta.settings import AdaptationSettings, RuntimeSettings, Settings
 from tests.test_cli import shaky_file
 from tests.test_pipeline import QUICK
 from tests.test_resume import Stopper
-from tests.tiny import Still, blurry_clip, small_estrnn, working_set
+from tests.tiny import adaptation_of, blurry_clip
 
 CPU = Compute(torch.device("cpu"))
 PLAN = AdaptationSettings(iters=10, crop=24, clip_length=4, learning_rate=1e-3, label_refresh=3)
 
 
-def refit(plan: AdaptationSettings = PLAN, clip: np.ndarray | None = None, listen=ignore, flow=None) -> Refit:
-    network, backbone = small_estrnn()
-    working = working_set(blurry_clip(9, 32, 40) if clip is None else clip)
+def refit(plan: AdaptationSettings = PLAN, clip: np.ndarray | None = None, listen=ignore, flow=None) -> Adaptation:
     settings = Settings(method="refit", adaptation=plan)
-    return Refit(network, backbone, working, flow or Still(), None, CPU, settings, listen, 40)
+    return adaptation_of(blurry_clip(9, 32, 40) if clip is None else clip, settings, listen, flow)
+
+
+def supervision_of(run: Adaptation) -> ReblurredSupervision:
+    assert isinstance(run.supervision, ReblurredSupervision)
+    return run.supervision
 
 
 def test_light_there_and_back() -> None:
@@ -69,17 +73,16 @@ def test_a_crop_equals_the_same_part_of_the_whole() -> None:
 
 
 def test_pairs_are_sharp_frames_and_their_blurred_selves() -> None:
-    run = refit()
-    run.refresh(0, False)
-    learner = np.flatnonzero(run.sources).tolist()
+    supervision = supervision_of(refit())
+    learner = np.flatnonzero(supervision.sources).tolist()
     assert learner == [1, 4, 7]
     rows = (0, 1, 2, 3, 4)
-    clip, truth, weight = run._pair(Draw(rows, rows, (0, 0, 32, 40), 0, False))
+    clip, truth, weight = supervision.pair(Draw(rows, rows, (0, 0, 32, 40), 0, False))
     for p, row in enumerate(rows):
         same = torch.equal(clip[p], truth[p])
         assert same == (weight[p] < 1)
         assert (weight[p] > 0) == (row in learner)
-        assert torch.equal(truth[p], run.bank.observed(row)[0])
+        assert torch.equal(truth[p], supervision.inputs.working.observed(row, CPU.device)[0])
     assert weight.max() == 1
 
 
@@ -89,7 +92,7 @@ def test_it_learns_to_undo_the_blur() -> None:
     blurry = [i for i in range(9) if i % 3 != 1]
 
     def error() -> float:
-        out = torch.stack(list(Restorer(run.network, run.backbone, CPU, 9).restore(iter(clip))))
+        out = torch.stack(list(Restorer(run.network, run.inputs.backbone, CPU, 9).restore(iter(clip))))
         return float((out[blurry] - clip[1]).abs().mean())
 
     run = refit(replace(PLAN, iters=80, learning_rate=5e-3, crop=32, clip_length=6), listen=events.append)
@@ -115,14 +118,15 @@ def test_blur_is_measured_where_the_flow_can() -> None:
     clip = np.stack([picture if i % 5 == 2 else blurry for i in range(10)])
     events: list[Event] = []
     run = refit(clip=clip, flow=discover()["embedded"].build(), listen=events.append)
-    paths = measured_paths(run)
+    paths = measured_paths(run.inputs, run.listen)
     assert len(paths) == 8
     for path in paths:
         assert path.length == pytest.approx(8, rel=0.2)
         assert abs(path.velocity[1]) < 0.5
-    run.refresh(0, False)
+    supervision = supervision_of(run)
+    assert supervision.prepare(False)
     assert any(isinstance(e, Note) and "blurred like the video" in e.text for e in events)
-    drawn = [run.draw_path().length for _ in range(20)]
+    drawn = [supervision.draw_path().length for _ in range(20)]
     assert min(drawn) < 7.5 < 8.5 < max(drawn)
 
 
@@ -133,7 +137,7 @@ def test_a_checkpoint_at_any_step_leads_to_the_same_weights() -> None:
     for checkpoint in (kept[0], kept[4]):
         again = refit()
         resume(again, checkpoint)
-        assert again.run() == whole.record
+        assert again.run() == whole.state.record
         for name, weights in whole.network.state_dict().items():
             assert torch.equal(weights, again.network.state_dict()[name])
 

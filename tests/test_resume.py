@@ -28,7 +28,7 @@ from tests.conftest import ROOT
 from tests.media import decode_planes
 from tests.test_cli import QUICK, run, shaky_file
 from tests.test_pipeline import QUICK as SETTINGS
-from tests.tiny import Still, blurry_clip, small_estrnn, working_set
+from tests.tiny import Still, adaptation_of, blurry_clip
 
 BANK = AdaptationSettings(iters=14, stage1=0.5, crop=16, clip_length=3, label_refresh=3, learning_rate=1e-2)
 LIVE = replace(BANK, teacher="live", label_refresh=1)
@@ -39,12 +39,8 @@ class Explaining(Still):
 
 
 def adaptation(plan: AdaptationSettings, flow: type[Still] = Still, listen: Listener = ignore) -> Adaptation:
-    network, backbone = small_estrnn()
     settings = Settings(adaptation=plan, alignment=AlignmentSettings(teachers=1))
-    working = working_set(blurry_clip(9, 24, 28))
-    from selfhvd_tta.method.restoration import Compute
-
-    return Adaptation(network, backbone, working, flow(), None, Compute(torch.device("cpu")), settings, listen, 3)
+    return adaptation_of(blurry_clip(9, 24, 28), settings, listen, flow(), window=3)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +54,7 @@ def test_a_checkpoint_at_any_step_leads_to_the_same_weights(
     whole = adaptation(plan, flow)
     kept: list[Checkpoint] = []
     whole.run(lambda refresh_is_next: kept.append(capture(whole)))
-    assert len(kept) == (whole.record.ended_early or plan.iters)
+    assert len(kept) == (whole.state.record.ended_early or plan.iters)
     for checkpoint in kept[:-1]:
         with Job(tmp_path / f"{checkpoint.step}.mp4") as job:
             job.save_adaptation(checkpoint)
@@ -70,7 +66,7 @@ def test_a_checkpoint_at_any_step_leads_to_the_same_weights(
         record = again.run()
         for name, weights in whole.network.state_dict().items():
             assert torch.equal(weights, again.network.state_dict()[name]), (checkpoint.step, name)
-        assert record == whole.record
+        assert record == whole.state.record
 
 
 @pytest.mark.parametrize("flow", [Still, Explaining])
@@ -97,9 +93,9 @@ def test_stopped_while_labels_are_made_and_taken_up_again(flow: type[Still], ear
             first.run()
         left[0] = -1
         again = adaptation(plan, flow)
-        if first.next_step:
+        if first.state.step:
             resume(again, capture(first))
-        assert again.run() == whole.record, after
+        assert again.run() == whole.state.record, after
         for name, weights in whole.network.state_dict().items():
             assert torch.equal(weights, again.network.state_dict()[name]), (after, name)
 

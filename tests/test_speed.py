@@ -52,7 +52,7 @@ def test_every_part_is_timed(report: SpeedReport) -> None:
     large = {task for group, task in tasks if group == "estrnn:lite at 80x64"}
     assert large == {"restoration", "label", "stage-1 step, bank", "stage-2 step, bank"}
     own = {task for group, task in tasks if group == "estrnn:lite"}
-    modes = ("bank", "literal", "literal, same teachers")
+    modes = ("bank", "live", "literal")
     assert {
         "restoration",
         "decode, restore, encode and verify",

@@ -8,10 +8,14 @@ import torch
 from selfhvd_tta import backbones
 from selfhvd_tta.backbones import Backbone, Variant
 from selfhvd_tta.backbones.wrapper import Network
+from selfhvd_tta.events import Listener, ignore
 from selfhvd_tta.flows import FlowEstimator, FlowField
+from selfhvd_tta.method.adaptation import Adaptation
 from selfhvd_tta.method.clues import laplacian_variance, select_clues
+from selfhvd_tta.method.restoration import Compute
+from selfhvd_tta.method.supervision import Inputs
 from selfhvd_tta.method.working_set import WorkingSet, restrict
-from selfhvd_tta.settings import ClueSettings
+from selfhvd_tta.settings import ClueSettings, Settings
 
 
 class Still(FlowEstimator):
@@ -48,6 +52,22 @@ DRIFT = Backbone(
     temporal="bidirectional",
     reach=2,
 )
+
+
+def adaptation_of(
+    clip: np.ndarray,
+    settings: Settings,
+    listen: Listener = ignore,
+    flow: FlowEstimator | None = None,
+    features: torch.nn.Module | None = None,
+    window: int = 40,
+) -> Adaptation:
+    """Adaptation of the small ESTRNN to a clip, on the CPU."""
+    network, backbone = small_estrnn()
+    cpu = Compute(torch.device("cpu"))
+    return Adaptation(
+        Inputs(network, backbone, working_set(clip), flow or Still(), features, cpu, window), settings, listen
+    )
 
 
 def drift() -> tuple[Network, Backbone]:

@@ -112,7 +112,7 @@ class Adaptation:
         terms = lesson.terms(output.float())
         self.optimiser.clear()
         terms["loss"].backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.trainable, self.settings.adaptation.gradient_clip)
+        norm = torch.nn.utils.clip_grad_norm_(self.trainable, self.settings.adaptation.gradient_clip or math.inf)
         done = torch.isfinite(terms["loss"].detach()) & torch.isfinite(norm)
         self.optimiser.step(bad=(~done).float())
         return tuple(terms), torch.stack([*(value.detach().float() for value in terms.values()), done.float()])

@@ -275,13 +275,20 @@ def load_merger(settings: Settings, device: torch.device, listen: Listener) -> M
 
 
 def load_features(settings: Settings, device: torch.device, listen: Listener) -> torch.nn.Module | None:
-    """VGG19 features for the perceptual term; None, and a note, where they cannot be had."""
+    """VGG19 features for the perceptual term; None, and a note, where they cannot be had.
+
+    Raises:
+        WeightsError: they cannot be had, and the paper is to be followed to the letter.
+    """
     if settings.adaptation.perceptual_weight == 0 or settings.adaptation.iters == 0:
         return None
     result = perceptual.load_perceptual(
         settings.adaptation.vgg_layer, offline=settings.runtime.offline, on_progress=_downloads(listen)
     )
     if isinstance(result, perceptual.Unavailable):
+        if settings.literal:
+            hint = "--perceptual-weight 0 leaves the perceptual loss out."
+            raise WeightsError(f"--literal needs VGG19: {result.reason}", hint)
         listen(Note(f"perceptual loss: off, because {result.reason}"))
         return None
     row, here = weights.find_row(VGG), weights.find(VGG, offline=True)

@@ -58,7 +58,7 @@ def _refresh(base: Settings) -> Iterable[tuple[str, Settings]]:
     yield "labels made once per stage", _plan(base, label_refresh=steps)
     yield "default", _plan(base, label_refresh=None)
     yield "every 25 steps", _plan(base, label_refresh=25)
-    yield "literal: in every step", _plan(base, label_refresh=1, teacher="live")
+    yield "live: in every step", _plan(base, label_refresh=1, teacher="live")
 
 
 def _flow(base: Settings) -> Iterable[tuple[str, Settings]]:
@@ -105,7 +105,7 @@ STUDIES = {
             "paper silent",
             lambda base: ((name, _plan(base, vgg_layer=name)) for name in ("conv2_2", "conv3_4", "conv4_4")),
         ),
-        Study("refresh", "renewal of the labels", "ours; literal: the paper", _refresh),
+        Study("refresh", "renewal of the labels", "ours; live: nearest to the paper", _refresh),
         Study(
             "teachers",
             "sharp frames per label",

@@ -80,15 +80,15 @@ def _line(row: Row) -> str:
 
 
 def ratios(report: SpeedReport, group: str) -> dict[str, float]:
-    """What follows from one group of rows: literal over bank step, unfused over our forward pass, frames/s."""
+    """What follows from one group of rows: live and literal over bank step, unfused over our forward pass, frames/s."""
     median = {row.task: row.timing.median for row in report.rows if row.group == group}
     found = {}
     for stage in (1, 2):
         bank = median.get(f"stage-{stage} step, bank")
-        for mode in ("literal", "literal, same teachers"):
-            literal = median.get(f"stage-{stage} step, {mode}")
-            if bank and literal:
-                found[f"stage {stage}: {mode} over bank"] = literal / bank
+        for mode in ("live", "literal"):
+            other = median.get(f"stage-{stage} step, {mode}")
+            if bank and other:
+                found[f"stage {stage}: {mode} over bank"] = other / bank
     for task in ("restoration", "decode, restore, encode and verify"):
         if task in median:
             found[f"{task}: frames/s"] = 1 / median[task]

@@ -38,7 +38,7 @@ from selfhvd_tta.run import memory as resources
 from selfhvd_tta.run.device import choose_device
 from selfhvd_tta.run.equipment import Equipment, alignment_only
 from selfhvd_tta.run.frames import run_frames
-from selfhvd_tta.run.networks import OFFLINE_BACKBONE, find_backbone, load_backbone, load_features
+from selfhvd_tta.run.networks import find_backbone, load_backbone, load_features
 from selfhvd_tta.run.scan import Inspection, scan
 from selfhvd_tta.settings import OutputSettings, Settings
 from selfhvd_tta.video.opening import open_reader, open_writer
@@ -326,9 +326,8 @@ class _Bench:
     def _adaptation(self, gear: Equipment, working: WorkingSet, settings: Settings) -> Adaptation:
         network = gear.network
         assert network is not None
-        features = load_features(
-            replace(settings, runtime=replace(settings.runtime, offline=True)), self.device, self._once
-        )
+        run = self.settings.run
+        features = load_features(replace(run, runtime=replace(run.runtime, offline=True)), self.device, self._once)
         inputs = Inputs(network, network.backbone, working, gear.flow, features, gear.compute, 40)
         return Adaptation(inputs, settings, ignore)
 

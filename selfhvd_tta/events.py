@@ -44,16 +44,31 @@ class Loaded:
 
 
 @dataclass(frozen=True)
+class MethodTime:
+    """How long a method would take.
+
+    Attributes:
+        method: as ``--method`` takes it.
+        seconds: estimated for this video on this machine.
+    """
+
+    method: str
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Plan:
     """What is about to be done, told before time is spent.
 
     Attributes:
         rows: label and value, in the order to show them.
         minutes: estimated duration of what follows; None if it cannot be known.
+        times: of the method that was chosen, then of others that could be.
     """
 
     rows: tuple[tuple[str, str], ...]
     minutes: float | None = None
+    times: tuple[MethodTime, ...] = ()
 
 
 @dataclass(frozen=True)

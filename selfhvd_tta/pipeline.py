@@ -13,18 +13,19 @@ from selfhvd_tta.method.clues import Clues
 from selfhvd_tta.method.record import Record
 from selfhvd_tta.method.working_set import choose_frames
 from selfhvd_tta.run import feeds
-from selfhvd_tta.run import forecast as planning
 from selfhvd_tta.run.adapting import adapt
 from selfhvd_tta.run.budget import Fit, fit_once
 from selfhvd_tta.run.cancelling import CancelToken
 from selfhvd_tta.run.checks import check_names, check_paths
 from selfhvd_tta.run.equipment import Equipment
 from selfhvd_tta.run.fingerprint import fingerprint
+from selfhvd_tta.run.forecast import Forecast
 from selfhvd_tta.run.frames import Details, run_frames
 from selfhvd_tta.run.frames import Result as Restored
 from selfhvd_tta.run.job import Job, sweep
 from selfhvd_tta.run.memory import working_set_limit
 from selfhvd_tta.run.networks import save_adapted
+from selfhvd_tta.run.plan import plan, summary
 from selfhvd_tta.run.scan import Inspection, scan
 from selfhvd_tta.settings import Settings
 from selfhvd_tta.video.opening import Reader, open_reader, open_writer
@@ -108,7 +109,7 @@ def deblur(
                 tell(Note(text))
             action, record = "passed through", None
     seconds = time.monotonic() - started
-    tell(Finished(str(output), seconds, planning.summary(seen, action, record), action=action))
+    tell(Finished(str(output), seconds, summary(seen, action, record), action=action))
     return Result(Path(output), len(seen.pts), action, seen.clues, record, seconds, tuple(notes))
 
 
@@ -121,11 +122,11 @@ def _restore(
         tell(note)
     limit = working_set_limit(reader.info.height, reader.info.width, settings.adaptation.working_set)
     numbers = choose_frames(seen.clues, job.remember("working_set", limit), settings.clues.segment)
-    fit = Fit(settings)
+    forecast, fit = Forecast.measure(reader, seen, settings, gear, len(numbers)), Fit(settings)
     if settings.runtime.budget is not None:
-        fit = fit_once(reader, seen, settings, gear, len(numbers), job, tell)
+        fit = fit_once(settings, forecast, job, tell)
         settings, gear = fit.settings, gear.suited(fit.settings)
-    tell(planning.plan(seen, settings, gear, len(numbers)))
+    tell(plan(seen, settings, gear, forecast))
     record = adapt(reader, seen.clues, numbers, gear, fit, job, tell) if settings.adapts else None
     _write(reader, output, _restored(reader, seen.clues, settings, gear, job, tell), settings, job, tell)
     if record is not None and gear.network is not None and settings.save_adapted is not None:
@@ -144,9 +145,7 @@ def _restored(
 ) -> Callable[[int], Iterator[Restored]]:
     """The frames of the result from a given one on: through the network, then with sharp details blended in."""
     restorer = gear.restorer(reader.info.height, reader.info.width, settings, tell)
-    # A network that knows nothing of this video gives its own output alone.
-    blends = settings.blends and (settings.adapts or settings.adapted is not None or not settings.learns)
-    details = Details.of(gear.flow, gear.merger, settings) if blends or restorer is None else None
+    details = Details.of(gear.flow, gear.merger, settings) if settings.transfers else None
 
     def frames(first: int) -> Iterator[Restored]:
         opener, mark = feeds.opener(reader), job.mark(first)

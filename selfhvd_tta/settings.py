@@ -475,6 +475,12 @@ class Settings:
         return self.method != "refit" if self.detail is None else self.detail
 
     @property
+    def transfers(self) -> bool:
+        """Whether sharp details are blended in: not into the output of a network that knows nothing of this video."""
+        informed = self.adapts or self.adapted is not None or not self.learns
+        return not self.networked or (self.blends and informed)
+
+    @property
     def part(self) -> TimeRange | None:
         """``range``, as numbers."""
         return None if self.range is None else TimeRange.parse(self.range)

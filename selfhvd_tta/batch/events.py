@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from selfhvd_tta.events import Event, Finished, Listener, Loaded, Note, Plan, Progress, Written
+from selfhvd_tta.events import Event, Finished, Listener, Loaded, MethodTime, Note, Plan, Progress, Written
 from selfhvd_tta.wording import duration
 
 
@@ -127,7 +127,7 @@ def parse_line(line: str) -> Event | dict[str, Any] | None:
     if kind == "loaded":
         return Loaded(**body)
     if kind == "plan":
-        return Plan(_pairs(body["rows"]), body["minutes"])
+        return Plan(_pairs(body["rows"]), body["minutes"], tuple(MethodTime(**time) for time in body["times"]))
     if kind == "progress":
         return Progress(**(body | {"values": tuple((str(n), float(v)) for n, v in body["values"])}))
     if kind == "finished":

@@ -146,14 +146,14 @@ def describe(plan: BatchPlan, listen: Listener = ignore) -> tuple[list[tuple[str
     Raises:
         UsageError, DeviceError: the batch could not be run with these settings.
     """
-    from selfhvd_tta.run.forecast import Forecaster
+    from selfhvd_tta.run.forecast import RoughForecast
     from selfhvd_tta.video.probe import probe
 
     rows, total = [], 0.0
-    forecaster: Forecaster | None = None
+    forecaster: RoughForecast | None = None
     if any(task.state == "to do" for task in plan.tasks):
         try:
-            forecaster = Forecaster(override(plan.settings, {"offline": True}), listen)
+            forecaster = RoughForecast(override(plan.settings, {"offline": True}), listen)
         except WeightsError as error:
             listen(Note(f"times cannot be told: {error.message}", "warning"))
     for task in plan.tasks:

@@ -13,14 +13,14 @@ from selfhvd_tta.events import Event, Finished, Listener, Note, Plan, Progress, 
 from selfhvd_tta.extras.comparison import write_comparison
 from selfhvd_tta.extras.report.log import Recorder
 from selfhvd_tta.method.working_set import choose_frames
-from selfhvd_tta.run import forecast as planning
-from selfhvd_tta.run import memory as resources
 from selfhvd_tta.run.cancelling import CancelToken
 from selfhvd_tta.run.checks import check_names
 from selfhvd_tta.run.equipment import Equipment
+from selfhvd_tta.run.forecast import Forecast
+from selfhvd_tta.run.memory import working_set_limit
 from selfhvd_tta.run.scan import Inspection, scan
 from selfhvd_tta.settings import Layout, Settings
-from selfhvd_tta.video.opening import open_reader
+from selfhvd_tta.video.opening import Reader, open_reader
 from selfhvd_tta.video.target import CONTAINERS
 from selfhvd_tta.video.writer import check_output
 from selfhvd_tta.wording import duration
@@ -127,7 +127,7 @@ def preview(
         after = Path(place) / "after.mkv"
         deblur(video, after, quick, recorder, cancel)
         write_comparison(video, after, layout, settings.output, tell, path, quick.part)
-    whole = _whole(seen, settings)
+    whole = _whole(reader, seen, settings)
     spent = sum(recorder.log.seconds.get(phase, 0.0) for phase in WORK)
     if recorder.log.planned_minutes:
         whole *= min(CORRECTION[1], max(CORRECTION[0], spent / (60 * recorder.log.planned_minutes)))
@@ -168,9 +168,10 @@ def time_range(seen: Inspection, frames: range) -> str:
     return f"{max(0.0, start):.6f}-{stop:.6f}"
 
 
-def _whole(seen: Inspection, settings: Settings) -> float:
+def _whole(reader: Reader, seen: Inspection, settings: Settings) -> float:
     """Estimated seconds of a run over the whole video."""
     gear = Equipment.load(settings)
-    limit = resources.working_set_limit(seen.info.height, seen.info.width, settings.adaptation.working_set)
+    settings = replace(settings, adaptation=settings.adaptation.on(gear.device.type))
+    limit = working_set_limit(seen.info.height, seen.info.width, settings.adaptation.working_set)
     working = len(choose_frames(seen.clues, limit, settings.clues.segment))
-    return 60 * (planning.plan(seen, settings, gear, working).minutes or 0.0)
+    return Forecast.measure(reader, seen, settings, gear, working).seconds(settings)

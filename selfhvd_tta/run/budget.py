@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-
-import av
-import torch
-from torch import Tensor
 
 from selfhvd_tta.config import from_table, to_table
 from selfhvd_tta.events import Listener, Note
-from selfhvd_tta.method import transfer
-from selfhvd_tta.method.composite import Composite, merge
-from selfhvd_tta.method.losses import perceptual_loss, reconstruction_loss
-from selfhvd_tta.method.restoration import Restorer
-from selfhvd_tta.method.teachers import Teachers, most_alignments
-from selfhvd_tta.run import feeds
-from selfhvd_tta.run.equipment import Equipment
+from selfhvd_tta.run.forecast import CLOSING_SECONDS, Forecast, Load, Speeds, ending
 from selfhvd_tta.run.job import Job
-from selfhvd_tta.run.scan import Inspection
 from selfhvd_tta.settings import NO_BACKBONE, AdaptationSettings, Settings
-from selfhvd_tta.video.encoding import choose_encoding
-from selfhvd_tta.video.opening import Reader
 from selfhvd_tta.wording import duration, plural
 
-SAMPLE = 8  # frames that are decoded, restored and encoded to learn the speed
-PAIRS = 3  # alignments timed
 # What is left for restoring and writing, above its measured length: the machine may get busier.
 CAUTION = 1.15
-CLOSING_SECONDS = 1.0  # muxing, verifying
 # Side of the crop and frames of the clip, dearest first; a smaller one is taken where the larger gives fewer steps than
 # wanted. Below the last no adaptation is: 31 steps gained less than the teachers that they took the time from.
 CLIPS = ((256, 10), (192, 8), (128, 6), (96, 6))
@@ -41,45 +23,6 @@ FEWEST_STEPS = 100
 # Share of the time for adaptation that renewing labels may take, and how often at most.
 REFRESH_SHARE = 0.35
 MOST_REFRESHES = 6
-
-
-@dataclass(frozen=True)
-class Speeds:
-    """Seconds on this machine, for frames of this video.
-
-    Attributes:
-        pair: to align one sharp frame to a blurry one.
-        write: to decode and encode a frame.
-        frame: to run the network over a frame; 0 without one.
-        step: of training, per pixel of all frames of the clip together.
-        merge: to run the merging network over a frame and its teachers; 0 without one.
-    """
-
-    pair: float
-    write: float
-    frame: float = 0.0
-    step: float = 0.0
-    merge: float = 0.0
-
-
-@dataclass(frozen=True)
-class Load:
-    """How much there is to do.
-
-    Attributes:
-        frames: of the video.
-        blurry: of them, those that are no clues.
-        working: frames that adaptation draws from.
-        height, width: in pixels.
-        labels_last: the flow's labels are made once and not at every refresh, which then needs no outputs in stage 1.
-    """
-
-    frames: int
-    blurry: int
-    working: int
-    height: int
-    width: int
-    labels_last: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,7 +66,7 @@ def choose(settings: Settings, left: float, speeds: Speeds, load: Load) -> Choic
                 return choice
     if settings.learns and not settings.adaptation.iters:
         done, chosen = "the backbone as it is", settings
-        seconds = _ending(settings, speeds, load, 0)
+        seconds = _reserve(settings, speeds, load)
     else:
         chosen, seconds, done = _transfer(settings, left, speeds, load, counts)
         if settings.learns:
@@ -147,30 +90,27 @@ def _transfer(
     bare = replace(plain, backbone=NO_BACKBONE, weights=None, adapted=None)
     ways = [(way, teachers) for teachers in dict.fromkeys(counts) for way in dict.fromkeys((plain, bare))]
     for way, teachers in ways:
-        seconds = _ending(way, speeds, load, teachers)
+        chosen = replace(way, alignment=replace(settings.alignment, teachers=teachers))
+        seconds = _reserve(chosen, speeds, load)
         if seconds <= left:
             break
-    chosen = replace(way, alignment=replace(settings.alignment, teachers=teachers))
     done = f"sharp-detail transfer from {plural(teachers, 'frame')} each"
     if settings.networked and not way.networked:
         done += " into the frames as recorded"
     return chosen, seconds, done
 
 
-def _ending(settings: Settings, speeds: Speeds, load: Load, teachers: int) -> float:
-    """Seconds for restoring, blending in and writing."""
-    network = speeds.frame if settings.networked else 0.0
-    pairs = most_alignments(load.frames, load.blurry, teachers) * settings.alignment.rounds
-    merging = speeds.merge if pairs else 0.0
-    return CAUTION * (load.frames * (network + merging + speeds.write) + pairs * speeds.pair) + CLOSING_SECONDS
+def _reserve(settings: Settings, speeds: Speeds, load: Load) -> float:
+    """Seconds to set aside for restoring, blending in and writing."""
+    return CAUTION * ending(settings, speeds, load) + CLOSING_SECONDS
 
 
 def _adaptation(settings: Settings, left: float, speeds: Speeds, load: Load, teachers: int) -> Choice | None:
     """Steps of the largest clip that allows enough of them; None if hardly any fit."""
     plan = settings.adaptation
-    reserve = _ending(settings, speeds, load, teachers if settings.blends else 0)
-    pairs = most_alignments(load.frames, load.blurry, teachers) * settings.alignment.rounds
-    label = pairs * speeds.pair / max(1, load.frames)
+    settings = replace(settings, alignment=replace(settings.alignment, teachers=teachers))
+    reserve = _reserve(settings, speeds, load)
+    label = load.pairs(settings) * speeds.pair / max(1, load.frames)
     outputs = load.working * speeds.frame
     room = left - reserve
     refresh = outputs if load.labels_last else outputs + load.working * label
@@ -193,7 +133,7 @@ def _adaptation(settings: Settings, left: float, speeds: Speeds, load: Load, tea
     adaptation: AdaptationSettings = replace(
         plan, iters=steps, crop=crop, clip_length=frames, label_refresh=math.ceil(steps / refreshes), teacher="bank"
     )
-    chosen = replace(settings, adaptation=adaptation, alignment=replace(settings.alignment, teachers=teachers))
+    chosen = replace(settings, adaptation=adaptation)
     text = (
         f"budget of {duration(settings.runtime.budget or left)}: about {steps} steps with crops of {crop} px and "
         f"{frames} frames, labels from {plural(teachers, 'sharp frame')} each made "
@@ -216,17 +156,12 @@ class Fit:
     until: float | None = None
 
 
-def fit_once(
-    reader: Reader, seen: Inspection, settings: Settings, gear: Equipment, working: int, job: Job, tell: Listener
-) -> Fit:
-    """What fits into the budget; measured by the first run, and the same for the runs that continue it.
+def fit_once(settings: Settings, forecast: Forecast, job: Job, tell: Listener) -> Fit:
+    """What fits into the budget; chosen by the first run, and the same for the runs that continue it.
 
     Args:
-        reader: of the video.
-        seen: scan of it.
         settings: what was asked for, with a budget.
-        gear: device and networks.
-        working: frames that adaptation draws from.
+        forecast: for this video.
         job: knows when it began, and remembers the choice.
         tell: gets the choice as one line.
     """
@@ -236,104 +171,9 @@ def fit_once(
         return Fit(from_table(stored["settings"]), None if seconds is None else time.monotonic() + seconds)
     assert settings.runtime.budget is not None
     deadline = job.started + settings.runtime.budget
-    info, blurry = reader.info, int((~seen.clues.sharp).sum())
-    load = Load(len(seen.pts), blurry, working, info.height, info.width, gear.flow.explains_blur)
-    speeds = measure_speeds(reader, seen, settings, gear)
-    choice = choose(settings, deadline - time.monotonic(), speeds, load)
+    choice = choose(settings, deadline - time.monotonic(), forecast.speeds, forecast.load)
     tell(Note(choice.text, "info" if choice.fits else "warning"))
-    adapts = choice.settings.adapts
-    until = deadline - choice.reserve if adapts else None
+    until = deadline - choice.reserve if choice.settings.adapts else None
     left = None if until is None else until - time.monotonic()
     job.remember("fit", {"settings": to_table(choice.settings), "seconds": left})
     return Fit(choice.settings, until)
-
-
-def measure_speeds(
-    reader: Reader,
-    seen: Inspection,
-    settings: Settings,
-    gear: Equipment,
-) -> Speeds:
-    """Time each part on a few frames of the video."""
-    device, merger, network, count = gear.device, gear.merger, gear.network, len(seen.pts)
-    blurry = int((~seen.clues.sharp).argmax())
-    first = max(0, min(blurry - SAMPLE // 2, count - SAMPLE))
-    numbers = list(range(first, min(first + SAMPLE, count)))
-    begun = time.perf_counter()
-    pictures = feeds.load_frames(reader, numbers)
-    decode = (time.perf_counter() - begun) / len(numbers)
-    encode = _encoding(reader, settings, pictures)
-    frames = pictures.to(device).float() / 255
-    source, others = frames[:1], [frames[i : i + 1] for i in range(1, min(1 + PAIRS, len(frames)))] or [frames[:1]]
-    few = Teachers(0, tuple(range(1, 1 + len(others))), (1.0,) * len(others))
-    candidates = merger.candidates if merger is not None else 0
-    made: list[Composite] = []
-
-    def compose() -> None:
-        made.append(transfer.compose(source, source, others, few, gear.flow, settings.alignment, candidates=candidates))
-
-    pair = _second(compose, device)
-    merging = _second(lambda: merge(made[-1], source, source, merger), device) if merger is not None else 0.0
-    speeds = Speeds(pair=pair / len(others), write=decode + encode, merge=merging)
-    if network is None:
-        return speeds
-    restorer = Restorer(network, network.backbone, gear.compute, len(frames))
-    frame = _second(lambda: list(restorer.restore(iter(frames))), device) / len(frames)
-    speeds = replace(speeds, frame=frame)
-    if not settings.adapts:
-        return speeds
-    return replace(speeds, step=_step(gear, frames, settings.adaptation))
-
-
-def _step(gear: Equipment, frames: Tensor, plan: AdaptationSettings) -> float:
-    """Seconds of a training step per pixel of its frames: forward and backward on a small crop; no weight changes."""
-    side, length = CLIPS[-2]
-    side = min(side, plan.crop or side)
-    clip = frames[:length, :, :side, :side][None]
-    mask, weight = torch.ones_like(clip[:, :, :1]), torch.ones_like(clip[:, :, 0, 0, 0])
-    network, features = gear.network, gear.features
-    assert network is not None
-
-    def step() -> None:
-        with gear.compute.context():
-            output = network(clip).float()
-        loss = reconstruction_loss(output, clip, mask, weight)
-        if features is not None and plan.perceptual_weight:
-            loss = loss + perceptual_loss(features, output, clip, mask, weight)
-        loss.backward()
-
-    network.train()
-    seconds = _second(step, gear.device)
-    network.zero_grad(set_to_none=True)
-    network.eval()
-    return seconds / (clip.shape[1] * clip.shape[3] * clip.shape[4])
-
-
-def _encoding(reader: Reader, settings: Settings, pictures: Tensor) -> float:
-    """Seconds to encode a frame, into memory."""
-    try:
-        encoding = choose_encoding(reader.info, settings.output)
-        begun = time.perf_counter()
-        with av.open(io.BytesIO(), "w", format="matroska") as container:
-            stream = encoding.add_to(container)
-            for picture in pictures.permute(0, 2, 3, 1).contiguous().numpy():
-                frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=encoding.pix_fmt)
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode(None))
-        return (time.perf_counter() - begun) / len(pictures)
-    except (av.error.FFmpegError, ValueError):
-        return 0.0  # a folder of images, or a format that only the writer itself handles: not counted
-
-
-def _second(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds of the second call: the first one may compile or allocate."""
-    seconds = 0.0
-    for _ in range(2):
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        begun = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        seconds = time.perf_counter() - begun
-    return seconds

@@ -1,212 +1,295 @@
-"""What is going to be done and how long it will take, told before time is spent; and what was done."""
+"""How long a run takes on this machine: measured once on frames of the video, used by plan, budget and preview."""
 
 from __future__ import annotations
 
+import io
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import av
+import numpy as np
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
-from selfhvd_tta.backbones.wrapper import Network
-from selfhvd_tta.events import Listener, Plan, ignore
-from selfhvd_tta.flows import FlowEstimator
-from selfhvd_tta.method.composite import Merger, to_time_on
-from selfhvd_tta.method.parallel import each
-from selfhvd_tta.method.record import Record
-from selfhvd_tta.method.restoration import Compute
-from selfhvd_tta.method.teachers import most_alignments
-from selfhvd_tta.run import memory as resources
+from selfhvd_tta.events import Listener, ignore
+from selfhvd_tta.method.clues import Clues, select_clues
+from selfhvd_tta.method.losses import perceptual_loss, reconstruction_loss
+from selfhvd_tta.method.restoration import Restorer
+from selfhvd_tta.method.teachers import choose_teachers, most_alignments
+from selfhvd_tta.run import feeds
 from selfhvd_tta.run.equipment import Equipment
-from selfhvd_tta.run.networks import load_backbone
+from selfhvd_tta.run.frames import Details
+from selfhvd_tta.run.memory import working_set_limit
 from selfhvd_tta.run.scan import Inspection
-from selfhvd_tta.settings import Settings
-from selfhvd_tta.wording import duration, plural
+from selfhvd_tta.settings import AdaptationSettings, ClueSettings, OutputSettings, Settings
+from selfhvd_tta.video.encoding import choose_encoding
+from selfhvd_tta.video.opening import Reader
+from selfhvd_tta.video.probe import VideoInfo
+from selfhvd_tta.video.reader import Frame
 
+SAMPLE = 8  # frames that are decoded, encoded and restored
+# A network is timed on a part of the frame of at most so many pixels: its time grows with the area.
+NETWORK_PIXELS = 640 * 360
+NETWORK_FRAMES = 4
+# Sharp frames that the slower measurement of blending aligns, unless that takes longer than so many seconds.
+FEW, PATIENCE_S = 3, 4.0
+QUICK_S = 1.0  # what took less is timed again: the first call may compile or allocate
+STEP_SIDE, STEP_FRAMES = 128, 6  # of the clip that a step is timed on
 # A training step against a forward pass: the backward pass costs about twice as much again.
 STEP_OVER_FORWARD = 3.2
 REFRESHES = 6
-
-
-def plan(
-    seen: Inspection,
-    settings: Settings,
-    gear: Equipment,
-    working: int,
-) -> Plan:
-    """The plan, with the duration estimated from one timed pass of the network and of the flow on this machine.
-
-    Args:
-        seen: scan of the video.
-        settings: all settings.
-        gear: device and networks.
-        working: frames that adaptation draws from.
-    """
-    info, clues = seen.info, seen.clues
-    count = len(seen.pts)
-    rows = [
-        ("video", f"{info.width}x{info.height}, {plural(count, 'frame')}, {plural(len(clues.shots), 'shot')}"),
-        ("clues", f"{int(clues.sharp.sum())} sharp frames; {seen.verdict}"),
-        ("flow", gear.flow.name),
-    ]
-    blurry = int((~clues.sharp).sum())
-    network, device, compute = gear.network, gear.device, gear.compute
-    pair = _time_flow(info.height, info.width, gear.flow, device)
-    merging = 0.0 if gear.merger is None else _time_merger(gear.merger, device)
-    per_pixel = 0.0
-    if network is not None:
-        adaptation = settings.adaptation.on(device.type)
-        precision = str(compute.autocast).removeprefix("torch.") if compute.autocast else "float32"
-        rows.append(("backbone", f"{network.name}, weights {network.weights}"))
-        rows.append(("device", f"{_device_name(device)}, {precision}"))
-        per_pixel = _time_network(network, compute)
-        if settings.adapts:
-            about = "" if settings.runtime.budget is None else "about "
-            steps = f"{about}{adaptation.iters} steps on {working} frames, {adaptation.side} px crops"
-            steps += f", learning rate {adaptation.first_rate(network.backbone.haste):.2g}"
-            kind = "adaptation" if settings.method == "adapt" else "refit, sharp frames blurred again"
-            rows.append(("method", f"{kind}, {steps}"))
-        elif settings.learns:
-            rows.append(("method", "the backbone as it is (--iters 0)"))
-    if not settings.learns:
-        how = "by their weights" if gear.merger is None else "by a network"
-        into = "the frames as recorded" if network is None else "the backbone's output"
-        rows.append(("method", f"sharp-detail transfer into {into}, merged {how}"))
-    size = (info.height, info.width)
-    lasting = gear.flow.explains_blur
-    rates = Rates(per_pixel, pair, device.type, lasting, merging)
-    seconds = work_seconds(settings, size, count, blurry, working, rates)
-    if settings.learns and device.type == "cpu" and seconds > 600:
-        quick = replace(settings, method="transfer", backbone="auto", weights=None, adapted=None, save_adapted=None)
-        rates = replace(rates, per_pixel=_time_network(load_backbone(quick, device, ignore), compute))
-        about = duration(work_seconds(quick, size, count, blurry, working, rates))
-        rows.append(("quicker", f"--method transfer takes about {about} on this machine"))
-    return Plan(tuple(rows), seconds / 60)
+CLOSING_SECONDS = 1.0  # muxing, verifying
 
 
 @dataclass(frozen=True)
-class Rates:
-    """How fast this machine is.
+class Speeds:
+    """Seconds on this machine, for frames of one size.
 
     Attributes:
-        per_pixel: seconds of a forward pass per frame and pixel; 0 without a network.
-        pair: seconds to align one pair of frames.
-        device: kind of device.
-        labels_last: labels are made once and not at every refresh.
-        merging: seconds of the merging network per frame and pixel; 0 without it.
+        pair: to align one sharp frame to another frame and weigh it.
+        write: to decode and encode a frame.
+        frame: to run the backbone over a frame; 0 without one.
+        step: of training, per pixel of all frames of the clip together; 0 without a backbone.
+        merge: to blend a frame and its aligned sharp frames, whatever their number.
     """
 
-    per_pixel: float
     pair: float
-    device: str = "cpu"
+    write: float
+    frame: float = 0.0
+    step: float = 0.0
+    merge: float = 0.0
+
+    def scaled(self, ratio: float) -> Speeds:
+        """For frames of ``ratio`` times the area."""
+        return Speeds(self.pair * ratio, self.write * ratio, self.frame * ratio, self.step, self.merge * ratio)
+
+
+@dataclass(frozen=True)
+class Load:
+    """How much there is to do.
+
+    Attributes:
+        frames: of the video.
+        blurry: of them, those that are not sharp.
+        working: frames that adaptation draws from.
+        height, width: in pixels.
+        labels_last: the flow's labels are made once and not at every refresh, which then needs no outputs in stage 1.
+        density: alignments of this video, over those of one whose frames all find as many sharp frames as they may.
+    """
+
+    frames: int
+    blurry: int
+    working: int
+    height: int
+    width: int
     labels_last: bool = False
-    merging: float = 0.0
+    density: float = 1.0
+
+    @classmethod
+    def of(cls, seen: Inspection, settings: Settings, gear: Equipment, working: int) -> Load:
+        """What a scanned video asks for."""
+        clues, align, count = seen.clues, settings.alignment, len(seen.pts)
+        blurry = int((~clues.sharp).sum())
+        found = sum(len(choose_teachers(index, clues, align).others) for index in range(count))
+        density = found / max(1, most_alignments(count, blurry, align.teachers))
+        return cls(count, blurry, working, seen.info.height, seen.info.width, gear.flow.explains_blur, density)
+
+    def pairs(self, settings: Settings) -> float:
+        """Alignments when every frame is blended with its sharp frames once."""
+        align = settings.alignment
+        return self.density * most_alignments(self.frames, self.blurry, align.teachers) * align.rounds
 
 
-def work_seconds(
-    settings: Settings, size: tuple[int, int], count: int, blurry: int, working: int, rates: Rates
-) -> float:
-    """Estimated duration of the work on one video, without reading and writing it.
+@dataclass(frozen=True)
+class Forecast:
+    """What a run costs.
+
+    Attributes:
+        speeds: of this machine for this video.
+        load: of the video.
+    """
+
+    speeds: Speeds
+    load: Load
+
+    @classmethod
+    def measure(cls, reader: Reader, seen: Inspection, settings: Settings, gear: Equipment, working: int) -> Forecast:
+        """Time every part of the run on a few frames of the video, around its first blurry one.
+
+        Args:
+            reader: of the video.
+            seen: scan of it.
+            settings: all settings.
+            gear: device and networks.
+            working: frames that adaptation draws from.
+        """
+        count, blurry = len(seen.pts), int((~seen.clues.sharp).argmax())
+        first = max(0, min(blurry - SAMPLE // 2, count - SAMPLE))
+        numbers = list(range(first, min(first + SAMPLE, count)))
+        begun = time.perf_counter()
+        pictures = feeds.load_frames(reader, numbers)
+        decode = (time.perf_counter() - begun) / len(numbers)
+        write = decode + _encoding(reader.info, settings.output, pictures)
+        return cls(measure_speeds(pictures, settings, gear, write), Load.of(seen, settings, gear, working))
+
+    def seconds(self, settings: Settings) -> float:
+        """Estimated duration of a run after the scan."""
+        return adapting(settings, self.speeds, self.load) + ending(settings, self.speeds, self.load) + CLOSING_SECONDS
+
+
+def ending(settings: Settings, speeds: Speeds, load: Load) -> float:
+    """Seconds for restoring, blending in and writing."""
+    network = speeds.frame if settings.networked else 0.0
+    pairs = load.pairs(settings) if settings.transfers else 0.0
+    merging = speeds.merge if pairs else 0.0
+    return load.frames * (network + merging + speeds.write) + pairs * speeds.pair
+
+
+def adapting(settings: Settings, speeds: Speeds, load: Load) -> float:
+    """Seconds for the adaptation."""
+    if not settings.adapts:
+        return 0.0
+    plan = settings.adaptation
+    shown = plan.length * plan.batch
+    crop = min(plan.side, load.height) * min(plan.side, load.width)
+    seconds = plan.iters * speeds.step * crop * shown
+    if settings.method == "refit":
+        return seconds
+    every = plan.label_refresh or max(100, math.ceil(plan.iters / REFRESHES))
+    refreshes = math.ceil(plan.iters / every)
+    # Labels that stay ask for no outputs in stage 1, and labels are made when a clip first shows their frame.
+    restored = 1 + math.ceil(refreshes * (1 - plan.stage1)) if load.labels_last else refreshes
+    labels = min((1 if load.labels_last else refreshes) * load.working, plan.iters * shown)
+    label = load.pairs(settings) * speeds.pair / max(1, load.frames)
+    return seconds + restored * load.working * speeds.frame + labels * label
+
+
+def measure_speeds(pictures: Tensor, settings: Settings, gear: Equipment, write: float = 0.0) -> Speeds:
+    """Time alignment, blending, backbone and training step.
 
     Args:
+        pictures: (N, 3, H, W) uint8, consecutive frames; N >= 1.
         settings: all settings.
-        size: height and width.
-        count: frames.
-        blurry: those that are no clues.
-        working: frames that adaptation draws from.
-        rates: of this machine at this size.
+        gear: device and networks.
+        write: seconds to decode and encode a frame.
     """
-    adaptation, align = settings.adaptation.on(rates.device), settings.alignment
-    blending = most_alignments(count, blurry, align.teachers) * rates.pair * align.rounds
-    height, width = size
-    merging = count * rates.merging * height * width
-    frame = rates.per_pixel * height * width
-    if not settings.learns:
-        return blending + merging + count * frame
-    crop = min(adaptation.side, height) * min(adaptation.side, width)
-    step = rates.per_pixel * crop * adaptation.length * adaptation.batch * STEP_OVER_FORWARD
-    seconds = adaptation.iters * step + count * frame
-    if adaptation.iters:
-        every = adaptation.label_refresh or max(100, math.ceil(adaptation.iters / REFRESHES))
-        refreshes = math.ceil(adaptation.iters / every)
-        if settings.method == "adapt":
-            # Labels that stay ask for no outputs in stage 1, and labels are made when a clip first shows their frame.
-            restored = 1 + math.ceil(refreshes * (1 - adaptation.stage1)) if rates.labels_last else refreshes
-            shown = adaptation.iters * adaptation.length * adaptation.batch
-            labels = min((1 if rates.labels_last else refreshes) * working, shown)
-            seconds += restored * working * frame + labels / max(1, count) * blending
-        if settings.blends:
-            seconds += blending + merging
-    return seconds
+    frames = pictures.to(gear.device).float() / 255
+    speeds = _blending(frames, settings, gear)
+    speeds = replace(speeds, write=write)
+    if gear.network is None:
+        return speeds
+    part = _part(frames[:NETWORK_FRAMES])
+    restorer = Restorer(gear.network, gear.network.backbone, gear.compute, len(part))
+    per_pixel = _second(lambda: list(restorer.restore(iter(part))), gear.device) / part[:, 0].numel()
+    step = _step(gear, frames, settings.adaptation) if settings.adapts else STEP_OVER_FORWARD * per_pixel
+    return replace(speeds, frame=per_pixel * frames[0, 0].numel(), step=step)
 
 
-def summary(seen: Inspection, action: str, record: Record | None) -> tuple[tuple[str, str], ...]:
-    """Rows for the end of a run."""
-    rows = [("frames", str(len(seen.pts))), ("done", action)]
-    if record is not None:
-        if record.coverage:
-            rows.append(("labels", f"cover {record.coverage[-1]:.0%} of the blurry frames' pixels"))
-        if record.checks:
-            rows.append(("history", f"renewed {record.renewals} times in {len(record.checks)} checks"))
-        if record.skipped:
-            rows.append(("skipped", f"{record.skipped} steps whose loss was not finite"))
-    return tuple(rows)
+def _blending(frames: Tensor, settings: Settings, gear: Equipment) -> Speeds:
+    """Blend the first frame with one other as if that were sharp, and with several: a line through both times."""
+
+    arrays = [(feeds.to_array(frame) * 255).round().astype(np.uint8) for frame in frames]
+
+    def seconds(teachers: int) -> float:
+        align = replace(settings.alignment, teachers=teachers)
+        details = Details.of(gear.flow, gear.merger, replace(settings, alignment=align))
+        clues = _one_blurry(teachers, settings.clues)
+
+        def blend() -> None:
+            shot = (Frame(i, i, arrays[i % len(arrays)]) for i in range(1 + teachers))
+            details.blend(0, frames[0], frames[0], clues, feeds.SharpFeed(shot, clues, details.behind))
+
+        return _second(blend, gear.device)
+
+    rounds, most = settings.alignment.rounds, settings.alignment.teachers
+    one = seconds(1)
+    # As many side by side as in the run, where it goes on several threads.
+    several = most if one * most < PATIENCE_S else min(most, max(FEW, torch.get_num_threads()))
+    if several == 1:
+        return Speeds(one / rounds, 0.0)
+    pair = max(0.0, seconds(several) - one) / (several - 1)
+    return Speeds(pair / rounds, 0.0, merge=max(0.0, one - pair))
 
 
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type.upper()}, {torch.get_num_threads()} threads"
+def _one_blurry(sharp: int, settings: ClueSettings) -> Clues:
+    """Clues of a shot whose first frame is the only blurry one."""
+    values = np.array([1.0, *[100.0] * sharp])
+    return select_clues(values, [range(1 + sharp)], settings, np.ones_like(values))
 
 
-def _clock(device: torch.device) -> float:
+def _part(frames: Tensor) -> Tensor:
+    """The middle of frames that are larger than what a network is timed on."""
+    height, width = frames.shape[-2:]
+    scale = min(1.0, math.sqrt(NETWORK_PIXELS / (height * width)))
+    high, wide = max(1, round(scale * height)), max(1, round(scale * width))
+    top, left = (height - high) // 2, (width - wide) // 2
+    return frames[..., top : top + high, left : left + wide]
+
+
+def _step(gear: Equipment, frames: Tensor, plan: AdaptationSettings) -> float:
+    """Seconds of a training step per pixel of its frames: forward and backward on a small crop; no weight changes."""
+    side = min(STEP_SIDE, plan.crop or STEP_SIDE)
+    clip = frames[:STEP_FRAMES, :, :side, :side][None]
+    mask, weight = torch.ones_like(clip[:, :, :1]), torch.ones_like(clip[:, :, 0, 0, 0])
+    network, features = gear.network, gear.features
+    assert network is not None
+
+    def step() -> None:
+        with gear.compute.context():
+            output = network(clip).float()
+        loss = reconstruction_loss(output, clip, mask, weight)
+        if features is not None and plan.perceptual_weight:
+            loss = loss + perceptual_loss(features, output, clip, mask, weight)
+        loss.backward()
+
+    network.train()
+    seconds = _second(step, gear.device)
+    network.zero_grad(set_to_none=True)
+    network.eval()
+    return seconds / (clip.shape[1] * clip.shape[3] * clip.shape[4])
+
+
+def _encoding(info: VideoInfo, settings: OutputSettings, pictures: Tensor) -> float:
+    """Seconds to encode a frame, into memory."""
+    try:
+        encoding = choose_encoding(info, settings)
+        begun = time.perf_counter()
+        with av.open(io.BytesIO(), "w", format="matroska") as container:
+            stream = encoding.add_to(container)
+            for picture in pictures.permute(0, 2, 3, 1).contiguous().numpy():
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=encoding.pix_fmt)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+        return (time.perf_counter() - begun) / len(pictures)
+    except (av.error.FFmpegError, ValueError):
+        return 0.0  # a folder of images, or a format that only the writer itself handles: not counted
+
+
+def _second(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds of a call; of the second one where the first was short."""
+
+    def once() -> float:
+        synchronise(device)
+        begun = time.perf_counter()
+        work()
+        synchronise(device)
+        return time.perf_counter() - begun
+
+    seconds = once()
+    return once() if seconds < QUICK_S else seconds
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for what a GPU still has to do."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
-def _time_network(network: Network, compute: Compute) -> float:
-    """Seconds per frame and pixel of a forward pass."""
-    side = max(128, network.backbone.min_size)
-    clip = torch.rand(1, 4, 3, side, side, device=compute.device)
-    best = float("inf")
-    with torch.no_grad(), compute.context():
-        for _ in range(2):
-            start = _clock(compute.device)
-            network(clip)
-            best = min(best, _clock(compute.device) - start)
-    return best / (4 * side * side)
-
-
-def _time_merger(merger: Merger, device: torch.device) -> float:
-    """Seconds per pixel of merging one frame."""
-    side = 128
-    frame, composite = to_time_on(side, side, merger.candidates, device)
-    best = float("inf")
-    for _ in range(2):
-        start = _clock(device)
-        merger(frame, frame, composite)
-        best = min(best, _clock(device) - start)
-    return best / (side * side)
-
-
-def _time_flow(height: int, width: int, flow: FlowEstimator, device: torch.device) -> float:
-    """Seconds to align one pair of frames of this size, both ways."""
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.rand(1, 3, height // 8 + 1, width // 8 + 1, generator=generator)
-    size = (height, width)
-    picture = torch.nn.functional.interpolate(noise, size=size, mode="bicubic").clamp(0, 1).to(device)
-    best, several = float("inf"), range(torch.get_num_threads())
-    for _ in range(2):  # the first call may compile or allocate
-        start = _clock(device)
-        # As labels are made: split among threads, one pair is many times slower wherever others use the machine.
-        each(lambda _: flow.both(picture, picture.roll((2, 3), (-2, -1))), several, device)
-        best = min(best, (_clock(device) - start) / len(several))
-    return best
-
-
-class Forecaster:
-    """Estimates for many videos on this machine: networks are loaded and timed once.
+class RoughForecast:
+    """Estimates for videos of which only size and length are known: networks are loaded and timed once.
 
     Args:
         settings: of all of them.
@@ -216,21 +299,26 @@ class Forecaster:
         UsageError, WeightsError, DeviceError: as for a run with these settings.
     """
 
-    SIZE = (240, 320)
-    BLURRY = 0.6  # share of the frames that are no clues: what is taken for videos that were not looked through
+    SIZE = (360, 640)
+    BLURRY = 0.6  # share of the frames that are not sharp: assumed for videos that were not scanned
 
     def __init__(self, settings: Settings, listen: Listener = ignore) -> None:
-        gear = Equipment.load(replace(settings, adaptation=replace(settings.adaptation, iters=0)), listen)
-        self.settings = replace(settings, adaptation=settings.adaptation.on(gear.device.type))
-        height, width = self.SIZE
-        self.pair = _time_flow(height, width, gear.flow, gear.device) / (height * width)
-        self.merging = 0.0 if gear.merger is None else _time_merger(gear.merger, gear.device)
-        self.lasting = gear.flow.explains_blur
-        self.per_pixel = 0.0 if gear.network is None else _time_network(gear.network, gear.compute)
+        self.gear = Equipment.load(settings, listen)
+        self.settings = replace(settings, adaptation=settings.adaptation.on(self.gear.device.type))
+        self.speeds = measure_speeds(_moving_texture(*self.SIZE), self.settings, self.gear)
 
     def seconds(self, height: int, width: int, count: int) -> float:
-        """Rough duration of the work on a video of which nothing but its size and length is known."""
-        working = resources.working_set_limit(height, width, min(count, self.settings.adaptation.working_set))
-        rates = Rates(self.per_pixel, self.pair * height * width, labels_last=self.lasting, merging=self.merging)
+        """Rough duration of the work on one video, without reading and writing it."""
+        working = working_set_limit(height, width, min(count, self.settings.adaptation.working_set))
         blurry = round(self.BLURRY * count)
-        return work_seconds(self.settings, (height, width), count, blurry, min(count, working), rates)
+        load = Load(count, blurry, min(count, working), height, width, self.gear.flow.explains_blur)
+        ratio = height * width / (self.SIZE[0] * self.SIZE[1])
+        return Forecast(self.speeds.scaled(ratio), load).seconds(self.settings)
+
+
+def _moving_texture(height: int, width: int) -> Tensor:
+    """(N, 3, H, W) uint8: a texture that moves by two pixels from frame to frame."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.rand(1, 3, height // 8 + 1, width // 8 + 1, generator=generator)
+    picture = F.interpolate(noise, size=(height, width), mode="bicubic").clamp(0, 1)
+    return torch.cat([(255 * picture.roll((2 * n, n), (2, 3))).round().to(torch.uint8) for n in range(NETWORK_FRAMES)])

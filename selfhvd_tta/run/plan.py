@@ -1,0 +1,89 @@
+"""What is going to be done and how long it will take, told before time is spent; and what was done."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from selfhvd_tta.events import MethodTime, Plan
+from selfhvd_tta.method.record import Record
+from selfhvd_tta.run.equipment import Equipment
+from selfhvd_tta.run.forecast import Forecast
+from selfhvd_tta.run.scan import Inspection
+from selfhvd_tta.settings import AdaptationSettings, Settings
+from selfhvd_tta.wording import duration, plural
+
+
+def plan(seen: Inspection, settings: Settings, gear: Equipment, forecast: Forecast) -> Plan:
+    """The plan of a run.
+
+    Args:
+        seen: scan of the video.
+        settings: all settings.
+        gear: device and networks.
+        forecast: for this video.
+    """
+    info, clues, network = seen.info, seen.clues, gear.network
+    size = f"{info.width}x{info.height}, {plural(len(seen.pts), 'frame')}, {plural(len(clues.shots), 'shot')}"
+    rows = [("video", size), ("clues", f"{plural(int(clues.sharp.sum()), 'sharp frame')}; {seen.verdict}")]
+    rows.append(("flow", gear.flow.name))
+    if network is not None:
+        precision = str(gear.compute.autocast or torch.float32).removeprefix("torch.")
+        rows.append(("backbone", f"{network.name}, weights {network.weights}"))
+        rows.append(("device", f"{_device_name(gear.device)}, {precision}"))
+    rows.append(("method", _method(settings, gear, forecast)))
+    times = _times(settings, gear, forecast)
+    if others := [f"{time.method} about {duration(time.seconds)}" for time in times[1:]]:
+        rows.append(("instead", f"{', '.join(others)} on this machine"))
+    return Plan(tuple(rows), times[0].seconds / 60, times)
+
+
+def _method(settings: Settings, gear: Equipment, forecast: Forecast) -> str:
+    """What is done to the frames."""
+    network = gear.network
+    if not settings.learns or network is None:
+        how = "by their weights" if gear.merger is None else "by a network"
+        into = "the frames as recorded" if network is None else "the backbone's output"
+        return f"sharp-detail transfer into {into}, merged {how}"
+    if not settings.adapts:
+        return "the backbone as it is (--iters 0)"
+    adaptation = settings.adaptation
+    about = "" if settings.runtime.budget is None else "about "
+    kind = "adaptation" if settings.method == "adapt" else "refit, sharp frames blurred again"
+    return (
+        f"{kind}, {about}{plural(adaptation.iters, 'step')} on {plural(forecast.load.working, 'frame')}, "
+        f"{adaptation.side} px crops, learning rate {adaptation.first_rate(network.backbone.haste):.2g}"
+    )
+
+
+def _times(settings: Settings, gear: Equipment, forecast: Forecast) -> tuple[MethodTime, ...]:
+    """Seconds of the chosen method, then of the other one with the same backbone."""
+    chosen = MethodTime(settings.method, forecast.seconds(settings))
+    if settings.runtime.budget is not None or gear.network is None:
+        return (chosen,)
+    if settings.method == "transfer":
+        steps = AdaptationSettings().iters
+        other = replace(settings, method="adapt", adaptation=replace(settings.adaptation, iters=steps))
+    else:
+        other = replace(settings, method="transfer", save_adapted=None)
+    return chosen, MethodTime(other.method, forecast.seconds(other))
+
+
+def summary(seen: Inspection, action: str, record: Record | None) -> tuple[tuple[str, str], ...]:
+    """Rows for the end of a run."""
+    rows = [("frames", str(len(seen.pts))), ("done", action)]
+    if record is not None:
+        if record.coverage:
+            rows.append(("labels", f"cover {record.coverage[-1]:.0%} of the blurry frames' pixels"))
+        if record.checks:
+            rows.append(("history", f"renewed {record.renewals} times in {len(record.checks)} checks"))
+        if record.skipped:
+            rows.append(("skipped", f"{record.skipped} steps whose loss was not finite"))
+    return tuple(rows)
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type.upper()}, {torch.get_num_threads()} threads"

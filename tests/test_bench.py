@@ -18,11 +18,12 @@ import torch
 from selfhvd_tta.errors import InputError, Interrupted, UsageError
 from selfhvd_tta.events import Event, Note
 from selfhvd_tta.lab.datasets import frames as frames_module
+from selfhvd_tta.lab.datasets.labels import read_labels
 from selfhvd_tta.lab.datasets.photos import read_photo
 from selfhvd_tta.lab.datasets.protocols import discover
 from selfhvd_tta.lab.evaluation import method
 from selfhvd_tta.lab.evaluation.bench import BenchSettings, run_bench
-from selfhvd_tta.lab.evaluation.dataset import read_labels, write_dataset, write_regression_set
+from selfhvd_tta.lab.evaluation.dataset import write_dataset, write_regression_set
 from selfhvd_tta.lab.evaluation.metrics import psnr
 from selfhvd_tta.lab.evaluation.niqe import NIQE, asymmetric_gaussian
 from selfhvd_tta.lab.evaluation.no_reference import load_measures
@@ -386,3 +387,41 @@ def test_the_benchmark_runs_what_deblur_runs(tmp_path: Path) -> None:
         gap = np.abs(read_photo(folder / f"{frame.index:08d}.png").astype(int) - frame.rgb)
         assert gap.max() <= 3
         assert gap.mean() < 0.7
+
+
+def test_labels_of_the_data_set_split_the_scores(tmp_path: Path) -> None:
+    root = make_set(tmp_path / "data", videos=1)
+    folder = root / "test" / "000"
+    sharp = [i % 3 == 1 for i in range(8)]
+    (folder / "labels.json").write_text(json.dumps({"sharp": sharp}))
+    told: list[Event] = []
+    plan = replace(ONLY_FIDELITY, skip=(0, 0))
+    result = run_bench(root, tmp_path / "out", plan, replace(QUICK, method="transfer"), told.append)
+    clip = blurry_clip(8, seed=0)
+    blurry = [psnr(clip[i], clip[1]) for i in range(8) if not sharp[i]]
+    one = result.mean["input"]
+    assert one["psnr_blurry"] == pytest.approx(np.mean(blurry))
+    assert (one["psnr_sharp"], one["sharp_kept"], one["worst_gain"]) == (100, 100, 0)
+    transfer = result.mean["transfer"]
+    assert 0 < transfer["worst_gain"] < transfer["psnr_blurry"] - one["psnr_blurry"]
+    assert transfer["sharp_kept"] <= 100
+    lines = [e.text for e in told if isinstance(e, Note) and e.text.startswith("000, transfer: PSNR ")]
+    assert len(lines) == 1, "the row is told as soon as it is there"
+    assert f"PSNR of blurry frames {transfer['psnr_blurry']:.2f}" in lines[0]
+
+    # The blurry frames of a recording by the number of frames joined; other labels are another benchmark.
+    (folder / "labels.json").write_text(json.dumps({"exposure_subframes": [7] * 8}))
+    again = run_bench(root, tmp_path / "out", plan, replace(QUICK, method="transfer"))
+    assert "psnr_sharp" not in again.mean["input"]
+    assert again.mean["input"]["psnr_blurry"] == again.mean["input"]["psnr"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "problem"), [('{"sharp": [true]}', "1 labels for 8 frames"), ("{", "cannot be read")]
+)
+def test_labels_that_do_not_fit_are_said(tmp_path: Path, labels: str, problem: str) -> None:
+    root = make_set(tmp_path / "data")
+    (root / "test" / "001" / "labels.json").write_text(labels)
+    result = run_bench(root, tmp_path / "out", ONLY_FIDELITY, replace(QUICK, method="transfer"))
+    assert [row["video"] for row in result.videos] == ["000"]
+    assert problem in result.failed["001"]

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from selfhvd_tta.errors import InputError, UsageError
-from selfhvd_tta.lab.evaluation.dataset import read_labels, write_regression_set
+from selfhvd_tta.lab.datasets.labels import read_labels
+from selfhvd_tta.lab.evaluation.dataset import write_regression_set
 from selfhvd_tta.lab.simulation.recording import Averaging, average_recording
 from selfhvd_tta.lab.simulation.scenarios import SCENARIOS, Scenario
 from selfhvd_tta.lab.simulation.simulate import Scene, blur_extent

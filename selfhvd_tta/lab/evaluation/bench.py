@@ -252,6 +252,9 @@ class _Run:
             done[part.name] = row
             stored = self._stored(pair.name) | {part.name: {"fingerprint": self._fingerprint(part, [pair]), "row": row}}
             self._write(self._row_path(pair.name), stored)
+            for name, scores in row["methods"].items():
+                if name not in known:
+                    self.listen(Note(f"{pair.name}, {name}: {table.in_words(scores)}"))
         # In the order of the methods, also if an earlier run had done some of them.
         ordered = {part.name: done[part.name] for part in self.parts if part.name in done}
         done.clear()
@@ -274,7 +277,7 @@ class _Run:
     def _fingerprint(self, part: _Part, pairs: list[Pair]) -> str:
         """Of everything that decides a video's row."""
         files = [
-            (pair.name, [_identity(frames) for frames in (pair.blurry, pair.sharp) if frames is not None])
+            (pair.name, [_identity(frames) for frames in (pair.blurry, pair.sharp) if frames is not None], pair.labels)
             for pair in pairs
         ]
         return hashlib.sha256(json.dumps([part.head, files], sort_keys=True).encode()).hexdigest()

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from selfhvd_tta.errors import DiskError, InputError, UsageError
 from selfhvd_tta.events import Listener, Progress, ignore
+from selfhvd_tta.lab.datasets.labels import LABELS
 from selfhvd_tta.lab.datasets.photos import list_photos, read_photo
 from selfhvd_tta.lab.simulation.scenarios import SCENARIOS
 from selfhvd_tta.lab.simulation.simulate import ShakeSettings, SimulatedClip, simulate_clip
 
 Image = NDArray[np.uint8]
-LABELS = "labels.json"
 
 
 def write_dataset(
@@ -144,18 +144,6 @@ def write_pairs(blurry: Image, sharp: Image, labels: dict[str, Any], folder: Pat
         part.replace(folder)
     except OSError as error:
         raise DiskError(f"{folder}: {error.strerror or error}", "Choose another folder.") from error
-
-
-def read_labels(folder: Path) -> NDArray[np.bool_]:
-    """(T,) which frames of a written clip are sharp.
-
-    Raises:
-        InputError: there are no labels.
-    """
-    try:
-        return np.asarray(json.loads((folder / LABELS).read_text(encoding="utf-8"))["sharp"], bool)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{folder}: has no {LABELS} that can be read ({error})", "It is no simulated clip.") from error
 
 
 def _require_new(folders: list[Path]) -> None:

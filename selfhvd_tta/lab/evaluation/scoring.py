@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from selfhvd_tta.errors import InputError
-from selfhvd_tta.lab.evaluation.metrics import fidelity, quantise
+from selfhvd_tta.lab.evaluation.metrics import fidelity, psnr, quantise
 from selfhvd_tta.lab.evaluation.temporal import ShiftMeter, evaluation_flow, find_motion, flicker, warping_error
 
 Image = NDArray[np.uint8]
@@ -18,6 +18,8 @@ FloatImage = NDArray[np.float32]
 NoReference = Callable[[Image], float]
 # A frame equal to its ground truth has infinite PSNR; in means it counts as this.
 MOST_PSNR = 100.0
+# Of these measures the worst frame counts, and the worst video.
+LEAST = ("worst_gain", "sharp_kept")
 
 
 class Scorer:
@@ -25,16 +27,16 @@ class Scorer:
 
     Args:
         counted: frames that count.
-        blurry: frames of which a mean of their own is kept (those that are no sharp clues).
+        sharp: for each frame of the video, whether it is sharp: means of sharp and of blurry frames are kept apart.
         temporal: measure warping error, flicker and shift too.
         no_reference: further measures of one frame, by name.
     """
 
     def __init__(
-        self, counted: range, blurry: set[int], temporal: bool, no_reference: dict[str, NoReference] | None = None
+        self, counted: range, sharp: Sequence[bool], temporal: bool, no_reference: dict[str, NoReference] | None = None
     ) -> None:
         self.counted = counted
-        self.blurry = blurry
+        self.sharp = sharp
         self.no_reference = no_reference or {}
         self.values: dict[str, list[float]] = {}
         self.flow = evaluation_flow() if temporal else None
@@ -63,11 +65,17 @@ class Scorer:
                     f"the input {observed.shape[1]}x{observed.shape[0]}",
                     "Check the data set.",
                 )
-            for name, value in asdict(fidelity(output, truth)).items():
-                self._note(name, min(value, MOST_PSNR))
-                if name in ("psnr", "ssim") and index in self.blurry:
-                    self._note(f"{name}_blurry", min(value, MOST_PSNR))
+            values = {name: min(value, MOST_PSNR) for name, value in asdict(fidelity(output, truth)).items()}
+            for name, value in values.items():
+                self._note(name, value)
+            part = "sharp" if self.sharp[index] else "blurry"
+            for name in ("psnr", "ssim"):
+                self._note(f"{name}_{part}", values[name])
+            if not self.sharp[index]:
+                self._note("worst_gain", values["psnr"] - min(psnr(observed, truth), MOST_PSNR))
         rounded = quantise(output)
+        if self.sharp[index]:
+            self._note("sharp_kept", min(psnr(rounded, observed), MOST_PSNR))
         for name, measure in self.no_reference.items():
             self._note(name, measure(rounded))
         if self.flow is not None and self.shift is not None:
@@ -88,8 +96,8 @@ class Scorer:
             self.values.setdefault(name, []).append(value)
 
     def result(self) -> dict[str, float]:
-        """Means by name; what could not be measured is absent."""
-        means = {name: float(np.mean(values)) for name, values in self.values.items()}
+        """Means by name, of ``LEAST`` the least; what could not be measured is absent."""
+        means = {name: min(values) if name in LEAST else float(np.mean(values)) for name, values in self.values.items()}
         if self.shift is not None and self.shift.counts.sum():
             means |= {"shift_median": self.shift.quantile(0.5), "shift_p95": self.shift.quantile(0.95)}
         return means

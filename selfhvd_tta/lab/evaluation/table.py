@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from selfhvd_tta.lab.evaluation.scoring import LEAST
+
 Row = dict[str, Any]
 METHODS = ("input", "unsharp", "backbone", "refit", "refit+detail", "transfer", "adapted", "adapted+detail")
 LEARNT = "seconds_adaptation"
@@ -14,6 +16,9 @@ COLUMNS = (
     ("psnr", "PSNR", 2),
     ("ssim", "SSIM", 4),
     ("psnr_blurry", "PSNR of blurry frames", 2),
+    ("psnr_sharp", "PSNR of sharp frames", 2),
+    ("worst_gain", "worst blurry frame over its input, dB", 2),
+    ("sharp_kept", "sharp frames to their input, least dB", 2),
     ("dadeblur_psnr", "PSNR (DADeblur's)", 2),
     ("dadeblur_ssim", "SSIM (DADeblur's)", 4),
     ("warping_error", "warping error", 2),
@@ -23,10 +28,11 @@ COLUMNS = (
     ("niqe", "NIQE", 2),
     ("seconds", "restoring, s", 1),
 )
+IN_WORDS = ("psnr", "psnr_blurry", "psnr_sharp", "worst_gain", "sharp_kept", "flicker", "shift_median", "niqe")
 
 
 def mean_of(rows: list[Row]) -> dict[str, dict[str, float]]:
-    """Mean over videos, every video counting once, by method and measure.
+    """Mean over videos, every video counting once, by method and measure; of ``LEAST`` the least.
 
     A measure that some video lacks is averaged over the others.
     """
@@ -35,11 +41,18 @@ def mean_of(rows: list[Row]) -> dict[str, dict[str, float]]:
         measured = [row["methods"][method] for row in rows if method in row["methods"]]
         names = list(dict.fromkeys(n for one in measured for n in one))
         if measured:
-            found[method] = {
-                name: math.fsum(values := [one[name] for one in measured if name in one]) / len(values)
-                for name in names
-            }
+            found[method] = {name: _over([one[name] for one in measured if name in one], name) for name in names}
     return found
+
+
+def _over(values: list[float], name: str) -> float:
+    return min(values) if name in LEAST else math.fsum(values) / len(values)
+
+
+def in_words(scores: dict[str, float]) -> str:
+    """One line of the most telling measures of one method on one video."""
+    columns = [c for c in COLUMNS if c[0] in scores and c[0] in IN_WORDS]
+    return ", ".join(f"{title} {_number(scores[name], digits)}" for name, title, digits in columns)
 
 
 def runs_of(row: Row) -> dict[str, Row]:
@@ -61,7 +74,7 @@ def merged(rows: dict[str, Row]) -> Row:
 def _columns(methods: dict[str, dict[str, float]]) -> list[tuple[str, str, int]]:
     known = {name for name, _, _ in COLUMNS}
     present = {name for one in methods.values() for name in one}
-    extra = sorted(present - known - {"ssim_blurry"})
+    extra = sorted(present - known - {"ssim_blurry", "ssim_sharp"})
     return [c for c in COLUMNS if c[0] in present] + [(name, name, 3) for name in extra]
 
 
@@ -98,19 +111,27 @@ def markdown(head: Row, rows: list[Row], mean: dict[str, dict[str, float]], fail
             "Columns marked DADeblur's follow that code's own definitions: compare them with its figures only.",
             "",
         ]
-        lines += _videos(rows, list(mean))
+        lines += [*_videos(rows, list(mean)), "", *_runs(rows)]
     if failed:
         lines += ["", "## Failed", "", *(f"- {name}: {reason}" for name, reason in failed.items())]
     return "\n".join(lines) + "\n"
 
 
 def _videos(rows: list[Row], methods: list[str]) -> list[str]:
-    with_truth = any("psnr" in one for row in rows for one in row["methods"].values())
-    head = ["video", "frames scored", "sharp frames"]
-    head += [f"{m}, PSNR / SSIM" for m in methods] if with_truth else []
+    columns = [c for c in _columns(mean_of(rows)) if "DADeblur" not in c[1]]
+    body = [
+        [row["video"], m, *(_number(row["methods"][m].get(n), d) for n, _, d in columns)]
+        for row in rows
+        for m in methods
+        if m in row["methods"]
+    ]
+    return ["## Videos", "", *_grid(["video", "method", *(title for _, title, _ in columns)], body)]
+
+
+def _runs(rows: list[Row]) -> list[str]:
     learners = list(dict.fromkeys(name for row in rows for name, run in runs_of(row).items() if LEARNT in run))
-    several = len(learners) > 1
-    head += [f"{name}: learning, s" for name in learners] if several else ["adapting, s"]
+    head = ["video", "frames scored", "sharp frames found"]
+    head += [f"{name}: learning, s" for name in learners] if len(learners) > 1 else ["adapting, s"]
     head += ["peak memory, GB"]
     body = []
     for row in rows:
@@ -119,13 +140,9 @@ def _videos(rows: list[Row], methods: list[str]) -> list[str]:
         note = (
             "" if not passed else " (passed through)" if len(runs) == 1 else f" (passed through: {', '.join(passed)})"
         )
-        line = [row["video"] + note, str(row["scored"]), str(row["sharp_frames"])]
-        if with_truth:
-            for m in methods:
-                one = row["methods"].get(m, {})
-                line.append(f"{_number(one.get('psnr'), 2)} / {_number(one.get('ssim'), 4)}")
         seconds = [runs.get(name, {}).get(LEARNT) for name in learners] or [None]
         size = max((run["peak_memory"] or 0 for run in runs.values()), default=0)
+        line = [row["video"] + note, str(row["scored"]), str(row["sharp_frames"])]
         line += [*(_number(value, 1) for value in seconds), _number(size / 1e9 if size else None, 2)]
         body.append(line)
-    return ["## Videos", "", *_grid(head, body)]
+    return ["## Runs", "", *_grid(head, body)]

@@ -17,7 +17,7 @@ from selfhvd_tta.method.alignment import visible, warp
 Image = NDArray[np.uint8]
 # Pixels whose forward-backward error is below half a pixel count as visible in both frames.
 VISIBLE = 0.5
-BLOCK = 32
+GRID = (20, 12)
 HISTOGRAM_BINS = 4000
 BINS_PER_PIXEL = 100
 
@@ -71,10 +71,8 @@ def warping_error(first: Image, second: Image, motion: Motion) -> float:
 
 
 def _brightness(frame: Image) -> NDArray[np.float64]:
-    """Mean of every 32 x 32 block, per channel; sharpness does not change it."""
-    height, width = frame.shape[:2]
-    size = max(1, round(width / BLOCK)), max(1, round(height / BLOCK))
-    return np.asarray(cv2.resize(frame.astype(np.float32), size, interpolation=cv2.INTER_AREA), np.float64)
+    """Mean of every block of a 20 x 12 grid, per channel; sharpness does not change it."""
+    return np.asarray(cv2.resize(frame.astype(np.float32), GRID, interpolation=cv2.INTER_AREA), np.float64)
 
 
 def flicker(outputs: tuple[Image, Image], references: tuple[Image, Image]) -> float:
@@ -85,7 +83,7 @@ def flicker(outputs: tuple[Image, Image], references: tuple[Image, Image]) -> fl
         references: the same frames of the ground truth, or of the input.
 
     Returns:
-        Mean over blocks of 32 x 32 pixels, in code values.
+        Mean over a grid of 20 x 12 blocks, in code values.
     """
     change = _brightness(outputs[1]) - _brightness(outputs[0])
     expected = _brightness(references[1]) - _brightness(references[0])

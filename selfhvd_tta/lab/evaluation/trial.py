@@ -102,7 +102,8 @@ def run_video(
     peak = PeakMemory(subject.gear.device)
     seen = scan(pair.blurry, method.clues, listen)
     counted = scored(len(pair.blurry), settings.skip)
-    blurry = {i for i in range(len(pair.blurry)) if not seen.clues.sharp[i]}
+    # The data set knows better than the method that is measured.
+    sharp = seen.clues.sharp.tolist() if pair.labels is None else list(pair.labels)
     known = known or {}
     names = _outputs_of(settings)
     # Unsharp masking does not ask whether there is anything to learn.
@@ -118,7 +119,7 @@ def run_video(
         "action": (method.method if settings.unsharp is None else "unsharp") if helpful else "passed through",
     }
     score = _Scoring(
-        pair, seen, lambda: Scorer(counted, blurry, settings.temporal, settings.no_reference), _sink(frames)
+        pair, seen, lambda: Scorer(counted, sharp, settings.temporal, settings.no_reference), _sink(frames)
     )
     methods: Scores = {name: known[name] for name in ("input", "backbone") if name in known}
     if settings.unsharp is not None:

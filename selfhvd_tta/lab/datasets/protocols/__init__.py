@@ -28,12 +28,14 @@ class Pair:
         blurry: what the method sees.
         sharp: ground truth; None where the data set has none. It is opened after the method has ended.
         problem: why it cannot be run, one line; the benchmark reports it and goes on.
+        labels: which frames are sharp, where the data set says so; only scores are split by them.
     """
 
     name: str
     blurry: Frames | None
     sharp: Frames | None
     problem: str = ""
+    labels: tuple[bool, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+from selfhvd_tta.errors import InputError
+from selfhvd_tta.lab.datasets.labels import LABELS, read_labels
 from selfhvd_tta.lab.datasets.protocols import Pair, Protocol, Tell, natural_key, pair_up
 
 PATTERNS = ("test/*/Blur/RGB", "*/test/*/Blur/RGB", "*/Blur/RGB")
@@ -23,7 +26,16 @@ def find(root: Path, tell: Tell) -> list[Pair]:
 def _pair(root: Path, video: Path) -> Pair:
     name = "/".join(part for part in video.relative_to(root).parts if part != "test")
     sharp = video / "Sharp" / "RGB"
-    return pair_up(name, video / "Blur" / "RGB", sharp if sharp.exists() else None)
+    pair = pair_up(name, video / "Blur" / "RGB", sharp if sharp.exists() else None)
+    if pair.blurry is None or not (video / LABELS).exists():
+        return pair
+    try:
+        labels = read_labels(video)
+    except InputError as error:
+        return Pair(name, None, None, error.message)
+    if len(labels) != len(pair.blurry):
+        return Pair(name, None, None, f"{video / LABELS}: {len(labels)} labels for {len(pair.blurry)} frames")
+    return replace(pair, labels=labels)
 
 
 PROTOCOL = Protocol(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from selfhvd_tta.errors import UsageError
-from selfhvd_tta.settings import Settings
+from selfhvd_tta.settings import QUALITIES, Settings
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -23,6 +23,7 @@ else:  # pragma: no cover
     import tomli as tomllib
 
 WIDTH = 110
+QUALITY = "quality"  # a key of job files that stands for several settings
 
 
 def load(path: str | Path, base: Settings | None = None) -> Settings:
@@ -65,9 +66,13 @@ def parse(text: str, where: str = "config", base: Settings | None = None) -> Set
 
 
 def from_table(table: Mapping[str, object], where: str = "config", base: Settings | None = None) -> Settings:
-    """Settings of nested mappings, as TOML and JSON give them; null stands for None. Errors as :func:`load`."""
+    """Settings of nested mappings, as TOML and JSON give them; null stands for None. Errors as :func:`load`.
+
+    ``quality`` is a key of its own: it sets what its name stands for, wherever the table does not.
+    """
+    base = base or Settings()
     try:
-        return _merge(base or Settings(), table, "")
+        return _merge(base, _expanded(table, base), "")
     except UsageError as error:
         raise UsageError(f"{where}: {error.message}", error.hint) from error
 
@@ -83,7 +88,8 @@ def override(settings: Settings, values: Mapping[str, object]) -> Settings:
     Args:
         settings: where the others come from.
         values: by the attribute's name, which is unique in the tree (``iters``), or by the full one
-            (``adaptation.iters``). None is a value as any other.
+            (``adaptation.iters``). None is a value as any other. ``quality`` sets what its name stands for, wherever
+            the others do not.
 
     Raises:
         UsageError: no such setting, a value of the wrong type or out of range.
@@ -91,19 +97,43 @@ def override(settings: Settings, values: Mapping[str, object]) -> Settings:
     paths = {path.rpartition(".")[2]: path for path in setting_names()} | {path: path for path in setting_names()}
     table: dict[str, Any] = {}
     for name, value in values.items():
-        if name not in paths:
+        if name == QUALITY:
+            table[name] = value
+        elif name in paths:
+            _put(table, paths[name], value)
+        else:
             raise UsageError(f"{name} is not a setting", _suggestion(name, list(paths)))
-        *parents, leaf = paths[name].split(".")
-        inner = table
-        for parent in parents:
-            inner = inner.setdefault(parent, {})
-        inner[leaf] = value
     adaptation = table.get("adaptation", {})
     if "learning_rate" in adaptation and "final_learning_rate" not in adaptation:
         # A rate that is set very low is meant as such, not as a contradiction to the rate at the end.
         rate, final = adaptation["learning_rate"], settings.adaptation.final_learning_rate
         adaptation["final_learning_rate"] = min(final, rate) if _is_number(rate) else final
-    return _merge(settings, table, "")
+    return _merge(settings, _expanded(table, settings), "")
+
+
+def _expanded(table: Mapping[str, object], base: Settings) -> dict[str, Any]:
+    """The table with what it implies: the settings of its ``quality``, and a method where it names steps."""
+    full: dict[str, Any] = {key: dict(part) if isinstance(part, Mapping) else part for key, part in table.items()}
+    quality = full.pop(QUALITY, None)
+    adaptation = full.get("adaptation", {})
+    if "method" not in full and base.method == "auto" and isinstance(adaptation, dict) and "iters" in adaptation:
+        full["method"] = "adapt"  # who names steps wants them done, on a CPU too
+    if quality is None:
+        return full
+    if quality not in QUALITIES:
+        raise UsageError(f"quality is {quality!r}, but it must be one of {', '.join(QUALITIES)}")
+    for name, value in QUALITIES[quality].items():
+        _put(full, name, value, over=False)
+    return full
+
+
+def _put(table: dict[str, Any], name: str, value: object, over: bool = True) -> None:
+    """Set a setting by its full name in nested tables; ``over`` replaces one that is there."""
+    *parents, leaf = name.split(".")
+    for parent in parents:
+        table = table.setdefault(parent, {})
+    if isinstance(table, dict) and (over or leaf not in table):  # what is not a table is refused later, by name
+        table[leaf] = value
 
 
 def setting_names() -> list[str]:

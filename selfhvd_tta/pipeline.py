@@ -17,10 +17,11 @@ from selfhvd_tta.run.adapting import adapt
 from selfhvd_tta.run.budget import Fit, fit_once
 from selfhvd_tta.run.cancelling import CancelToken
 from selfhvd_tta.run.checks import check_names, check_paths
+from selfhvd_tta.run.choice import choose_method
 from selfhvd_tta.run.equipment import Equipment
 from selfhvd_tta.run.fingerprint import fingerprint
 from selfhvd_tta.run.forecast import Forecast
-from selfhvd_tta.run.frames import Details, run_frames
+from selfhvd_tta.run.frames import Details, mixed, run_frames
 from selfhvd_tta.run.frames import Result as Restored
 from selfhvd_tta.run.job import Job, sweep
 from selfhvd_tta.run.memory import working_set_limit
@@ -97,6 +98,7 @@ def deblur(
     sweep(Path(output))
     check_output(output, reader.info, settings.output)
     check_names(settings)
+    settings = choose_method(settings, tell)
     with Job(Path(output), settings.runtime.restart) as job:
         seen = scan(reader, settings.clues, tell)
         if seen.helpful or settings.force or (settings.learns and settings.adaptation.iters == 0):
@@ -166,7 +168,7 @@ def _write(
     phase, total = "restore" if settings.learns else "transfer", len(reader.pts)
     with open_writer(output, reader, settings.output, segments=job.segments, seal=job.seal) as writer:
         for result in frames(writer.frames_done):
-            writer.write(feeds.to_array(result.blended), result.pts)
+            writer.write(feeds.to_array(mixed(result, settings.strength)), result.pts)
             tell(Progress(phase, result.index + 1, total))
         job.finishing()
     for text in writer.notes:

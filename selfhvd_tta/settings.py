@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar, get_args
 
@@ -13,7 +14,8 @@ PAPER_STEPS, PAPER_RATE = 2000, 1e-4
 PAPER_CROP, PAPER_CLIP = 256, 10
 LITERAL_FLOW = "sea-raft"
 NO_BACKBONE = "none"
-Method = Literal["adapt", "transfer", "refit"]
+Method = Literal["auto", "adapt", "transfer", "refit"]
+Quality = Literal["quick", "balanced", "best"]
 Teacher = Literal["bank", "live"]
 Merge = Literal["learned", "weighted"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -352,7 +354,8 @@ class Settings:
     Attributes:
         method: adapt fine-tunes a network on this video; transfer only merges aligned sharp frames into what a network
             makes of it, which is quick; refit is a baseline that fine-tunes on the sharp frames blurred again (Ren et
-            al., arXiv 2012.05228).
+            al., arXiv 2012.05228). auto adapts on a GPU, or if --iters, --save-adapted or a backbone with strong
+            weights is given; otherwise it transfers.
         backbone: Network: an id of selfhvd-tta models, optionally id:variant, or hf:owner/name. auto takes the
             strongest one whose weights are on this machine or can be downloaded; with --method transfer, the bundled
             one. none is only valid with --method transfer, which then merges into the recorded frames.
@@ -367,10 +370,11 @@ class Settings:
         literal: Run the paper to the letter, with nothing of ours: one sharp frame per label, aligned by SEA-RAFT to
             the output of every step. Slow. Settings that contradict it are refused.
         force: Adapt even if all frames are equally sharp.
+        strength: How much of the result is mixed in: 1 is the result, 0 the recorded frames.
         range: Restore only this part, for example 0:05-0:12, 90- or -0:10; sound and all else are cut to match.
     """
 
-    method: Method = "adapt"
+    method: Method = "auto"
     backbone: str = "auto"
     weights: str | None = None
     adapted: str | None = None
@@ -380,6 +384,7 @@ class Settings:
     detail: bool | None = None
     literal: bool = False
     force: bool = False
+    strength: float = 1.0
     range: str | None = None
     clues: ClueSettings = field(default_factory=ClueSettings)
     alignment: AlignmentSettings = field(default_factory=AlignmentSettings)
@@ -397,11 +402,12 @@ class Settings:
             "used with an adaptation (--method adapt or refit, and --iters above 0)",
             self.save_adapted,
         )
+        _check(0 <= self.strength <= 1, "--strength", "within 0..1", self.strength)
         if self.range is not None:
             TimeRange.parse(self.range)
         _check(self.method in get_args(Method), "--method", f"one of {', '.join(get_args(Method))}", self.method)
         _check(
-            self.networked or not self.learns,
+            self.networked or self.method in ("auto", "transfer"),
             "--backbone",
             "a network: none is only valid with --method transfer",
             self.backbone,
@@ -465,6 +471,12 @@ class Settings:
         return self.learns and self.adaptation.iters > 0
 
     @property
+    def needs_adaptation(self) -> bool:
+        """Whether something is asked for that only adaptation does; then ``auto`` means ``adapt``."""
+        steps = self.adaptation.iters != AdaptationSettings.iters
+        return steps or self.literal or self.save_adapted is not None
+
+    @property
     def networked(self) -> bool:
         """Whether there is a backbone at all."""
         return self.backbone != NO_BACKBONE
@@ -484,3 +496,11 @@ class Settings:
     def part(self) -> TimeRange | None:
         """``range``, as numbers."""
         return None if self.range is None else TimeRange.parse(self.range)
+
+
+# What ``--quality`` sets at once: names of settings and their values. A setting that is named itself takes precedence.
+QUALITIES: Mapping[Quality, Mapping[str, object]] = {
+    "quick": {"method": "transfer", "alignment.teachers": 3},
+    "balanced": {},
+    "best": {"method": "adapt"},
+}

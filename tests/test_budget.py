@@ -29,7 +29,7 @@ LOAD = Load(frames=48, blurry=30, working=48, height=256, width=384)
 
 
 def settings(budget: float, **plan: object) -> Settings:
-    return Settings(adaptation=AdaptationSettings(**plan), runtime=RuntimeSettings(budget=budget))  # type: ignore[arg-type]
+    return Settings(method="adapt", adaptation=AdaptationSettings(**plan), runtime=RuntimeSettings(budget=budget))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -205,6 +205,7 @@ def test_transfer_leaves_the_network_out_where_it_takes_too_long() -> None:
 
 
 QUICK = Settings(
+    method="adapt",
     backbone="estrnn:lite",
     alignment=AlignmentSettings(flow="dis:ultrafast", teachers=1),
     adaptation=AdaptationSettings(crop=32, clip_length=4),

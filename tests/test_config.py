@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from selfhvd_tta import config
 from selfhvd_tta.errors import UsageError
-from selfhvd_tta.settings import Settings
+from selfhvd_tta.settings import QUALITIES, Settings
 
 
 def values_of(hint: Any) -> st.SearchStrategy[Any]:
@@ -119,7 +119,7 @@ def test_a_low_rate_lowers_the_rate_at_the_end(rate: float) -> None:
         ("[adaptation]\nlearning_rate = nan", "j: adaptation.learning_rate is nan, but it must be a finite number", ""),
         (f"[clues]\ncontrast = 1{'0' * 400}", "but it must be a finite number", ""),
         ("backbone = 3", "j: backbone is 3, but it must be text in quotes", ""),
-        ('method = "magic"', "j: method is 'magic', but it must be one of adapt, transfer", ""),
+        ('method = "magic"', "j: method is 'magic', but it must be one of auto, adapt, transfer", ""),
         ("[output]\ncodec = ['h264']", "j: output.codec is ['h264'], but it must be one of h264", ""),
         ("adaptation = 3", "j: adaptation is 3, but it must be a table", "[adaptation]"),
         ("[method]\na = 1", "j: method is {'a': 1}, but it must be one of", ""),
@@ -146,3 +146,25 @@ def test_files_that_cannot_be_read(content: bytes | None, words: str, tmp_path: 
         config.load(path)
     with pytest.raises(UsageError, match="cannot be read"):
         config.load(tmp_path)
+
+
+def test_a_quality_sets_what_is_not_named() -> None:
+    quick = config.override(Settings(), {"quality": "quick", "strength": 0.5})
+    assert (quick.method, quick.alignment.teachers, quick.strength) == ("transfer", 3, 0.5)
+    named = config.override(Settings(), {"quality": "quick", "teachers": 7})
+    assert (named.method, named.alignment.teachers) == ("transfer", 7)
+    assert config.parse('quality = "best"').method == "adapt"
+    assert config.parse('quality = "best"\nmethod = "refit"').method == "refit"
+    assert config.override(Settings(), {"quality": "balanced"}) == Settings()
+    with pytest.raises(UsageError, match="quick, balanced, best"):
+        config.parse('quality = "good"')
+    for name in QUALITIES.values():
+        assert set(name) <= set(config.setting_names())
+
+
+def test_naming_steps_asks_for_adaptation() -> None:
+    assert config.override(Settings(), {"iters": 2000}).method == "adapt"
+    assert config.parse("[adaptation]\niters = 2000").method == "adapt"
+    assert config.override(Settings(), {"iters": 7, "method": "auto"}).needs_adaptation
+    assert config.override(Settings(method="transfer"), {"iters": 7}).method == "transfer"
+    assert config.parse(config.dumps(Settings())).method == "auto"

@@ -44,7 +44,7 @@ def ablate(
         from selfhvd_tta.lab.evaluation.ablations import run_studies
         from selfhvd_tta.lab.evaluation.bench import BenchSettings
 
-        base = settings_of(ctx, flags, base=Settings(detail=detail))
+        base = settings_of(ctx, flags, base=Settings(method="adapt", detail=detail))
         plan = BenchSettings(protocol=protocol, skip=skip_ends, temporal=False, videos=tuple(video or ()))
         text = run_studies(root, output, plan, base, study or tuple(STUDIES), display)
     show_lines([text])

@@ -10,6 +10,7 @@ import typer
 from selfhvd_tta.cli.options import Debug, settings_of, takes_settings, was_given
 from selfhvd_tta.console import Display, show_lines
 from selfhvd_tta.errors import ExitCode, UsageError
+from selfhvd_tta.settings import Settings
 
 SPEED = "With --speed"
 FLAGS = (
@@ -105,7 +106,7 @@ def bench(
         from selfhvd_tta.lab.evaluation.bench import BenchSettings, run_bench
         from selfhvd_tta.lab.evaluation.unsharp import Unsharp
 
-        settings = settings_of(ctx, flags)
+        settings = settings_of(ctx, flags, base=Settings(method="adapt"))
         plan = BenchSettings(
             protocol=protocol,
             joint=joint,

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from selfhvd_tta.cli.inputs import check_input, default_output
 from selfhvd_tta.cli.options import ConfigFile, Debug, JsonLines, Quiet, settings_of, takes_settings
 from selfhvd_tta.console import Display, Style
 from selfhvd_tta.errors import UsageError
@@ -26,7 +27,16 @@ CompareLayout = Annotated[
 def deblur(
     ctx: typer.Context,
     video: Annotated[Path, typer.Argument(help="The shaky video, or a folder of its frames. It is never modified.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The sharp video (.mp4, .mov, .mkv).")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="The sharp video (.mp4, .mov or .mkv), or a new folder for its frames. Default: next to the input, "
+            "shaky-sharp.mp4 for shaky.mp4.",
+        ),
+    ] = None,
     preview: Annotated[
         bool,
         typer.Option(
@@ -46,8 +56,13 @@ def deblur(
     debug: Debug = False,
     **flags: Any,
 ) -> None:
-    """Make a video sharp: selfhvd-tta deblur shaky.mp4 -o sharp.mp4"""
+    """Make a video sharp: selfhvd-tta deblur shaky.mp4 -o sharp.mp4
+
+    The word deblur may be left out.
+    """
     settings = settings_of(ctx, flags, config)
+    check_input(video)
+    output = output or default_output(video)
     style: Style = "json" if json_lines else "quiet" if quiet else "auto"
     with Interruption() as interruption, Display(style) as display:
         if preview:

@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import typer
 
-from selfhvd_tta.config import attribute_docs, load, override, setting_names
-from selfhvd_tta.settings import Settings
+from selfhvd_tta.config import QUALITY, attribute_docs, load, override, setting_names
+from selfhvd_tta.settings import Quality, Settings
 from selfhvd_tta.times import seconds_of
 
 # Constants of the method, set in a job file only: nobody tunes them for one video.
@@ -33,7 +33,7 @@ FILE_ONLY = frozenset(
 )
 # What ``--help`` shows, in this order; the rest is behind ``--help-all``, by section.
 EVERYDAY = (
-    *("method", "range", "runtime.budget", "adaptation.iters", "backbone", "output.crf", "output.codec"),
+    *("method", "strength", "range", "runtime.budget", "adaptation.iters", "backbone", "output.crf", "output.codec"),
     *("output.overwrite", "runtime.device", "runtime.offline"),
 )
 OPTIONS, DISPLAY = "Options", "Display"
@@ -109,6 +109,14 @@ Debug = Annotated[
         "--debug", is_eager=True, callback=_ask_debug, help="Show tracebacks of errors.", rich_help_panel=DISPLAY
     ),
 ]
+QualityChoice = Annotated[
+    Quality | None,
+    typer.Option(
+        help="Sets several options at once, unless they are given: quick transfers from three sharp frames only; "
+        "balanced is the default; best adapts, on a CPU too.",
+        rich_help_panel=OPTIONS,
+    ),
+]
 HelpAll = Annotated[
     bool,
     typer.Option(
@@ -148,6 +156,7 @@ def takes_settings(
         flags = [_parameter(name, everyday or name in EVERYDAY) for name in names]
         if not everyday:
             kind = reflection.Parameter.KEYWORD_ONLY
+            flags.insert(0, reflection.Parameter(QUALITY, kind, default=None, annotation=QualityChoice))
             flags.append(reflection.Parameter("help_all", kind, default=False, annotation=HelpAll))
         parameters = [p.replace(kind=p.KEYWORD_ONLY) for p in (*own, *flags)]
         command.__signature__ = reflection.Signature(parameters)  # type: ignore[attr-defined]

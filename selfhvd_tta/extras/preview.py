@@ -15,6 +15,7 @@ from selfhvd_tta.extras.report.log import Recorder
 from selfhvd_tta.method.working_set import choose_frames
 from selfhvd_tta.run.cancelling import CancelToken
 from selfhvd_tta.run.checks import check_names
+from selfhvd_tta.run.choice import choose_method
 from selfhvd_tta.run.equipment import Equipment
 from selfhvd_tta.run.forecast import Forecast
 from selfhvd_tta.run.memory import working_set_limit
@@ -100,6 +101,7 @@ def preview(
     path = preview_path(output)
     check_output(path, reader.info, settings.output)
     check_names(settings)
+    settings = choose_method(settings, tell)
     seen = scan(reader, settings.clues, tell)
     if not seen.helpful and not settings.force:
         raise PreconditionError(f"{video}: no preview, because {seen.verdict}", "Use --force to try all the same.")

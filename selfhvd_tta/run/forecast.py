@@ -20,6 +20,7 @@ from selfhvd_tta.method.losses import perceptual_loss, reconstruction_loss
 from selfhvd_tta.method.restoration import Restorer
 from selfhvd_tta.method.teachers import choose_teachers, most_alignments
 from selfhvd_tta.run import feeds
+from selfhvd_tta.run.choice import choose_method
 from selfhvd_tta.run.equipment import Equipment
 from selfhvd_tta.run.frames import Details
 from selfhvd_tta.run.memory import working_set_limit
@@ -303,6 +304,7 @@ class RoughForecast:
     BLURRY = 0.6  # share of the frames that are not sharp: assumed for videos that were not scanned
 
     def __init__(self, settings: Settings, listen: Listener = ignore) -> None:
+        settings = choose_method(settings, listen)
         self.gear = Equipment.load(settings, listen)
         self.settings = replace(settings, adaptation=settings.adaptation.on(self.gear.device.type))
         self.speeds = measure_speeds(_moving_texture(*self.SIZE), self.settings, self.gear)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,12 +32,21 @@ class Result:
         pts: its presentation time, as the source of the frames has it.
         network: the network's output, (3, H, W) float in [0, 1]; the input where there is no network.
         blended: with sharp details blended in; ``network`` itself where nothing is.
+        recorded: the frame as decoded, (H, W, 3) uint8 or uint16.
     """
 
     index: int
     pts: int
     network: Tensor
     blended: Tensor
+    recorded: np.ndarray
+
+
+def mixed(result: Result, strength: float) -> Tensor:
+    """The frame to write, (3, H, W) float in [0, 1]: recorded + strength * (blended - recorded)."""
+    if strength == 1:
+        return result.blended
+    return torch.lerp(feeds.to_tensor(result.recorded, result.blended.device), result.blended, strength)
 
 
 @dataclass(frozen=True)
@@ -152,7 +162,7 @@ def run_frames(
                 if details is not None and sharp is not None:
                     observed = feeds.to_tensor(frame.rgb, device)
                     blended = details.blend(index, observed, output, clues, sharp)
-                yield Result(index, frame.pts, output, blended)
+                yield Result(index, frame.pts, output, blended, frame.rgb)
                 if keep and restorer and restorer.boundary_at == index + 1 - shot.start:
                     keep(Mark(shot.start, restorer.boundary()))
             restart = Restart()

@@ -33,6 +33,8 @@ def plan(seen: Inspection, settings: Settings, gear: Equipment, forecast: Foreca
         rows.append(("backbone", f"{network.name}, weights {network.weights}"))
         rows.append(("device", f"{_device_name(gear.device)}, {precision}"))
     rows.append(("method", _method(settings, gear, forecast)))
+    if settings.strength < 1:
+        rows.append(("strength", f"{settings.strength:g} of the result mixed into the recorded frames"))
     times = _times(settings, gear, forecast)
     if others := [f"{time.method} about {duration(time.seconds)}" for time in times[1:]]:
         rows.append(("instead", f"{', '.join(others)} on this machine"))

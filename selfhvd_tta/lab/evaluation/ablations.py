@@ -74,7 +74,7 @@ def run_studies(
     unknown = [name for name in wanted if name not in STUDIES]
     if unknown:
         raise UsageError(f"unknown study '{unknown[0]}'", f"Known are: {', '.join(STUDIES)}.")
-    if base.method != "adapt" or not base.adaptation.iters:
+    if base.method not in ("auto", "adapt") or not base.adaptation.iters:
         raise UsageError("ablations need an adaptation", "Use --method adapt and --iters above 0.")
     find_pairs(root, bench, ignore)  # a wrong folder is one error and not one per variant
     plan = [(STUDIES[name], list(STUDIES[name].variants(base))) for name in wanted]

@@ -75,7 +75,7 @@ class BenchSettings:
 
     def chosen(self, settings: Settings) -> tuple[str, ...]:
         """Names of what is run, the quick ones first."""
-        wanted = self.methods or (settings.method,)
+        wanted = self.methods or ("adapt" if settings.method == "auto" else settings.method,)
         return tuple(name for name in METHODS if name in wanted or "all" in wanted)
 
 

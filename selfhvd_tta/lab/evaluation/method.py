@@ -86,6 +86,8 @@ class Subject:
 
     def __init__(self, settings: Settings, listen: Listener) -> None:
         self.listen = listen
+        if settings.method == "auto":
+            settings = replace(settings, method="adapt")  # what is measured does not depend on the machine
         # Also where nothing is blended in at the end: the table shows both.
         self.gear = Equipment.load(replace(settings, detail=True), listen)
         self.settings = replace(settings, adaptation=settings.adaptation.on(self.gear.device.type))

@@ -42,7 +42,7 @@ def speed_settings(flags: Mapping[str, Any], base: Settings, steps_given: bool) 
         names = tuple(base.backbone.split(","))
     large = flags["large"] or ("1920x1080" if gpu else "none")
     plan = base.adaptation if steps_given else replace(base.adaptation, iters=2000 if gpu else STEPS_ON_A_CPU)
-    run = replace(base, backbone="auto", force=True, adaptation=plan.on(device))
+    run = replace(base, method="adapt", backbone="auto", force=True, adaptation=plan.on(device))
     return SpeedSettings(
         backbones=names,
         width=width,

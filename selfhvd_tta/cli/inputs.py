@@ -1,0 +1,66 @@
+"""What users give in the place of a video, answered before anything slow is imported; and where its result goes."""
+
+from __future__ import annotations
+
+import re
+import stat
+from pathlib import Path
+
+from selfhvd_tta.errors import InputError
+
+# Formats that folders of frames may hold; other still pictures are only ever given by mistake.
+FRAME_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".tif", ".tiff"))
+PHOTO_SUFFIXES = FRAME_SUFFIXES | {".heic", ".heif", ".webp", ".bmp", ".dng", ".avif"}
+WRITTEN_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".mkv"))
+SUFFIX = "-sharp"
+
+
+def default_output(video: Path) -> Path:
+    """Path of the result next to its input: ``shaky-sharp.mp4``; a folder for a folder."""
+    video = Path(video.absolute()) if not video.name else video
+    if video.is_dir():
+        return video.with_name(f"{video.name}{SUFFIX}")
+    kept = video.suffix if video.suffix.lower() in WRITTEN_SUFFIXES else ".mp4"
+    return video.with_name(f"{video.stem}{SUFFIX}{kept}")
+
+
+def check_input(video: Path) -> None:
+    """Refuse what is not a video, with what to do instead; files are not opened.
+
+    Raises:
+        InputError: an address, a stream, a picture, or a folder of videos.
+    """
+    text = str(video)
+    address = re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text)
+    if address and not video.exists():
+        raise InputError(f"{text}: is an address, not a file", "Download the video first, then give its file.")
+    if re.match(r"[A-Za-z]:[\\/]", text) and not video.exists():
+        raise InputError(
+            f"{text}: there is no such file", "In WSL, drive C: is /mnt/c; elsewhere, copy the file to this machine."
+        )
+    if text == "-" or _is_stream(video):
+        raise InputError(
+            f"{text}: is a stream, but the video is read several times", "Save it to a file, then give that file."
+        )
+    if video.suffix.lower() in PHOTO_SUFFIXES and video.is_file():
+        raise InputError(
+            f"{text}: is a single picture, which has no sharp neighbours to learn from",
+            "Give a video, or the folder that holds its frames.",
+        )
+    if video.is_dir():
+        from selfhvd_tta.batch.plan import VIDEO_SUFFIXES
+
+        names = [entry for entry in video.iterdir() if not entry.name.startswith(".")]
+        videos = sum(entry.suffix.lower() in VIDEO_SUFFIXES for entry in names)
+        if videos and not any(entry.suffix.lower() in FRAME_SUFFIXES for entry in names):
+            what = "a video" if videos == 1 else f"{videos} videos"
+            raise InputError(f"{text}: is a folder with {what}", f"Use: selfhvd-tta batch '{text}' -o '{text}{SUFFIX}'")
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether the path is a pipe, a socket or a terminal."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISSOCK(mode)

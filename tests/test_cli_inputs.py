@@ -1,0 +1,104 @@
+"""What users give in the place of a video, and where the result goes if they do not say it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from selfhvd_tta.cli import app
+from selfhvd_tta.cli.inputs import check_input, default_output
+from selfhvd_tta.config import override
+from selfhvd_tta.errors import InputError
+from selfhvd_tta.pipeline import deblur
+from selfhvd_tta.settings import Settings
+from tests.media import make_clip
+
+
+@pytest.mark.parametrize(
+    ("video", "output"),
+    [
+        ("shaky.mp4", "shaky-sharp.mp4"),
+        ("a b/IMG_1.MOV", "a b/IMG_1-sharp.MOV"),
+        ("dvd.vob.avi", "dvd.vob-sharp.mp4"),
+        ("no ending", "no ending-sharp.mp4"),
+    ],
+)
+def test_the_result_goes_next_to_the_input(video: str, output: str) -> None:
+    assert default_output(Path(video)) == Path(output)
+
+
+def test_a_folder_of_frames_becomes_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "frames.v2").mkdir()
+    assert default_output(tmp_path / "frames.v2") == tmp_path / "frames.v2-sharp"
+
+
+def inputs(folder: Path) -> dict[str, tuple[str, str, str]]:
+    """Name of the mistake, what was typed, and what the two lines have to say."""
+    (folder / "photo.HEIC").write_bytes(b"x")
+    (folder / "clips").mkdir()
+    (folder / "clips" / "a.mov").write_bytes(b"x")
+    os.mkfifo(folder / "pipe")
+    return {
+        "photo": (str(folder / "photo.HEIC"), "single picture", "the folder that holds its frames"),
+        "folder": (str(folder / "clips"), "folder with a video", "selfhvd-tta batch"),
+        "address": ("https://example.org/a.mp4", "is an address", "Download"),
+        "dash": ("-", "is a stream", "Save it to a file"),
+        "fifo": (str(folder / "pipe"), "is a stream", "Save it to a file"),
+        "drive": (r"C:\Users\me\a.mp4", "no such file", "/mnt/c"),
+    }
+
+
+@pytest.mark.parametrize("kind", ["photo", "folder", "address", "dash", "fifo", "drive"])
+def test_mistakes_are_answered_with_what_to_do(kind: str, tmp_path: Path) -> None:
+    typed, message, hint = inputs(tmp_path)[kind]
+    result = CliRunner().invoke(app, [typed])
+    assert isinstance(result.exception, InputError)
+    assert message in result.exception.message
+    assert hint in result.exception.hint
+
+
+def test_files_with_such_names_are_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("12:30 walk.mp4", "C:clip.mp4", "a.mp4"):
+        Path(name).write_bytes(b"x")
+        check_input(Path(name))
+    (tmp_path / "frames").mkdir()
+    (tmp_path / "frames" / "1.png").write_bytes(b"x")
+    check_input(tmp_path / "frames")
+
+
+def test_a_file_in_the_place_of_a_command_means_deblur(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "even.mp4")
+    for words in ([str(source)], ["--overwrite", str(source)]):
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 0, result.output
+    assert (tmp_path / "even-sharp.mp4").read_bytes() == source.read_bytes()
+
+
+@pytest.mark.parametrize(("word", "hint"), [("deblurr", "'deblur'"), ("help", "selfhvd-tta --help")])
+def test_a_mistyped_command_is_not_a_file(word: str, hint: str) -> None:
+    result = CliRunner().invoke(app, [word])
+    assert result.exit_code == 2
+    assert "neither a command nor a file" in " ".join(result.output.split())
+    assert hint in result.output
+
+
+def test_strength_mixes_the_result_into_the_recorded_frames(tmp_path: Path) -> None:
+    from tests.media import decode_planes
+    from tests.test_cli import shaky_file
+
+    source = shaky_file(tmp_path / "shaky.mp4")
+
+    def brightness(strength: float) -> list[float]:
+        out = tmp_path / f"{strength}.mkv"
+        values = {"method": "transfer", "backbone": "none", "flow": "dis:ultrafast", "codec": "ffv1", "device": "cpu"}
+        deblur(source, out, override(Settings(), values | {"strength": strength, "offline": True}))
+        return [float(planes[0].astype(float).var()) for _, planes in decode_planes(out)]
+
+    none, half, full = (brightness(strength) for strength in (0.0, 0.5, 1.0))
+    recorded = [float(planes[0].astype(float).var()) for _, planes in decode_planes(source)]
+    assert none == pytest.approx(recorded, rel=0.02)
+    assert sum(none) < sum(half) < sum(full)

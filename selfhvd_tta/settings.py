@@ -427,7 +427,7 @@ class Settings:
             UsageError: a setting contradicts the paper.
         """
         for name, agrees, value in (
-            ("--method", self.method == "adapt", self.method),
+            ("--method", self.method in ("auto", "adapt"), self.method),
             ("--detail", not self.detail, self.detail),
             ("--budget", self.runtime.budget is None, self.runtime.budget),
             ("--early-stop", not self.adaptation.early_stop, True),
@@ -456,7 +456,7 @@ class Settings:
             sharp_weight=1.0,
             gradient_clip=0.0,
         )
-        decided = {"detail": False, "clues": clues, "alignment": alignment, "adaptation": adaptation}
+        decided = {"method": "adapt", "detail": False, "clues": clues, "alignment": alignment, "adaptation": adaptation}
         for name, part in decided.items():
             object.__setattr__(self, name, part)  # frozen
 
@@ -474,7 +474,7 @@ class Settings:
     def needs_adaptation(self) -> bool:
         """Whether something is asked for that only adaptation does; then ``auto`` means ``adapt``."""
         steps = self.adaptation.iters != AdaptationSettings.iters
-        return steps or self.literal or self.save_adapted is not None
+        return steps or self.save_adapted is not None
 
     @property
     def networked(self) -> bool:

@@ -15,8 +15,10 @@ import torch
 from selfhvd_tta.backbones import Variant
 from selfhvd_tta.backbones.estrnn import BACKBONE
 from selfhvd_tta.lab.training import network, pretrain
+from selfhvd_tta.lab.training.checkpoint import Run
+from selfhvd_tta.lab.training.config import PretrainConfig
 from selfhvd_tta.lab.training.distributed import ranks_of_environment
-from selfhvd_tta.lab.training.recipe import PretrainConfig
+from selfhvd_tta.lab.training.loop import Task
 from selfhvd_tta.lab.training.validation import ValidationClip
 
 TINY = Variant("tiny", {"n_features": 2, "n_blocks": 1, "global_residual": True}, (), "rgb", (-0.5, 0.5))
@@ -30,14 +32,14 @@ def train_as_told(settings_file: Path) -> None:
     frames = (torch.rand(2, 16, 16, 3, generator=torch.Generator().manual_seed(0)) * 255).byte().numpy()
     clip = ValidationClip(frames, frames, torch.tensor([True, False]).numpy())
     pretrain.validation_sets = lambda _data: {"photos": [clip]}
-    runs: list[pretrain._Run] = []
-    plain = pretrain._Run.train
+    runs: list[Run] = []
+    plain = pretrain.train
 
-    def train(run: pretrain._Run, pool: pretrain.ClipPool) -> pretrain.PretrainProgress:
+    def train(config: PretrainConfig, run: Run, task: Task) -> pretrain.PretrainProgress:
         runs.append(run)
-        return plain(run, pool)
+        return plain(config, run, task)
 
-    pretrain._Run.train = train  # type: ignore[method-assign]
+    pretrain.train = train
     progress = pretrain.pretrain(config)
     rank = ranks_of_environment().rank
     torch.save({"network": runs[0].network.state_dict(), "loss": progress.loss}, config.output / f"rank{rank}.pt")

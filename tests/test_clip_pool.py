@@ -15,8 +15,8 @@ import torch
 
 from selfhvd_tta.errors import DeviceError
 from selfhvd_tta.lab.training import pool as pool_module
+from selfhvd_tta.lab.training.config import PretrainConfig
 from selfhvd_tta.lab.training.pool import ClipPool, Maker, augment
-from selfhvd_tta.lab.training.recipe import PretrainConfig
 from selfhvd_tta.lab.training.sources import SceneSource
 
 

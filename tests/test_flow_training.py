@@ -19,10 +19,11 @@ from selfhvd_tta.flows.shake_network import Reading
 from selfhvd_tta.lab.simulation.scene import pixel_grid, project, sample
 from selfhvd_tta.lab.simulation.simulate import ShakeSettings, SimulatedClip, simulate_clip
 from selfhvd_tta.lab.simulation.true_flow import true_flow
+from selfhvd_tta.lab.training.config import FlowTrainingConfig
 from selfhvd_tta.lab.training.flow_batches import FlowBatch, augmented, batch_of
 from selfhvd_tta.lab.training.flow_pairs import FlowPairs, make_pair, make_pairs, residual_truth
 from selfhvd_tta.lab.training.flow_structures import build_structure, flow_loss
-from selfhvd_tta.lab.training.flow_training import FlowTrainingConfig, export_flow, train_flow
+from selfhvd_tta.lab.training.flow_training import export_flow, train_flow
 from tests.pictures import texture
 from tests.test_global_motion import SHAKE, flow_of
 

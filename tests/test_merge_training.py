@@ -16,6 +16,8 @@ from selfhvd_tta.errors import UsageError, WeightsError
 from selfhvd_tta.events import ignore
 from selfhvd_tta.lab.simulation.simulate import ShakeSettings, simulate_clip
 from selfhvd_tta.lab.training.clip_files import make_all
+from selfhvd_tta.lab.training.config import MergeTrainingConfig
+from selfhvd_tta.lab.training.losses import restoration_loss
 from selfhvd_tta.lab.training.merge_samples import (
     CANDIDATES,
     MergeSamples,
@@ -25,15 +27,15 @@ from selfhvd_tta.lab.training.merge_samples import (
     outputs_of,
 )
 from selfhvd_tta.lab.training.merge_training import (
+    ADAM,
     SOFTNESS,
-    MergeTrainingConfig,
     augmented,
-    build_optimisers,
     export_merge,
+    is_inner,
     train_merge,
     training_batch,
 )
-from selfhvd_tta.lab.training.recipe import restoration_loss
+from selfhvd_tta.lab.training.optimisers import build_optimisers
 from selfhvd_tta.method.composite import apply
 from selfhvd_tta.method.merge_network import evidence
 from selfhvd_tta.run.networks import MERGER, load_merger
@@ -214,7 +216,7 @@ def test_training_lowers_the_loss(trained: MergeTrainingConfig) -> None:
     network.requires_grad_(True)
     seen, blend, truth = training_batch(pool_in(trained.output / "pool", trained), 0, trained)
     assert len(seen) == trained.batch
-    optimisers = build_optimisers(network, 1e-3)
+    optimisers = build_optimisers(network, 1e-3, is_inner, ADAM)
     losses = []
     for _ in range(12):
         loss = restoration_loss(blend + network.correction(seen), truth, SOFTNESS)
@@ -230,7 +232,7 @@ def test_optimisers_share_out_every_weight_once() -> None:
     from selfhvd_tta.method.merge_network import MergeNetwork
 
     network = MergeNetwork()
-    muon, adam = build_optimisers(network, 1.0)
+    muon, adam = build_optimisers(network, 1.0, is_inner, ADAM)
     given = [id(p) for optimiser in (muon, adam) for group in optimiser.param_groups for p in group["params"]]
     assert sorted(given) == sorted(id(p) for p in network.parameters())
     by_adam = {id(p) for group in adam.param_groups for p in group["params"]}
@@ -294,7 +296,7 @@ def test_what_does_not_fit_is_refused(trained: MergeTrainingConfig, tmp_path: Pa
     with pytest.raises(WeightsError, match="no weights file"):
         start("c", initial=tmp_path / "none.safetensors")
     (tmp_path / "torn.pt").write_bytes(b"torn")
-    with pytest.raises(UsageError, match="no checkpoint, or damaged"):
+    with pytest.raises(UsageError, match="not a checkpoint, or is damaged"):
         start("d", initial=tmp_path / "torn.pt")
     torch.save({"network": {"other": torch.zeros(1)}, "average": {}}, tmp_path / "other.pt")
     with pytest.raises(UsageError, match="another network"):

@@ -21,10 +21,12 @@ from selfhvd_tta.errors import UsageError, WeightsError
 from selfhvd_tta.lab.datasets.photos import split_photos
 from selfhvd_tta.lab.training import network as network_module
 from selfhvd_tta.lab.training import pretrain as module
+from selfhvd_tta.lab.training.config import PretrainConfig
+from selfhvd_tta.lab.training.loop import learning_rate
+from selfhvd_tta.lab.training.losses import restoration_loss
 from selfhvd_tta.lab.training.muon import orthogonalise
 from selfhvd_tta.lab.training.pool import Maker
-from selfhvd_tta.lab.training.pretrain import PretrainConfig, PretrainProgress, export_weights, pretrain
-from selfhvd_tta.lab.training.recipe import learning_rate, restoration_loss
+from selfhvd_tta.lab.training.pretrain import PretrainProgress, export_weights, pretrain
 from selfhvd_tta.lab.training.sources import open_data
 from selfhvd_tta.lab.training.validation import ValidationClip, validate
 from selfhvd_tta.weights import load as load_weights

@@ -67,7 +67,7 @@ def test_two_processes_equal_one_with_a_double_batch(tmp_path: Path, monkeypatch
     two = {**common, "output": str(tmp_path / "two"), "batch": 2, "accumulate": 2}
     one = {**common, "output": str(tmp_path / "one"), "batch": 4}
     processes = train(two, 2)
-    for module, name in ((network, "discover"), (pretrain, "validation_sets"), (pretrain._Run, "train")):
+    for module, name in ((network, "discover"), (pretrain, "validation_sets"), (pretrain, "train")):
         monkeypatch.setattr(module, name, getattr(module, name))  # so that what follows is taken back
     pretrain_rank.train_as_told(write(one))
     for process in processes:

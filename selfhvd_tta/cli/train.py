@@ -102,7 +102,8 @@ def pretrain(
     """
     first = os.environ.get("RANK", "0") == "0"
     with Display("auto" if first else "quiet") as display:
-        from selfhvd_tta.lab.training.pretrain import PretrainConfig, PretrainProgress, export_weights
+        from selfhvd_tta.lab.training.config import PretrainConfig
+        from selfhvd_tta.lab.training.pretrain import PretrainProgress, export_weights
         from selfhvd_tta.lab.training.pretrain import pretrain as run
         from selfhvd_tta.run.device import choose_device
         from selfhvd_tta.run.networks import find_backbone

@@ -44,7 +44,8 @@ def pretrain_flow(
 ) -> None:
     """Train the network of --flow shake on simulated pairs of frames over your photographs."""
     with Display() as display:
-        from selfhvd_tta.lab.training.flow_training import FlowProgress, FlowTrainingConfig, export_flow, train_flow
+        from selfhvd_tta.lab.training.config import FlowTrainingConfig
+        from selfhvd_tta.lab.training.flow_training import FlowProgress, export_flow, train_flow
         from selfhvd_tta.run.device import choose_device
 
         where = choose_device(device, display)

@@ -49,9 +49,9 @@ def pretrain_merge(
 ) -> None:
     """Train the network of --merge learned on simulated shake over your photographs."""
     with Display() as display:
+        from selfhvd_tta.lab.training.config import MergeTrainingConfig
         from selfhvd_tta.lab.training.merge_training import (
             MergeProgress,
-            MergeTrainingConfig,
             export_merge,
             train_merge,
         )

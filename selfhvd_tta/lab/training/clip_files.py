@@ -1,32 +1,24 @@
-"""What networks learn from simulated clips, made once per clip and kept on disk.
-
-Every clip is decided by (seed, number) alone, so a resumed run sees what the uninterrupted one would have seen.
-"""
+"""What networks learn from simulated clips, made once per clip and kept on disk."""
 
 from __future__ import annotations
 
-import signal
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import BinaryIO, Generic, TypeVar
 
 import numpy as np
 import torch
 
-from selfhvd_tta.errors import DeviceError
-from selfhvd_tta.files import write_atomically
 from selfhvd_tta.lab.datasets.photos import read_photo
 from selfhvd_tta.lab.simulation.simulate import SimulatedClip, simulate_clip
 from selfhvd_tta.lab.training.dataset import flow_settings
+from selfhvd_tta.lab.training.store import ClipStore, make_in_worker, start_workers, workers_may_die
 
 Lesson = TypeVar("Lesson")
 
 
-class ClipFiles(ABC, Generic[Lesson]):
+class ClipFiles(ClipStore, Generic[Lesson]):
     """One file per clip, of arrays. Can be sent to another process.
 
     Args:
@@ -54,10 +46,10 @@ class ClipFiles(ABC, Generic[Lesson]):
         seed: int,
         device: torch.device,
     ) -> None:
-        self.photos, self.folder, self.clips = photos, folder, clips
+        super().__init__(folder)
+        self.photos, self.clips = photos, clips
         self.width, self.height, self.frames = width, height, frames
         self.seed, self.device = seed, device
-        folder.mkdir(parents=True, exist_ok=True)
 
     @abstractmethod
     def lesson(self, clip: SimulatedClip, generator: np.random.Generator) -> Lesson | None:
@@ -71,22 +63,18 @@ class ClipFiles(ABC, Generic[Lesson]):
         """Where what that clip teaches is kept."""
         return self.folder / f"{self.mark}{self.seed}-{self.width}x{self.height}x{self.frames}-{number:06d}.npz"
 
-    def make(self, number: int) -> Path:
-        """File of that clip, made unless it is there. A clip that teaches nothing gives way to another."""
-        path = self.path(number)
+    def write(self, number: int, file: BinaryIO) -> None:
+        """Make the clip of that number; one that teaches nothing gives way to another."""
+        made: Lesson | None = None
         attempt = 0
-        while not path.exists():
+        while made is None:
             generator = np.random.default_rng((self.seed, 3, number, attempt))
             photo = read_photo(self.photos[int(generator.integers(len(self.photos)))])
             settings = flow_settings(generator, self.width, self.height, self.frames)
             clip = simulate_clip(photo, settings, seed=int(generator.integers(2**31)), device=self.device)
             made = self.lesson(clip, generator)
             attempt += 1
-            if made is None:
-                continue
-            with write_atomically(path) as part, part.open("wb") as file:
-                np.savez(file, **vars(made))
-        return path
+        np.savez(file, **vars(made))
 
     def of(self, number: int) -> Lesson:
         """What the clip of that number teaches."""
@@ -106,7 +94,7 @@ def make_all(files: ClipFiles[Lesson], workers: int, tell: Callable[[int, int], 
         DeviceError: a worker was killed.
     """
 
-    def follow(made: Iterable[Path]) -> None:
+    def follow(made: Iterable[object]) -> None:
         for done, _ in enumerate(made, 1):
             if tell is not None:
                 tell(done, files.clips)
@@ -114,19 +102,9 @@ def make_all(files: ClipFiles[Lesson], workers: int, tell: Callable[[int, int], 
     if workers == 1:
         follow(map(files.make, range(files.clips)))
         return
-    # Forked children would inherit the threads of torch, which do not survive it.
-    executor = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker)
+    executor = start_workers(files, workers)
     try:
-        follow(executor.map(files.make, range(files.clips)))
-    except BrokenProcessPool as error:
-        raise DeviceError(
-            "a process that makes training data was ended from outside",
-            "Most likely memory ran out: ask for fewer --workers; the run continues where it was.",
-        ) from error
+        with workers_may_die():
+            follow(executor.map(make_in_worker, range(files.clips)))
     finally:
         executor.shutdown(cancel_futures=True)
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the training ends its workers
-    torch.set_num_threads(1)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from selfhvd_tta.flows.shake_network import Reading, ShakeNetwork
-from selfhvd_tta.lab.training.muon import Muon
+from selfhvd_tta.lab.training.config import Structure
 
-Structure = Literal["proofreader", "raft-small"]
 # Weight of a pass before the last one, and of places that one of the frames does not show.
 EARLIER = 0.6
 HIDDEN = 0.05
@@ -43,17 +40,9 @@ def build_structure(structure: Structure) -> nn.Module:
     return ShakeNetwork() if structure == "proofreader" else RaftReader()
 
 
-def build_optimisers(network: nn.Module, rate: float) -> tuple[torch.optim.Optimizer, ...]:
-    """Muon for the convolutions within the proofreader; Adam for its ends and biases, and for all of RAFT."""
-    inner: list[nn.Parameter] = []
-    other: list[nn.Parameter] = []
-    for name, parameter in network.named_parameters():
-        within = (
-            isinstance(network, ShakeNetwork) and parameter.ndim == 4 and name.split(".")[0] not in ("stem", "head")
-        )
-        (inner if within else other).append(parameter)
-    adam = torch.optim.Adam(other, rate, betas=(0.9, 0.99))
-    return (Muon(inner, rate), adam) if inner else (adam,)
+def is_inner(structure: Structure, name: str, parameter: nn.Parameter) -> bool:
+    """Whether Muon takes it: the convolutions within the proofreader, not its ends nor its biases, nothing of RAFT."""
+    return structure == "proofreader" and parameter.ndim == 4 and name.split(".")[0] not in ("stem", "head")
 
 
 def flow_loss(readings: list[Reading], truth: Tensor, visible: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ average; :func:`export_merge` writes them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,15 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from selfhvd_tta import weights
-from selfhvd_tta.errors import UsageError
-from selfhvd_tta.lab.training.checkpoint import BUNDLED, CHECKPOINT, export_average, read_checkpoint
+from selfhvd_tta.lab.training.checkpoint import Run, export_average
 from selfhvd_tta.lab.training.clip_files import make_all
-from selfhvd_tta.lab.training.loop import Run, TrainingConfig, TrainingProgress, train
+from selfhvd_tta.lab.training.config import MergeTrainingConfig
+from selfhvd_tta.lab.training.loop import Task, TrainingProgress, train
+from selfhvd_tta.lab.training.losses import restoration_loss
 from selfhvd_tta.lab.training.merge_samples import CANDIDATES, MergeSample, SamplePool, gear_of
-from selfhvd_tta.lab.training.muon import Muon
-from selfhvd_tta.lab.training.network import Optimisers
-from selfhvd_tta.lab.training.recipe import restoration_loss
+from selfhvd_tta.lab.training.optimisers import build_optimisers
 from selfhvd_tta.method.composite import apply
 from selfhvd_tta.method.merge_network import MergeNetwork, evidence
 from selfhvd_tta.run.networks import MERGER, find_backbone
@@ -36,34 +34,6 @@ ADAM = 1 / 3
 TOGETHER = 2
 # Pixels of blur from which on a frame counts as blurry, as in SimulatedClip.is_sharp.
 BLURRY = 1.0
-
-
-@dataclass(frozen=True)
-class MergeTrainingConfig(TrainingConfig):
-    """One training run.
-
-    Attributes:
-        backbone: ``id:variant``, whose outputs are merged with the sharp frames.
-        recorded: share of samples with the frame as recorded in place of the backbone's output, as without a network.
-    """
-
-    clips: int = 600
-    width: int = 192
-    height: int = 192
-    frames: int = 24
-    crop: int = 96
-    batch: int = 8
-    learning_rate: float = 6e-3
-    final_learning_rate: float = 1e-6
-    gradient_clip: float = 0.5
-    validate_every: int = 1000
-    backbone: str = "relay:lite"
-    recorded: float = 0.3
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.recorded <= 1:
-            raise UsageError(f"recorded is {self.recorded!r}, but it must be within 0..1")
 
 
 @dataclass(frozen=True)
@@ -85,15 +55,11 @@ class MergeValidation:
 MergeProgress = TrainingProgress[MergeValidation]
 
 
-def build_optimisers(network: MergeNetwork, rate: float) -> Optimisers:
-    """Muon for the weights within the network; Adam for biases, depth-wise filters and the layers at the pixels."""
-    inner: list[nn.Parameter] = []
-    other: list[nn.Parameter] = []
-    for name, parameter in network.named_parameters():
-        at_pixels = name.split(".")[0] in ("intro", "ending")
-        depthwise = parameter.ndim == 4 and parameter.shape[1] == 1
-        (inner if parameter.ndim >= 2 and not at_pixels and not depthwise else other).append(parameter)
-    return Muon(inner, rate), torch.optim.Adam([{"params": other, "share": ADAM}], rate, betas=(0.9, 0.99))
+def is_inner(name: str, parameter: nn.Parameter) -> bool:
+    """Whether Muon takes it: a weight within the network, not a bias, a depth-wise filter or a layer at the pixels."""
+    at_pixels = name.split(".")[0] in ("intro", "ending")
+    depthwise = parameter.ndim == 4 and parameter.shape[1] == 1
+    return parameter.ndim >= 2 and not at_pixels and not depthwise
 
 
 def augmented(sample: MergeSample, recorded: float, generator: np.random.Generator) -> MergeSample:
@@ -159,9 +125,9 @@ def train_merge(
     device = torch.device(config.device)
     torch.manual_seed(config.seed)
     network = MergeNetwork(candidates=CANDIDATES).to(device)
-    run = Run.fresh(network, build_optimisers(network, config.learning_rate))
+    run = Run.fresh(network, build_optimisers(network, config.learning_rate, is_inner, ADAM))
     config.output.mkdir(parents=True, exist_ok=True)
-    _restore(config, run)
+    run.restore(config, "the merging network", MERGER)
 
     def pool_of(photos: list[Path], folder: str, clips: int, seed: int) -> SamplePool:
         pool = SamplePool(
@@ -182,15 +148,19 @@ def train_merge(
     held = pool_of(held_out, "held_out", len(held_out), config.seed + 1000)
     half = config.precision == "bf16"
 
-    def loss_of(step: int) -> Tensor:
+    def losses(step: int) -> Iterator[Tensor]:
         seen, blend, truth = (tensor.to(device) for tensor in training_batch(pool, step, config))
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
             correction = network.correction(seen)
-        return restoration_loss(blend + correction.float(), truth, SOFTNESS)
+        yield restoration_loss(blend + correction.float(), truth, SOFTNESS)
 
     average = run.average
     assert isinstance(average, MergeNetwork)
-    return train(config, run, loss_of, lambda: validate_merge(average, held, device), on_progress)
+
+    def measure() -> dict[str, MergeValidation]:
+        return {"held out": validate_merge(average, held, device)}
+
+    return train(config, run, Task(losses, measure, on_progress))
 
 
 @torch.no_grad()
@@ -213,24 +183,6 @@ def validate_merge(network: MergeNetwork, pool: SamplePool, device: torch.device
             gains[kind].append(psnr(network(sample.observed, sample.current, sample.composite), sample.truth) - blend)
     means = [float(np.mean(part)) if part else None for part in (gains[True], gains[False], *blends.values())]
     return MergeValidation(*means)
-
-
-def _restore(config: MergeTrainingConfig, run: Run) -> None:
-    """Load the run's checkpoint, or the weights to start from."""
-    path = config.output / CHECKPOINT
-    if path.exists():
-        state = read_checkpoint(path, "the merging one", run.network, run.average)
-        for optimiser, kept in zip(run.optimisers, state["optimisers"], strict=True):
-            optimiser.load_state_dict(kept)
-        run.step, run.seconds = int(state["step"]), float(state["seconds"])
-    elif config.initial is not None and config.initial.suffix in (".pt", ".pth"):
-        read_checkpoint(config.initial, "the merging one", run.network, run.average)
-    elif config.initial is not None:
-        bundled = str(config.initial) == BUNDLED and not config.initial.exists()
-        found = weights.load(MERGER, offline=True) if bundled else weights.load_file(config.initial)
-        weights.check_state(run.network.state_dict(), found.tensors, str(config.initial))
-        for module in (run.network, run.average):
-            module.load_state_dict({name: tensor.float() for name, tensor in found.tensors.items()})
 
 
 def export_merge(config: MergeTrainingConfig, target: Path, description: Mapping[str, str]) -> str:

@@ -1,16 +1,12 @@
-"""The network that is trained and its optimisers."""
+"""A backbone as it is trained."""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from selfhvd_tta.backbones import discover
 from selfhvd_tta.backbones.wrapper import Network
 from selfhvd_tta.errors import UsageError
-from selfhvd_tta.lab.training.muon import Muon
-
-Optimisers = tuple[torch.optim.Optimizer, ...]
 
 
 def build_network(backbone_id: str, variant_name: str | None) -> Network:
@@ -42,22 +38,6 @@ class Supervised(nn.Module):
         return self.network.supervised(frames, truth)
 
 
-def build_optimisers(network: Network, rate: float) -> Optimisers:
-    """Muon for the weights within the network; Adam for biases and for the layers that touch pixels."""
-    inner: list[nn.Parameter] = []
-    other: list[nn.Parameter] = []
-    for parameter in network.parameters():
-        at_pixels = parameter.ndim >= 2 and 3 in parameter.shape[:2]
-        (inner if parameter.ndim >= 2 and not at_pixels else other).append(parameter)
-    return Muon(inner, rate), torch.optim.Adam(other, rate, betas=(0.9, 0.99))
-
-
-@torch.no_grad()
-def update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Move the moving average towards the network; what does not float is copied."""
-    kept, current = average.state_dict(), network.state_dict()
-    for name, tensor in kept.items():
-        if tensor.is_floating_point():
-            tensor.lerp_(current[name], 1 - decay)
-        else:
-            tensor.copy_(current[name])
+def is_inner(name: str, parameter: nn.Parameter) -> bool:
+    """Whether Muon takes it: a weight within the network, not a bias nor a layer that touches pixels."""
+    return parameter.ndim >= 2 and 3 not in parameter.shape[:2]

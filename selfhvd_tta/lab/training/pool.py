@@ -10,29 +10,26 @@ simulation or a codec once it is under way.
 from __future__ import annotations
 
 import hashlib
-import signal
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from multiprocessing import get_context
 from pathlib import Path
 from types import TracebackType
+from typing import BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from selfhvd_tta.errors import DeviceError
-from selfhvd_tta.files import write_atomically
 from selfhvd_tta.lab.training.sources import ClipSource
+from selfhvd_tta.lab.training.store import ClipStore, make_in_worker, start_workers, workers_may_die
 
 VERSION = 2  # of what a number and a seed mean; to be raised when that changes
 AHEAD = 64  # steps that workers are ahead of the training
 KEPT_BEHIND = 2  # clips that left the pool and are kept a little: another process may be a step behind
 
 
-class Maker:
+class Maker(ClipStore):
     """Makes clips by number and keeps them in a folder. Can be sent to another process.
 
     Args:
@@ -46,23 +43,18 @@ class Maker:
     def __init__(
         self, source: ClipSource, folder: Path, seed: int, device: torch.device, pace: Callable[[int], float]
     ) -> None:
-        self.source, self.folder, self.seed, self.device, self.pace = source, folder, seed, device, pace
+        super().__init__(folder)
+        self.source, self.seed, self.device, self.pace = source, seed, device, pace
         # Clips of other data or of another size are other clips, whatever their number.
         self.mark = hashlib.sha256(f"{VERSION} {source.identity}".encode()).hexdigest()[:8]
-        folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, number: int) -> Path:
         """Where the clip of that number is kept."""
         return self.folder / f"{self.mark}-{self.seed}-{round(1000 * self.pace(number)):04d}-{number:06d}.npy"
 
-    def make(self, number: int) -> None:
-        """Make the clip of that number, unless it is there."""
-        path = self.path(number)
-        if path.exists():
-            return
-        pair = self.source.make(np.random.default_rng((self.seed, 0, number)), self.pace(number), self.device)
-        with write_atomically(path) as part, part.open("wb") as file:
-            np.save(file, pair)
+    def write(self, number: int, file: BinaryIO) -> None:
+        """Make the clip of that number: (2, T, H, W, 3) uint8, blurry and sharp."""
+        np.save(file, self.source.make(np.random.default_rng((self.seed, 0, number)), self.pace(number), self.device))
 
 
 class ClipPool:
@@ -94,7 +86,7 @@ class ClipPool:
         self.looked_ahead = 0
         self.executor: ProcessPoolExecutor | None = None
         if workers:
-            self.executor = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (maker,))
+            self.executor = start_workers(maker, workers)
 
     def __enter__(self) -> ClipPool:
         return self
@@ -117,13 +109,8 @@ class ClipPool:
         Raises:
             DeviceError: a worker was killed.
         """
-        try:
+        with workers_may_die():
             return self._batch(step, count, crop, length)
-        except BrokenProcessPool as error:
-            raise DeviceError(
-                "a process that makes training clips was ended from outside",
-                "Most likely memory ran out: ask for fewer --workers; the run continues where it was.",
-            ) from error
 
     def _batch(self, step: int, count: int, crop: int, length: int) -> tuple[Tensor, Tensor]:
         self._look_ahead(step, count)
@@ -161,7 +148,7 @@ class ClipPool:
         for later in range(max(step, self.looked_ahead), step + AHEAD):
             for number in self.numbers(later, count):
                 if number not in self.pending and number not in self.kept and not self.maker.path(number).exists():
-                    self.pending[number] = self.executor.submit(_make, number)
+                    self.pending[number] = self.executor.submit(make_in_worker, number)
         self.looked_ahead = step + AHEAD
 
     def _forget(self, number: int) -> None:
@@ -171,19 +158,6 @@ class ClipPool:
         self.pending.pop(number, None)
         if self.share[0] == 0:
             self.maker.path(number).unlink(missing_ok=True)
-
-
-_MAKER: list[Maker] = []  # of a worker process
-
-
-def _start_worker(maker: Maker) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the training ends its workers
-    torch.set_num_threads(1)
-    _MAKER.append(maker)
-
-
-def _make(number: int) -> None:
-    _MAKER[0].make(number)
 
 
 def augment(pair: Tensor, crop: int, length: int, generator: np.random.Generator) -> Tensor:

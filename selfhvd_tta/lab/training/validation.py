@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from selfhvd_tta.backbones.wrapper import Network
 from selfhvd_tta.lab.datasets.pairs import FramePair
 from selfhvd_tta.lab.simulation.shake import Bursts, Compression, PhoneLook, ShakeSettings
 from selfhvd_tta.lab.simulation.simulate import SimulatedClip, simulate_clip
@@ -155,7 +154,7 @@ def _recorded(pair: FramePair) -> ValidationClip:
 
 
 @torch.no_grad()
-def validate(network: Network, clips: Sequence[ValidationClip]) -> Validation:
+def validate(network: nn.Module, clips: Sequence[ValidationClip]) -> Validation:
     """Gain of a network over its input, outputs rounded to 8 bits."""
     device = next(network.parameters()).device
     gains, inputs, softness = [], [], []

@@ -1,0 +1,24 @@
+"""What restored frames are asked for."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def restoration_loss(output: Tensor, target: Tensor, softness: float, frequency: float = 0.0) -> Tensor:
+    """Charbonnier distance ``sqrt(e^2 + softness^2) - softness``: quadratic below ``softness``, linear above it.
+
+    Args:
+        output: (..., H, W).
+        target: of the same shape.
+        softness: see above.
+        frequency: weight of the mean absolute difference of the (orthonormal) Fourier coefficients of each plane, real
+            and imaginary parts apart (as Cho et al., "Rethinking Coarse-to-Fine Approach in Single Image Deblurring",
+            ICCV 2021); 0: none.
+    """
+    error = output - target
+    loss = (error * error + softness**2).sqrt().mean() - softness
+    if frequency:
+        loss = loss + frequency * torch.view_as_real(torch.fft.rfft2(error, norm="ortho")).abs().mean()
+    return loss

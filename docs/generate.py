@@ -176,7 +176,7 @@ def events_tables() -> str:
     del ended["name"]
     batch = [("`started`", _fields(BATCH_FIELDS)), ("`ended`", _fields(ended))]
     lines = _table(("`event`", "fields"), [*run, ("`error`", _fields(ERROR_FIELDS))])
-    middle = "`batch --json` prints the same events with `video`, the name of the video they are about, and two more:"
+    middle = "`batch --json` adds `video`, the name of the video, to each of them, and has two more:"
     return "\n".join([*lines, "", middle, "", *_table(("`event`", "fields"), batch)])
 
 

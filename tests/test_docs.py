@@ -14,6 +14,7 @@ from selfhvd_tta.cli import app
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md"]
+PROSE = sorted({*PAGES, *ROOT.glob("*.md"), *ROOT.glob("weights/*.md"), *ROOT.glob("examples/*.md")})
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 
 
@@ -54,6 +55,13 @@ def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
         if "://" not in target:
             assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PROSE, ids=lambda p: p.name)
+def test_prose_is_wrapped(page: Path) -> None:
+    prose = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.S).splitlines()
+    long = [line for line in prose if len(line) > 100 and not line.startswith(("|", "![", "<!--", "#"))]
+    assert not long, long[0]
 
 
 def test_the_index_leads_to_every_page() -> None:

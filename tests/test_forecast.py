@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,16 @@ from selfhvd_tta.flows import FlowField, PairEstimator
 from selfhvd_tta.method.clues import select_clues
 from selfhvd_tta.method.restoration import Compute
 from selfhvd_tta.run.equipment import Equipment
-from selfhvd_tta.run.forecast import CLOSING_SECONDS, Forecast, Load, Speeds, adapting, ending, measure_speeds
+from selfhvd_tta.run.forecast import (
+    CLOSING_SECONDS,
+    Forecast,
+    Load,
+    Speeds,
+    Stopwatch,
+    adapting,
+    ending,
+    measure_speeds,
+)
 from selfhvd_tta.run.scan import Inspection
 from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, ClueSettings, RuntimeSettings, Settings
 from selfhvd_tta.video.opening import open_reader
@@ -72,26 +82,38 @@ class Counting(PairEstimator):
         return still, still
 
 
-def test_blending_is_timed_with_one_sharp_frame_and_with_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blending_is_timed_with_one_sharp_frame_and_with_all() -> None:
     """The slope of the line through both is the time of a pair, what is left at none the rest of blending."""
     counter, asked = Counting(), []
 
-    def second(work, device) -> float:
-        before = counter.asked
-        work()
-        asked.append(counter.asked - before)
-        return 2.0 + 0.25 * asked[-1]
+    class Watch(Stopwatch):
+        def steady(self, work: Callable[[], object]) -> float:
+            before = counter.asked
+            work()
+            asked.append(counter.asked - before)
+            return 2.0 + 0.25 * asked[-1]
 
-    monkeypatch.setattr("selfhvd_tta.run.forecast._second", second)
     gear = Equipment(Compute(torch.device("cpu")), counter)
     frames = torch.randint(0, 256, (3, 3, 48, 64), dtype=torch.uint8)
     few = replace(TRANSFER, backbone="none", alignment=AlignmentSettings(teachers=5))
-    speeds = measure_speeds(frames, few, gear, write=0.5)
+    speeds = measure_speeds(frames, few, gear, Watch(gear.device))
     assert asked == [1, 3], "not all five: it took too long"
     assert speeds.pair == pytest.approx(0.25)
     assert speeds.merge == pytest.approx(2.0)
-    assert (speeds.frame, speeds.step, speeds.write) == (0.0, 0.0, 0.5)
+    assert (speeds.frame, speeds.step, speeds.write) == (0.0, 0.0, 0.0)
     assert speeds.scaled(4).pair == pytest.approx(1.0)
+
+
+def test_time_that_others_take_does_not_count_but_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clocks that tell two seconds of which the processor worked one."""
+    wall, processor = iter([0.0, 2.0, 2.0, 4.0]), iter([0.0, 1.0, 1.0, 2.0])
+    monkeypatch.setattr("selfhvd_tta.run.forecast.time.perf_counter", lambda: next(wall))
+    monkeypatch.setattr("selfhvd_tta.run.forecast.time.process_time", lambda: next(processor))
+    watch = Stopwatch(torch.device("cpu"))
+    assert watch.once(lambda: None) == 1.0
+    assert watch.once(lambda: None) == 1.0
+    assert watch.busy == 2.0
+    assert SPEEDS.slowed(2.0) == Speeds(pair=0.2, write=0.04, frame=1.0, step=2e-5, merge=0.6)
 
 
 @pytest.mark.parametrize(("method", "other"), [("transfer", "adapt"), ("adapt", "transfer")])

@@ -171,7 +171,8 @@ def fit_once(settings: Settings, forecast: Forecast, job: Job, tell: Listener) -
         return Fit(from_table(stored["settings"]), None if seconds is None else time.monotonic() + seconds)
     assert settings.runtime.budget is not None
     deadline = job.started + settings.runtime.budget
-    choice = choose(settings, deadline - time.monotonic(), forecast.speeds, forecast.load)
+    speeds = forecast.speeds.slowed(forecast.busy)
+    choice = choose(settings, deadline - time.monotonic(), speeds, forecast.load)
     tell(Note(choice.text, "info" if choice.fits else "warning"))
     until = deadline - choice.reserve if choice.settings.adapts else None
     left = None if until is None else until - time.monotonic()

@@ -6,6 +6,7 @@ import io
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import av
@@ -21,6 +22,7 @@ from selfhvd_tta.method.restoration import Restorer
 from selfhvd_tta.method.teachers import choose_teachers, most_alignments
 from selfhvd_tta.run import feeds
 from selfhvd_tta.run.choice import choose_method
+from selfhvd_tta.run.device import CPU
 from selfhvd_tta.run.equipment import Equipment
 from selfhvd_tta.run.frames import Details
 from selfhvd_tta.run.memory import working_set_limit
@@ -65,7 +67,11 @@ class Speeds:
 
     def scaled(self, ratio: float) -> Speeds:
         """For frames of ``ratio`` times the area."""
-        return Speeds(self.pair * ratio, self.write * ratio, self.frame * ratio, self.step, self.merge * ratio)
+        return replace(self.slowed(ratio), step=self.step)
+
+    def slowed(self, factor: float) -> Speeds:
+        """On a machine that takes ``factor`` times as long."""
+        return Speeds(*(factor * value for value in (self.pair, self.write, self.frame, self.step, self.merge)))
 
 
 @dataclass(frozen=True)
@@ -109,12 +115,14 @@ class Forecast:
     """What a run costs.
 
     Attributes:
-        speeds: of this machine for this video.
+        speeds: of this machine for this video, if it had nothing else to do.
         load: of the video.
+        busy: how many times as long everything takes because of what else the machine does.
     """
 
     speeds: Speeds
     load: Load
+    busy: float = 1.0
 
     @classmethod
     def measure(cls, reader: Reader, seen: Inspection, settings: Settings, gear: Equipment, working: int) -> Forecast:
@@ -130,11 +138,13 @@ class Forecast:
         count, blurry = len(seen.pts), int((~seen.clues.sharp).argmax())
         first = max(0, min(blurry - SAMPLE // 2, count - SAMPLE))
         numbers = list(range(first, min(first + SAMPLE, count)))
-        begun = time.perf_counter()
-        pictures = feeds.load_frames(reader, numbers)
-        decode = (time.perf_counter() - begun) / len(numbers)
-        write = decode + _encoding(reader.info, settings.output, pictures)
-        return cls(measure_speeds(pictures, settings, gear, write), Load.of(seen, settings, gear, working))
+        pictures: list[Tensor] = []
+        coding, computing = Stopwatch(CPU), Stopwatch(gear.device)
+        decode = coding.once(lambda: pictures.append(feeds.load_frames(reader, numbers)))
+        encode = coding.once(lambda: _encode(reader.info, settings.output, pictures[0]))
+        speeds = measure_speeds(pictures[0], settings, gear, computing)
+        speeds = replace(speeds, write=(decode + encode) / len(numbers))
+        return cls(speeds, Load.of(seen, settings, gear, working), computing.busy)
 
     def seconds(self, settings: Settings) -> float:
         """Estimated duration of a run after the scan."""
@@ -168,28 +178,30 @@ def adapting(settings: Settings, speeds: Speeds, load: Load) -> float:
     return seconds + restored * load.working * speeds.frame + labels * label
 
 
-def measure_speeds(pictures: Tensor, settings: Settings, gear: Equipment, write: float = 0.0) -> Speeds:
+def measure_speeds(pictures: Tensor, settings: Settings, gear: Equipment, watch: Stopwatch) -> Speeds:
     """Time alignment, blending, backbone and training step.
 
     Args:
         pictures: (N, 3, H, W) uint8, consecutive frames; N >= 1.
         settings: all settings.
         gear: device and networks.
-        write: seconds to decode and encode a frame.
+        watch: times each part.
+
+    Returns:
+        Speeds, without decoding and encoding.
     """
     frames = pictures.to(gear.device).float() / 255
-    speeds = _blending(frames, settings, gear)
-    speeds = replace(speeds, write=write)
+    speeds = _blending(frames, settings, gear, watch)
     if gear.network is None:
         return speeds
     part = _part(frames[:NETWORK_FRAMES])
     restorer = Restorer(gear.network, gear.network.backbone, gear.compute, len(part))
-    per_pixel = _second(lambda: list(restorer.restore(iter(part))), gear.device) / part[:, 0].numel()
-    step = _step(gear, frames, settings.adaptation) if settings.adapts else STEP_OVER_FORWARD * per_pixel
+    per_pixel = watch.steady(lambda: list(restorer.restore(iter(part)))) / part[:, 0].numel()
+    step = _step(gear, frames, settings.adaptation, watch) if settings.adapts else STEP_OVER_FORWARD * per_pixel
     return replace(speeds, frame=per_pixel * frames[0, 0].numel(), step=step)
 
 
-def _blending(frames: Tensor, settings: Settings, gear: Equipment) -> Speeds:
+def _blending(frames: Tensor, settings: Settings, gear: Equipment, watch: Stopwatch) -> Speeds:
     """Blend the first frame with one other as if that were sharp, and with several: a line through both times."""
 
     arrays = [(feeds.to_array(frame) * 255).round().astype(np.uint8) for frame in frames]
@@ -203,7 +215,7 @@ def _blending(frames: Tensor, settings: Settings, gear: Equipment) -> Speeds:
             shot = (Frame(i, i, arrays[i % len(arrays)]) for i in range(1 + teachers))
             details.blend(0, frames[0], frames[0], clues, feeds.SharpFeed(shot, clues, details.behind))
 
-        return _second(blend, gear.device)
+        return watch.steady(blend)
 
     rounds, most = settings.alignment.rounds, settings.alignment.teachers
     one = seconds(1)
@@ -230,7 +242,7 @@ def _part(frames: Tensor) -> Tensor:
     return frames[..., top : top + high, left : left + wide]
 
 
-def _step(gear: Equipment, frames: Tensor, plan: AdaptationSettings) -> float:
+def _step(gear: Equipment, frames: Tensor, plan: AdaptationSettings, watch: Stopwatch) -> float:
     """Seconds of a training step per pixel of its frames: forward and backward on a small crop; no weight changes."""
     side = min(STEP_SIDE, plan.crop or STEP_SIDE)
     clip = frames[:STEP_FRAMES, :, :side, :side][None]
@@ -247,46 +259,66 @@ def _step(gear: Equipment, frames: Tensor, plan: AdaptationSettings) -> float:
         loss.backward()
 
     network.train()
-    seconds = _second(step, gear.device)
+    seconds = watch.steady(step)
     network.zero_grad(set_to_none=True)
     network.eval()
     return seconds / (clip.shape[1] * clip.shape[3] * clip.shape[4])
 
 
-def _encoding(info: VideoInfo, settings: OutputSettings, pictures: Tensor) -> float:
-    """Seconds to encode a frame, into memory."""
-    try:
+def _encode(info: VideoInfo, settings: OutputSettings, pictures: Tensor) -> None:
+    """Encode frames (N, 3, H, W) uint8 as the output will be, into memory."""
+    # A folder of images, or a format that only the writer itself handles, is not counted.
+    with suppress(av.error.FFmpegError, ValueError):
         encoding = choose_encoding(info, settings)
-        begun = time.perf_counter()
         with av.open(io.BytesIO(), "w", format="matroska") as container:
             stream = encoding.add_to(container)
             for picture in pictures.permute(0, 2, 3, 1).contiguous().numpy():
                 frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=encoding.pix_fmt)
                 container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
-        return (time.perf_counter() - begun) / len(pictures)
-    except (av.error.FFmpegError, ValueError):
-        return 0.0  # a folder of images, or a format that only the writer itself handles: not counted
 
 
-def _second(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds of a call; of the second one where the first was short."""
+class Stopwatch:
+    """Times work as it would take if the machine had nothing else to do.
 
-    def once() -> float:
-        synchronise(device)
-        begun = time.perf_counter()
+    On a CPU the processor time counts where it is less than the wall clock's: the rest of the time went to others.
+
+    Args:
+        device: that works.
+
+    Attributes:
+        wall: seconds by the wall clock, of everything that was timed.
+        own: seconds of the same, as they count.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.wall = self.own = 0.0
+
+    @property
+    def busy(self) -> float:
+        """How many times as long things take as they would on an idle machine; 1 or more."""
+        return self.wall / self.own if self.own > 0 else 1.0
+
+    def once(self, work: Callable[[], object]) -> float:
+        """Seconds of one call."""
+        self._synchronise()
+        wall, processor = time.perf_counter(), time.process_time()
         work()
-        synchronise(device)
-        return time.perf_counter() - begun
+        self._synchronise()
+        wall, processor = time.perf_counter() - wall, time.process_time() - processor
+        seconds = min(wall, processor) if self.device.type == "cpu" else wall
+        self.wall, self.own = self.wall + wall, self.own + seconds
+        return seconds
 
-    seconds = once()
-    return once() if seconds < QUICK_S else seconds
+    def steady(self, work: Callable[[], object]) -> float:
+        """Seconds of a call; of the second one where the first was short, as it may have compiled or allocated."""
+        seconds = self.once(work)
+        return self.once(work) if seconds < QUICK_S else seconds
 
-
-def synchronise(device: torch.device) -> None:
-    """Wait for what a GPU still has to do."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    def _synchronise(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
 
 class RoughForecast:
@@ -307,7 +339,7 @@ class RoughForecast:
         settings = choose_method(settings, listen)
         self.gear = Equipment.load(settings, listen)
         self.settings = replace(settings, adaptation=settings.adaptation.on(self.gear.device.type))
-        self.speeds = measure_speeds(_moving_texture(*self.SIZE), self.settings, self.gear)
+        self.speeds = measure_speeds(_moving_texture(*self.SIZE), self.settings, self.gear, Stopwatch(self.gear.device))
 
     def seconds(self, height: int, width: int, count: int) -> float:
         """Rough duration of the work on one video, without reading and writing it."""

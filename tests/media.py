@@ -50,6 +50,7 @@ def make_clip(
     planes: Callable[[int, int, int, str], Planes] = smooth_planes,
     prepare: Callable[[Any, Any], None] | None = None,
     audio_seconds: float = 0,
+    audio_start: float = 0,
     rate: Fraction | None = None,
 ) -> Path:
     """Encode a clip whose frame i shows ``planes(i, ...)`` at ``pts[i]``.
@@ -58,6 +59,7 @@ def make_clip(
         color: matrix, range, primaries, transfer tags.
         prepare: called with the container and the video stream before anything is encoded.
         audio_seconds: length of an AAC tone beside the video; 0 leaves it out.
+        audio_start: when it begins, in seconds.
     """
     width, height = size
     scale = {"video_track_timescale": str(time_base.denominator), "movie_timescale": str(time_base.denominator)}
@@ -85,7 +87,7 @@ def make_clip(
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
         if tone is not None:
-            for block in sine(audio_seconds):
+            for block in sine(audio_seconds, start_s=audio_start):
                 container.mux(tone.encode(block))
             container.mux(tone.encode(None))
     return path
@@ -101,14 +103,14 @@ def picture(codes: Planes, pix_fmt: str, width: int, height: int) -> Any:
     return frame.reformat(format=pix_fmt, **same)
 
 
-def sine(seconds: float, rate: int = 48000) -> list[Any]:
+def sine(seconds: float, rate: int = 48000, start_s: float = 0) -> list[Any]:
     """A stereo 440 Hz tone in blocks of 1024 samples."""
     blocks = []
     for start in range(0, int(seconds * rate), 1024):
         t = (start + np.arange(1024)) / rate
         wave = (0.2 * np.sin(2 * np.pi * 440 * t)).astype(np.float32)
         block = av.AudioFrame.from_ndarray(np.stack([wave, wave]), format="fltp", layout="stereo")
-        block.sample_rate, block.pts, block.time_base = rate, start, Fraction(1, rate)
+        block.sample_rate, block.pts, block.time_base = rate, start + round(start_s * rate), Fraction(1, rate)
         blocks.append(block)
     return blocks
 

@@ -160,9 +160,12 @@ def test_streams_cut_together(tmp_path: Path) -> None:
     (tmp_path / "in.ts").write_bytes(part.read_bytes() * 2)
     pts, warnings = read_and_write(tmp_path / "in.ts", tmp_path / "out.mp4")
     assert len(pts) == 120
-    assert {b - a for a, b in pairwise(pts)} == {3000}
-    assert any("jump back 1 time" in line for line in warnings)
-    assert [t for t, _ in decode_planes(tmp_path / "out.mp4")] == pts
+    steps = [b - a for a, b in pairwise(pts)]
+    assert steps.count(3000) == 118
+    assert max(steps) <= 3000 + 2 * 1920, "the sound of the first part is heard to its end"
+    assert any("clock of the file jumps 1 time" in line for line in warnings)
+    found = [t for t, _ in decode_planes(tmp_path / "out.mp4")]
+    assert [b - a for a, b in pairwise(found)] == steps
     (sound,) = packets(tmp_path / "out.mp4", "audio")
     assert len(sound) == len(packets(tmp_path / "in.ts", "audio")[0])
     assert all(a[1] < b[1] for a, b in pairwise(sound))

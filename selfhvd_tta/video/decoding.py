@@ -8,7 +8,9 @@ from typing import Any
 
 import av.error
 
-from selfhvd_tta.video.probe import DECODE_ERRORS, VideoInfo
+from selfhvd_tta.video.clock import Clock
+from selfhvd_tta.video.probe import VideoInfo
+from selfhvd_tta.video.source import DECODE_ERRORS
 from selfhvd_tta.wording import clock, plural
 
 # Codecs of which a packet may rightly decode to nothing.
@@ -82,17 +84,22 @@ class DamageLog:
         absent = sorted(self.packets - known) if len(known) == len(raw) else []
         if info.span is not None and known:
             absent = [time for time in absent if min(known) <= time <= max(known)]
+        # An open group of pictures that was cut off: nothing is damaged, what they lean on is another file's.
+        leading = [time for time in absent if known and time < min(known)] if not self.refused else []
+        absent = absent[len(leading) :]
+        if leading:
+            lines.append(f"{plural(len(leading), 'frame')} before the first complete picture cannot be decoded")
         if absent and (self.refused or info.codec not in PACKETS_WITHOUT_FRAME):
             since = clock(float(absent[0] * info.time_base))
             lines.append(f"{plural(len(absent), 'frame')} missing after {since} (damaged, cannot be decoded)")
         elif self.refused:
             lines.append(f"{plural(self.refused, 'packet')} cannot be decoded")
-        if self.corrupt and not lines:
+        if self.corrupt > len(info.clock.starts) and not lines:  # a joint is no damage, but looks like some
             lines.append(f"{plural(self.corrupt, 'packet')} incomplete")
         if self.stopped:
             lines.append(f"reading stopped after {clock(float(end * info.time_base))}: {self.stopped}")
         if info.duration_s is not None and info.span is None:
-            length = float((end - pts[0]) * info.time_base)
+            length = float((end - min([pts[0], *leading])) * info.time_base)
             step = (end - pts[-1]) * info.time_base
             # With a variable rate the last frame may be shown as long as any other.
             gap = max((b - a for a, b in pairwise(pts)), default=0) * info.time_base
@@ -100,13 +107,17 @@ class DamageLog:
             if info.duration_is_video:
                 slack = max(0.04, 2.5 * float(step), 1.5 * float(gap))
             if length < info.duration_s - slack:
-                lines.append(f"the video ends at {clock(length)} although its file says {clock(info.duration_s)}")
+                ends, stated = (clock(value, 2 if info.duration_s < 600 else 0) for value in (length, info.duration_s))
+                lines.append(f"the video ends at {ends} although its file says {stated}")
         if self.concealed:
             lines.append(f"{plural(self.concealed, 'damaged frame')} kept as decoded")
         if self.late:
             lines.append(f"{plural(self.late, 'frame')} came out of order behind damage and had to go")
         if timeline.repaired:
             lines.append(f"{plural(timeline.repaired, 'frame')} had a time not after the previous one's")
+        if info.clock.starts:
+            times = plural(len(info.clock.starts), "time")
+            lines.append(f"the clock of the file jumps {times}; all streams go on without a gap")
         if timeline.jumps:
             lines.append(f"the times jump back {plural(timeline.jumps, 'time')}; what follows goes on without a gap")
         if self.interlaced:
@@ -114,8 +125,8 @@ class DamageLog:
         return lines
 
 
-def decode_all(container: Any, stream: Any, log: DamageLog) -> Iterator[Any]:
-    """Every frame that can be decoded from here on, in presentation order; damage goes to ``log``."""
+def decode_all(container: Any, stream: Any, log: DamageLog, clock: Clock) -> Iterator[Any]:
+    """Every frame that can be decoded from here on, in presentation order and timed by ``clock``; damage: ``log``."""
     packets = container.demux(stream)
     while True:
         try:
@@ -127,6 +138,8 @@ def decode_all(container: Any, stream: Any, log: DamageLog) -> Iterator[Any]:
         except DECODE_ERRORS as error:
             log.stopped = str(getattr(error, "strerror", None) or error)
             packet = None
+        if packet is not None:
+            clock.retime(packet)
         if packet is not None and packet.size and not packet.is_discard:
             log.corrupt += bool(packet.is_corrupt)
             if packet.pts is not None:

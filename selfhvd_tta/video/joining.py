@@ -13,8 +13,9 @@ import av
 import av.error
 
 from selfhvd_tta.video.compat import KEEP_BYTES, as_fraction, disposition_bits
-from selfhvd_tta.video.probe import VideoInfo, open_input
+from selfhvd_tta.video.probe import VideoInfo
 from selfhvd_tta.video.segments import CodedPacket
+from selfhvd_tta.video.source import open_input
 from selfhvd_tta.video.span import Cut
 from selfhvd_tta.video.streams import Copied, add_streams, clean_tags, copied_packets, interleave, missing_streams
 from selfhvd_tta.video.target import disk_errors
@@ -66,7 +67,7 @@ def join(video: CodedVideo, info: VideoInfo, container: str, out: Path, faststar
         notes: gets one line for each thing that had to be converted or left out.
 
     Returns:
-        Seconds by which all times were moved; zero but for negative ones, and for a part of a video.
+        Seconds by which all times were moved, see :func:`needed_shift`.
 
     Raises:
         DiskError: it cannot be written.
@@ -89,8 +90,10 @@ def join(video: CodedVideo, info: VideoInfo, container: str, out: Path, faststar
             left_out |= {other.index for other in info.others if other.kind == kind}
             continue
         break
-    if shift and info.span is None:
+    if shift > 0 and info.span is None:
         notes.append(f"all streams start {float(shift):.3f} s later, because the container has no negative times")
+    elif shift and info.span is None:
+        notes.append(f"all streams start {-float(shift):.3f} s earlier, so that the first one starts at zero")
     notes += said
     return shift
 
@@ -125,7 +128,7 @@ def _write(
         if source is not None:
             copies = add_streams(source, output, info.stream_index, container, left_out, notes)
             _copy_chapters(source, output, shift, cut)
-            others = copied_packets(source, copies, shift, notes, cut)
+            others = copied_packets(source, copies, info.clock, shift, notes, cut)
         last = max(1, round(_last_duration(source, video, info) / unit))
         for packet in interleave(_video_packets(video, stream, times, unit, last), others):
             output.mux_one(packet)
@@ -218,6 +221,9 @@ def _video_packets(
     """
     delay = max((order - coded.frame for order, coded in enumerate(video.packets())), default=0)
     step = max(1, round(1 / (video.rate * unit)))
+    if times[0] > 0:
+        # Where the picture starts late FFmpeg's MP4 reader misplaces it if decoding times lie before zero.
+        step = max(1, min(step, times[0] // (delay + 1)))
     for order, coded in enumerate(video.packets()):
         packet, frame = coded.packet, coded.frame
         packet.time_base = unit

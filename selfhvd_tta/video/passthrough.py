@@ -17,9 +17,10 @@ from selfhvd_tta.settings import OutputSettings
 from selfhvd_tta.video.encoding import nominal_rate
 from selfhvd_tta.video.images import ImageReader
 from selfhvd_tta.video.opening import Reader, open_writer
-from selfhvd_tta.video.probe import VideoInfo, open_input
+from selfhvd_tta.video.probe import VideoInfo
 from selfhvd_tta.video.reader import VideoReader
 from selfhvd_tta.video.segments import CodedPacket
+from selfhvd_tta.video.source import open_input
 from selfhvd_tta.video.target import CONTAINERS, Target, disk_errors, make_workplace, publish
 from selfhvd_tta.video.writer import check_output, complete
 
@@ -108,6 +109,7 @@ class _SourceStream:
         with open_input(self.info.path) as container:
             for packet in container.demux(container.streams[self.info.stream_index]):
                 if packet.size:
+                    self.info.clock.retime(packet)
                     if packet.pts not in numbers:
                         raise ValueError("a packet shows no frame of its own")
                     yield CodedPacket(packet, numbers[packet.pts])

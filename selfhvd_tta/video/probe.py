@@ -5,23 +5,20 @@ from __future__ import annotations
 import math
 import re
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import av.error
 
 from selfhvd_tta.errors import InputError
+from selfhvd_tta.video.clock import Clock
 from selfhvd_tta.video.color import ColorTags, PixelLayout
-from selfhvd_tta.video.compat import KEEP_BYTES, as_fraction, disposition_bits, time_base_of
+from selfhvd_tta.video.compat import as_fraction, time_base_of
+from selfhvd_tta.video.source import input_errors, is_picture, open_input, pick_video
 from selfhvd_tta.video.span import Span
 
-# What PyAV raises on damaged files: FFmpeg's errors, and a few that its own Python layer lets through.
-DECODE_ERRORS = (av.error.FFmpegError, UnicodeDecodeError, IndexError, ValueError, OSError)
 # Side data of frames that a new encoding loses; names of AVFrameSideDataType.
 UNTRANSFERABLE = {
     "DYNAMIC_HDR_PLUS": "HDR10+ metadata (the HDR10 base is kept)",
@@ -65,6 +62,7 @@ class VideoInfo:
         duration_s: seconds by the container, or None.
         origin: presentation time of the first frame, seconds.
         span: the part of the file that is read; None for all of it.
+        clock: corrections of the times of all streams; the reader finds them.
         duration_is_video: that is the length of the video stream, not of the longest stream.
         pix_fmt: FFmpeg's name of the decoded pixel format.
         bit_depth: bits per component.
@@ -110,69 +108,12 @@ class VideoInfo:
     duration_is_video: bool = False
     origin: Fraction = Fraction(0)
     span: Span | None = None
+    clock: Clock = field(default_factory=Clock)
 
     @property
     def layout(self) -> PixelLayout:
         """Planes, subsampling and depth of the decoded pixel format."""
         return PixelLayout.of(self.pix_fmt)
-
-
-@contextmanager
-def input_errors(path: Path) -> Iterator[None]:
-    """Turn whatever reading ``path`` raises into an :class:`InputError` with a line of advice."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: there is no such file", "Check the path.") from error
-    except PermissionError as error:
-        raise InputError(f"{path}: may not be read", "Check the file's permissions.") from error
-    except DECODE_ERRORS as error:
-        raise InputError(*_diagnosis(path, error)) from error
-
-
-def _diagnosis(path: Path, error: BaseException) -> tuple[str, str]:
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            head = file.read(16)
-    except OSError:
-        size, head = -1, b""
-    if size == 0:
-        return f"{path}: the file is empty", "Copy it again from its source."
-    if head[4:8] == b"ftyp" and isinstance(error, av.error.InvalidDataError):
-        return (
-            f"{path}: this MP4 has no usable index (moov), so it cannot be played",
-            "The recording or the copy was cut off; copy it again, or rebuild it with a tool such as untrunc.",
-        )
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return f"{path}: cannot be read as a video ({reason})", "Check that it plays in a video player."
-
-
-def open_input(path: Path) -> Any:
-    """Open a container for reading; bytes of its metadata that are not UTF-8 survive a round trip.
-
-    Raises:
-        InputError: the file is missing, empty, cut off or no video.
-    """
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder, not a video file", "Give a video file or a folder of images.")
-    with input_errors(path):
-        return av.open(str(path), **KEEP_BYTES)
-
-
-def pick_video(container: Any, path: Path) -> Any:
-    """The stream to process: the first one that is not cover art, one marked as default preferred."""
-    streams = [s for s in container.streams.video if not is_picture(s) and s.codec_context is not None]
-    if not streams:
-        what = "only cover art" if container.streams.video else "no video"
-        kinds = sorted({s.type for s in container.streams})
-        raise InputError(f"{path}: holds {what} ({', '.join(kinds) or 'no streams'})", "Give a file with a video.")
-    return next((s for s in streams if disposition_bits(s) & 1), streams[0])
-
-
-def is_picture(stream: Any) -> bool:
-    """Cover art or a thumbnail: a video stream of one still picture."""
-    return stream.type == "video" and bool(disposition_bits(stream) & (1 << 10))
 
 
 def probe(path: str | Path) -> VideoInfo:

@@ -16,11 +16,13 @@ from typing import Any
 
 from selfhvd_tta.errors import InputError, UsageError
 from selfhvd_tta.times import TimeRange
+from selfhvd_tta.video.clock import find_clock
 from selfhvd_tta.video.color import Array, PixelLayout, YuvCoding
 from selfhvd_tta.video.decoding import DamageLog, Timeline, decode_all
 from selfhvd_tta.video.planes import to_luma, to_rgb
-from selfhvd_tta.video.probe import VideoInfo, input_errors, open_input, probe
+from selfhvd_tta.video.probe import VideoInfo, probe
 from selfhvd_tta.video.seeking import Cursor, FrameIndex, checksum
+from selfhvd_tta.video.source import input_errors, open_input
 from selfhvd_tta.video.span import Span
 from selfhvd_tta.wording import clock
 
@@ -76,6 +78,11 @@ class VideoReader:
 
     def __init__(self, path: str | Path, part: TimeRange | None = None) -> None:
         self.info: VideoInfo = probe(path)
+        with open_input(self.info.path) as container, input_errors(self.info.path):
+            found = find_clock(container)
+        self.info = replace(self.info, clock=found)
+        if found.starts:  # then the file's own length and number of frames mean nothing
+            self.info = replace(self.info, duration_s=None, frames=None)
         self.warnings: list[str] = []
         self._index: FrameIndex | None = None
         self._coding = YuvCoding.for_layout(
@@ -151,7 +158,8 @@ class VideoReader:
     def _sequential(self) -> Iterator[tuple[int, int, Any]]:
         """Decode from the start of the part; builds the index if there is none, else follows it."""
         span = self.info.span
-        seek_to = span.seek_to if span is not None and self._times_without_pts() is None else None
+        can_seek = self._times_without_pts() is None and not self.info.clock.starts
+        seek_to = span.seek_to if span is not None and can_seek else None
         entry = None if seek_to is None else round(seek_to / self.info.time_base)
         if self._index is not None:
             entry = self._index.entry
@@ -187,7 +195,7 @@ class VideoReader:
             stream.thread_type = "AUTO"
             if table.entry is not None:
                 container.seek(table.entry, stream=stream)
-            for count, frame in enumerate(decode_all(container, stream, log)):
+            for count, frame in enumerate(decode_all(container, stream, log, self.info.clock)):
                 self._require_size(frame, table.pts)
                 raw = frame.pts
                 place = table.skipped + len(table.pts)

@@ -13,7 +13,8 @@ import numpy as np
 from selfhvd_tta.errors import InputError
 from selfhvd_tta.video.decoding import DamageLog, decode_all
 from selfhvd_tta.video.planes import coded_planes
-from selfhvd_tta.video.probe import DECODE_ERRORS, VideoInfo, open_input
+from selfhvd_tta.video.probe import VideoInfo
+from selfhvd_tta.video.source import DECODE_ERRORS, open_input
 
 
 @dataclass
@@ -54,7 +55,9 @@ class Cursor:
         self.table = table
         raw = [pts for pts in table.raw if pts is not None]
         increasing = len(raw) == len(table.raw) and all(a < b for a, b in pairwise(raw))
-        self.by_raw = {pts: i for i, pts in enumerate(raw)} if increasing else None
+        # Where the clock jumps a time does not tell the place in the file.
+        seekable = increasing and not info.clock.starts
+        self.by_raw = {pts: i for i, pts in enumerate(raw)} if seekable else None
         self.keys = [i for i, key in enumerate(table.key) if key]
         self.container: Any = None
         self._open()
@@ -100,7 +103,7 @@ class Cursor:
         self.stream.thread_type = "AUTO"
         if self.table.entry is not None:
             self.container.seek(self.table.entry, stream=self.stream)
-        frames = decode_all(self.container, self.stream, DamageLog())
+        frames = decode_all(self.container, self.stream, DamageLog(), self.info.clock)
         self.frames: Iterator[Any] = islice(frames, self.table.skipped, None)
         self.position = 0
 
@@ -115,7 +118,7 @@ class Cursor:
             return False
         if self.table.reorder_depth is not None:
             self.stream.codec_context.reorder_depth = self.table.reorder_depth
-        self.frames = decode_all(self.container, self.stream, DamageLog())
+        self.frames = decode_all(self.container, self.stream, DamageLog(), self.info.clock)
         for frame in self.frames:
             # Frames before the first key frame lean on pictures that were not decoded.
             if frame.key_frame and frame.pts in self.by_raw:

@@ -13,10 +13,11 @@ from typing import Any
 
 import av
 
+from selfhvd_tta.video.clock import Clock
 from selfhvd_tta.video.compat import KEEP_BYTES, disposition_bits, time_base_of
 from selfhvd_tta.video.conversion import Convert, codec_name, convert_stream
 from selfhvd_tta.video.decoding import Timeline
-from selfhvd_tta.video.probe import DECODE_ERRORS, is_picture
+from selfhvd_tta.video.source import DECODE_ERRORS, is_picture
 from selfhvd_tta.video.span import Cut
 from selfhvd_tta.wording import plural
 
@@ -184,9 +185,10 @@ def earliest_packet(source: Any, streams: list[Any]) -> Fraction:
 
 
 def copied_packets(
-    source: Any, streams: list[Copied], shift: Fraction, notes: list[str], cut: Cut | None = None
+    source: Any, streams: list[Copied], clock: Clock, shift: Fraction, notes: list[str], cut: Cut | None = None
 ) -> Iterator[tuple[Fraction, Any]]:
-    """Packets of the copied streams with their time in seconds, in the file's order, moved by ``shift`` seconds.
+    """Packets of the copied streams with their time in seconds, in the file's order, timed by
+    ``clock`` and moved by ``shift`` seconds.
 
     Damage ends up in ``notes``: what cannot be read or converted is left out, as is what ``cut`` does not keep.
     """
@@ -196,6 +198,7 @@ def copied_packets(
     opened: set[int] = set()
     for packet in _demux(source, [item.source for item in streams], notes):
         item = by_index[packet.stream.index]
+        clock.retime(packet)
         unit = time_base_of(packet)
         if cut is not None and item.kind == "picture":
             packet.pts = packet.dts = -round(shift / unit)  # cover art has no time of its own: it stays at zero

@@ -10,7 +10,7 @@ import av.error
 
 from selfhvd_tta.errors import DiskError
 from selfhvd_tta.video.compat import KEEP_BYTES, time_base_of
-from selfhvd_tta.video.probe import DECODE_ERRORS
+from selfhvd_tta.video.source import DECODE_ERRORS
 
 
 def verify_video(path: Path, seconds: list[Fraction], tolerance: Fraction, width: int, height: int) -> None:

@@ -1,0 +1,192 @@
+"""Small files of the kinds that phones, cameras and recorders make, each with what is right for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import av
+import pytest
+
+from selfhvd_tta.settings import OutputSettings
+from selfhvd_tta.times import TimeRange
+from selfhvd_tta.video.compat import time_base_of
+from selfhvd_tta.video.opening import open_reader
+from selfhvd_tta.video.passthrough import pass_through
+from selfhvd_tta.video.reader import VideoReader
+from selfhvd_tta.video.writer import VideoWriter
+from tests.conftest import shared_path
+from tests.media import make_clip
+
+OUTPUTS = (".mp4", ".mov", ".mkv")
+PTS = Fraction(1, 90000)
+
+
+@dataclass(frozen=True)
+class Written:
+    """A file that was written, and what was said."""
+
+    path: Path
+    frames: int
+    warnings: list[str]
+    notes: list[str]
+
+    def times(self, kind: str) -> list[tuple[Fraction, Fraction]]:
+        """Start and end of the packets of all streams of a kind, in seconds, in order."""
+        with av.open(str(self.path)) as container:
+            streams = [s for s in container.streams if s.type == kind]
+            found = [
+                (p.pts * time_base_of(p), (p.pts + p.duration) * time_base_of(p))
+                for p in (container.demux(streams) if streams else ())
+                if p.size
+            ]
+        return sorted(found)
+
+
+def case(name: str) -> Path:
+    return shared_path(f"cases/{name}")
+
+
+def written(source: Path, out: Path, part: TimeRange | None = None, **settings: Any) -> Written:
+    """Read and write with the default coding tools, B-frames among them, as a restoration does."""
+    reader = VideoReader(source, part)
+    count = sum(1 for _ in reader.luma())
+    with VideoWriter(out, reader.info, OutputSettings(**({"preset": "veryfast"} | settings))) as writer:
+        for frame in reader:
+            writer.write(frame.rgb, frame.pts)
+    return Written(out, count, reader.warnings, writer.notes)
+
+
+def passed_through(source: Path, out: Path) -> Written:
+    reader = open_reader(source)
+    count = len(reader.pts)
+    notes = pass_through(reader, out, OutputSettings())
+    return Written(out, count, reader.warnings, notes)
+
+
+def joined(path: Path, *starts: float, length: int = 30) -> Path:
+    """Transport streams with sound, each on a clock that starts at its own time, one after the other."""
+    parts = []
+    for number, start in enumerate(starts):
+        part = path.with_name(f"{number}-{path.name}")
+        times = [round(start / PTS) + 3000 * i for i in range(length)]
+        make_clip(part, times, PTS, audio_seconds=length / 30, audio_start=start, muxer={"muxdelay": "0"})
+        parts.append(part.read_bytes())
+    path.write_bytes(b"".join(parts))
+    return path
+
+
+def parts_of(source: Path) -> list[tuple[int, int, Fraction]]:
+    """For each part of joined recordings: its first picture and first sound packet, and how much later that comes."""
+    starts: dict[str, list[tuple[int, Fraction]]] = {"video": [], "audio": []}
+    last: dict[str, Fraction] = {}
+    count = dict.fromkeys(starts, 0)
+    with av.open(str(source)) as container:
+        for packet in container.demux(container.streams.video[0], container.streams.audio[0]):
+            if not packet.size:
+                continue
+            kind, now = packet.stream.type, packet.dts * time_base_of(packet)
+            if kind not in last or not 0 < now - last[kind] < 10:
+                starts[kind].append((count[kind], packet.pts * time_base_of(packet)))
+            last[kind], count[kind] = now, count[kind] + 1
+    pairs = zip(starts["video"], starts["audio"], strict=True)
+    return [(v, a, sound - picture) for (v, picture), (a, sound) in pairs]
+
+
+def check_sync(source: Path, result: Written, frames: int) -> None:
+    """The picture is complete and steady, the file starts at zero, and sound is in time in each part of the source."""
+    video, audio = result.times("video"), result.times("audio")
+    assert result.frames == len(video) == frames
+    packet = audio[0][1] - audio[0][0]
+    gaps = [b[0] - a[0] for a, b in pairwise(video)]
+    assert min(gaps) > Fraction(1, 100)
+    assert max(gaps) < Fraction(1, 30) + 2 * packet
+    assert all(b[0] > a[0] for a, b in pairwise(audio))
+    assert 0 <= min(audio[0][0], video[0][0]) <= Fraction(1, 1000)
+    for picture, sound, later in parts_of(source):
+        assert abs(audio[sound][0] - video[picture][0] - later) <= Fraction(2, 1000)
+
+
+class TestClock:
+    @pytest.mark.parametrize("suffix", OUTPUTS)
+    @pytest.mark.parametrize("name", ["joined.ts", "joined2.ts"])
+    def test_joined_recordings(self, tmp_path: Path, name: str, suffix: str) -> None:
+        result = written(case(name), tmp_path / f"out{suffix}")
+        check_sync(case(name), result, 60)
+        assert result.warnings == ["the clock of the file jumps 1 time; all streams go on without a gap"]
+
+    @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+    @pytest.mark.parametrize(
+        "starts",
+        [(0.5, 0.5), (1.4, 1.2), (5, 20000), (36000, 1.4, 60), (0.9, 1.7), (50, 3, 50)],
+        ids=["again", "a little back", "far ahead", "three", "overlapping", "there and back"],
+    )
+    def test_any_jump(self, tmp_path: Path, starts: tuple[float, ...], suffix: str) -> None:
+        source = joined(tmp_path / "in.ts", *starts, length=40)
+        result = written(source, tmp_path / f"out{suffix}")
+        check_sync(source, result, 40 * len(starts))
+        again = passed_through(source, tmp_path / f"passed{suffix}")
+        check_sync(source, again, 40 * len(starts))
+
+    def test_a_pause_of_the_recording_stays(self, tmp_path: Path) -> None:
+        result = written(joined(tmp_path / "in.ts", 1, 5), tmp_path / "out.mp4")
+        assert not [line for line in result.warnings if "clock" in line]
+        assert max(b[0] - a[0] for a, b in pairwise(result.times("video"))) > 2
+
+    def test_one_wrong_time_is_no_jump(self, tmp_path: Path) -> None:
+        plain = make_clip(tmp_path / "plain.ts", [90000 + 3000 * i for i in range(30)], PTS, options={"bf": "0"})
+        with av.open(str(plain)) as before, av.open(str(tmp_path / "in.ts"), "w") as after:
+            stream = after.add_stream_from_template(before.streams.video[0])
+            for number, packet in enumerate(p for p in before.demux(video=0) if p.size):
+                if number == 12:
+                    packet.pts = packet.dts = packet.pts + 9_000_000
+                packet.stream = stream
+                # A muxer refuses times that fall, so the later ones are in a file of their own.
+                if number <= 12:
+                    after.mux_one(packet)
+        late = tmp_path / "late.ts"
+        with av.open(str(plain)) as before, av.open(str(late), "w") as after:
+            stream = after.add_stream_from_template(before.streams.video[0])
+            for number, packet in enumerate(p for p in before.demux(video=0) if p.size):
+                if number > 12:
+                    packet.stream = stream
+                    after.mux_one(packet)
+        with (tmp_path / "in.ts").open("ab") as file:
+            file.write(late.read_bytes())
+        assert VideoReader(tmp_path / "in.ts").info.clock.starts == ()
+
+    def test_a_part_of_joined_recordings(self, tmp_path: Path) -> None:
+        result = written(case("joined2.ts"), tmp_path / "out.mp4", TimeRange(Fraction(3, 2), Fraction(3)))
+        assert (result.frames, len(result.times("video"))) == (22, 22)
+        assert not [line for line in result.warnings if "missing" in line]
+
+    @pytest.mark.parametrize("suffix", OUTPUTS)
+    def test_a_late_clock_starts_at_zero(self, tmp_path: Path, suffix: str) -> None:
+        result = written(case("ts10h.ts"), tmp_path / f"out{suffix}")
+        check_sync(case("ts10h.ts"), result, 18)
+        assert any("36001.37" in note and "earlier" in note for note in result.notes)
+        skew = result.times("video")[0][0] - result.times("audio")[0][0]
+        assert abs(skew - Fraction(1920, 90000)) <= Fraction(1, 1000)
+        check_sync(case("ts10h.ts"), passed_through(case("ts10h.ts"), tmp_path / f"passed{suffix}"), 18)
+
+    @pytest.mark.parametrize("suffix", OUTPUTS)
+    @pytest.mark.parametrize("name", ["vfr_start_1.mp4", "dup.mkv"])
+    def test_irregular_times_from_a_late_start(self, tmp_path: Path, name: str, suffix: str) -> None:
+        result = written(case(name), tmp_path / f"out{suffix}")
+        assert result.times("video")[0][0] == pytest.approx(0.021, abs=1e-3)
+
+    @pytest.mark.parametrize("suffix", OUTPUTS)
+    def test_irregular_times_with_reordered_pictures(self, tmp_path: Path, suffix: str) -> None:
+        times = [21, 23, 95, 47, 149, 131, 168, 301, 219, 212, 275, 314]
+        options = {"bf": "3", "b-adapt": "0", "crf": "30"}
+        source = make_clip(tmp_path / "in.mkv", sorted(times), Fraction(1, 1000), options=options)
+        result = written(source, tmp_path / f"out{suffix}")
+        start = 21 if suffix == ".mkv" else 0
+        assert [round(1000 * a) for a, _ in result.times("video")] == [t - 21 + start for t in sorted(times)]
+
+    def test_an_open_group_that_was_cut(self, tmp_path: Path) -> None:
+        result = written(case("og_cut.ts"), tmp_path / "out.mp4")
+        assert result.warnings == ["2 frames before the first complete picture cannot be decoded"]

@@ -81,6 +81,7 @@ def test_a_folder_without_permission(tmp_path: Path) -> None:
         ({"runtime": RuntimeSettings(device="gpu")}, UsageError, "unknown device"),
         ({"runtime": RuntimeSettings(device="cuda:77")}, DeviceError, "CUDA|there are only"),
         ({"adaptation": AdaptationSettings(vgg_layer="conv9_9")}, UsageError, "no layer"),
+        ({"literal": True, "alignment": AlignmentSettings(flow="dis")}, WeightsError, "--literal needs VGG19"),
     ],
     ids=lambda value: str(value)[:60] if isinstance(value, dict) else "",
 )

@@ -15,7 +15,7 @@ from selfhvd_tta.events import Event, Plan
 from selfhvd_tta.flows import FlowField, PairEstimator
 from selfhvd_tta.method.clues import select_clues
 from selfhvd_tta.method.restoration import Compute
-from selfhvd_tta.run.equipment import Equipment
+from selfhvd_tta.run.equipment import Equipment, alignment_only
 from selfhvd_tta.run.forecast import (
     CLOSING_SECONDS,
     Forecast,
@@ -58,6 +58,14 @@ def test_adaptation_costs_steps_outputs_and_labels() -> None:
     assert adapting(replace(ADAPT, method="refit"), SPEEDS, LOAD) == pytest.approx(steps)
     whole = Forecast(SPEEDS, LOAD).seconds(ADAPT)
     assert whole == pytest.approx(every + ending(ADAPT, SPEEDS, LOAD) + CLOSING_SECONDS)
+
+
+def test_the_literal_method_makes_labels_in_every_step() -> None:
+    literal = Settings(literal=True, adaptation=AdaptationSettings(iters=10))
+    label = 30 * 0.1 / 48
+    expected = 10 * 10 * (256 * 256 * 1e-5 + 0.5 + label)
+    assert adapting(literal, SPEEDS, LOAD) == pytest.approx(expected)
+    assert not alignment_only(literal).networked
 
 
 def test_alignments_are_those_that_the_clues_allow(tmp_path: Path) -> None:

@@ -116,3 +116,5 @@ def check_names(settings: Settings) -> None:
         networks.load_merger(settings, device.CPU, ignore)
     if settings.adapts:
         perceptual.check_layer(settings.adaptation.vgg_layer)
+    if settings.literal and settings.runtime.offline:
+        networks.load_features(settings, device.CPU, ignore)  # the one that a run does not go without

@@ -25,7 +25,7 @@ def choose_device(name: str, listen: Listener) -> torch.device:
             return torch.device("cuda")
         if torch.backends.mps.is_available():
             return torch.device("mps")
-        listen(Note("no GPU found: computing on the CPU, where adaptation is slow (--method transfer is quick)"))
+        listen(Note("no GPU found: computing on the CPU"))
         return torch.device("cpu")
     try:
         device = torch.device(name)

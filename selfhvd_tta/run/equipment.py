@@ -93,5 +93,12 @@ class Equipment:
 def alignment_only(settings: Settings) -> Settings:
     """The settings of a run that only aligns sharp frames: without backbone and merging network."""
     return replace(
-        settings, method="transfer", backbone=NO_BACKBONE, weights=None, adapted=None, save_adapted=None, detail=False
+        settings,
+        method="transfer",
+        literal=False,
+        backbone=NO_BACKBONE,
+        weights=None,
+        adapted=None,
+        save_adapted=None,
+        detail=False,
     )

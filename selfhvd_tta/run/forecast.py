@@ -169,12 +169,14 @@ def adapting(settings: Settings, speeds: Speeds, load: Load) -> float:
     seconds = plan.iters * speeds.step * crop * shown
     if settings.method == "refit":
         return seconds
+    label = load.pairs(settings) * speeds.pair / max(1, load.frames)
+    if plan.teacher == "live":  # outputs and labels of the clip in every step
+        return seconds + plan.iters * shown * (speeds.frame + label)
     every = plan.label_refresh or max(100, math.ceil(plan.iters / REFRESHES))
     refreshes = math.ceil(plan.iters / every)
     # Labels that stay ask for no outputs in stage 1, and labels are made when a clip first shows their frame.
     restored = 1 + math.ceil(refreshes * (1 - plan.stage1)) if load.labels_last else refreshes
     labels = min((1 if load.labels_last else refreshes) * load.working, plan.iters * shown)
-    label = load.pairs(settings) * speeds.pair / max(1, load.frames)
     return seconds + restored * load.working * speeds.frame + labels * label
 
 

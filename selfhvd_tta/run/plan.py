@@ -62,7 +62,7 @@ def _method(settings: Settings, gear: Equipment, forecast: Forecast) -> str:
 def _times(settings: Settings, gear: Equipment, forecast: Forecast) -> tuple[MethodTime, ...]:
     """Seconds of the chosen method, then of the other one with the same backbone."""
     chosen = MethodTime(settings.method, forecast.seconds(settings))
-    if settings.runtime.budget is not None or gear.network is None:
+    if settings.runtime.budget is not None or settings.literal or gear.network is None:
         return (chosen,)
     if settings.method == "transfer":
         steps = AdaptationSettings().iters

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from selfhvd_tta import Settings
 from selfhvd_tta.console import Display, show_lines
-from selfhvd_tta.errors import SelfHVDError
+from selfhvd_tta.errors import ExitCode, SelfHVDError
 from selfhvd_tta.lab.evaluation.bench import BenchSettings, run_bench
 from selfhvd_tta.lab.evaluation.dataset import write_pairs, write_regression_set
 from selfhvd_tta.lab.simulation.recording import Averaging, average_recording
@@ -78,3 +78,6 @@ if __name__ == "__main__":
         main()
     except SelfHVDError as error:
         sys.exit(f"{error.message}\n{error.hint}")
+    except KeyboardInterrupt:
+        show_lines(["interrupted; the same command goes on with what is missing"])
+        sys.exit(ExitCode.INTERRUPTED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import time
@@ -23,7 +24,7 @@ from selfhvd_tta.extras.report import Recorder, report_file, write_report
 from selfhvd_tta.extras.report.facts import changed_settings
 from selfhvd_tta.extras.report.page import render
 from selfhvd_tta.extras.report.pictures import evenly, most_changed
-from selfhvd_tta.extras.report.plots import smooth, timeline
+from selfhvd_tta.extras.report.plots import THEMES, smooth, timeline
 from selfhvd_tta.files import sha256_of
 from selfhvd_tta.method.clues import select_clues
 from selfhvd_tta.settings import ClueSettings, OutputSettings, Settings
@@ -71,7 +72,7 @@ def test_it_needs_no_other_file_and_no_network(adapted: Path) -> None:
     addresses = re.findall(r"(?:src|srcset|href)=\"([^\"]*)\"", page)
     assert addresses
     assert all(a.startswith("data:") for a in addresses)
-    assert not re.search(r"url\(|@import|fetch\(|XMLHttpRequest", page)
+    assert not re.search(r"url\((?!\"\$)|@import|fetch\(|XMLHttpRequest", page)
 
 
 def test_names_are_escaped(adapted: Path) -> None:
@@ -138,7 +139,7 @@ def test_a_missing_extra_is_said_before_any_work(tmp_path: Path, monkeypatch: py
     monkeypatch.setitem(__import__("sys").modules, "jinja2", None)
     with pytest.raises(UsageError, match="needs jinja2") as caught:
         report_file(tmp_path / "page.html")
-    assert "selfhvd-tta[report]" in caught.value.hint
+    assert "'.[report]'" in caught.value.hint
 
 
 def test_a_value_that_is_missing_is_an_error() -> None:
@@ -165,6 +166,51 @@ def test_the_flags(tmp_path: Path) -> None:
     assert not (tmp_path / "sharp.mp4").exists()
 
 
+def test_weights_of_the_merging_network_are_among_those_it_was_made_with(adapted: Path) -> None:
+    page = adapted.read_text()
+    assert "merging network" in page[page.index("Made with") :]
+    assert sha256_of(bundled_folder() / "merge-shake.safetensors") in page
+
+
+def test_frames_that_are_only_the_sharpest_of_their_stretch_are_told_apart() -> None:
+    values = np.concatenate([np.tile([10.0, 100.0], 10), np.full(20, 9.0), np.tile([10.0, 100.0], 10)])
+    values[30] = 12.0
+    clues = select_clues(values, [range(60)], ClueSettings())
+    assert np.flatnonzero(clues.forced).tolist() == [30]
+    assert clues.sharp.sum() == 21
+    drawn = base64.b64decode(timeline(np.arange(60) / 30, clues, values)["light"].partition(",")[2])
+    plain = replace(clues, sharp=clues.sharp & ~clues.forced)
+    assert drawn != base64.b64decode(timeline(np.arange(60) / 30, plain, values)["light"].partition(",")[2])
+
+
+def luminance(color: str) -> float:
+    """Relative luminance of WCAG 2 of ``#rrggbb``."""
+    channels = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return float(linear @ (0.2126, 0.7152, 0.0722))
+
+
+def contrast(one: str, other: str) -> float:
+    """Contrast ratio of WCAG 2, 1 to 21."""
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_contrast(adapted: Path, scheme: str) -> None:
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    blocks = re.findall(r":root \{(.*?)\}", adapted.read_text(), re.S)
+    colors = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", blocks[0] if scheme == "light" else "".join(blocks)))
+    for ground in (colors["card"], colors["page"]):
+        for text in ("text", "dim", "accent", "warn"):
+            assert contrast(colors[text], ground) >= 4.5, (text, ground)
+        for control in ("control", "accent", "clue"):
+            assert contrast(colors[control], ground) >= 3, (control, ground)
+        theme = THEMES[scheme]
+        assert contrast(theme.text, ground) >= 4.5
+        assert all(contrast(c, ground) >= 3 for c in (theme.before, theme.after, theme.clue, theme.cut, *theme.terms))
+
+
 # -- in a browser
 
 
@@ -177,7 +223,8 @@ def test_a_browser_loads_it_without_complaint(browser: Any, adapted: Path) -> No
     assert len(images) > 20
     assert all(complete and width > 0 for complete, width, _ in images)
     shown = browser.execute_script("return [...document.querySelectorAll('figure img, .plot img')].map(i => i.alt)")
-    assert all(shown), "every picture that says something has an alternative text"
+    assert all(len(text.split()) >= 3 for text in shown), "every picture that says something has it as a text, too"
+    assert len(set(shown)) == len(shown), "no two alike"
     asked = [json.loads(row["message"])["message"] for row in browser.get_log("performance")]
     addresses = [m["params"]["request"]["url"] for m in asked if m["method"] == "Network.requestWillBeSent"]
     assert any(a.startswith("file:") for a in addresses)
@@ -225,8 +272,42 @@ def test_the_filmstrip_plays(browser: Any, adapted: Path) -> None:
     assert play.text == "Play"
 
 
+def test_the_magnifier_shows_pixels_as_they_are(browser: Any, adapted: Path) -> None:
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    set_view(browser, 1280, 900, "light")
+    browser.get(adapted.as_uri())
+    stage, lens = (browser.find_element("css selector", f".compare {s}") for s in (".stage", ".lens"))
+    assert not lens.is_displayed()
+    browser.find_element("id", "zoom").click()
+    assert lens.is_displayed()
+    ActionChains(browser).move_to_element_with_offset(stage, -stage.size["width"] // 4, 0).perform()
+    halves = browser.execute_script(
+        "return [...arguments[0].children].map(h => [getComputedStyle(h).backgroundSize, h.clientWidth,"
+        " getComputedStyle(h).backgroundPositionX, h.style.backgroundImage.length])",
+        lens,
+    )
+    natural = browser.execute_script("return arguments[0].querySelector('img').naturalWidth", stage)
+    for size, width, left, address in halves:
+        assert size.split()[0] == f"{natural}px"
+        assert float(left[:-2]) == pytest.approx(width / 2 - natural / 4, abs=2)
+        assert address > 100
+    browser.find_element("id", "zoom").click()
+    assert not lens.is_displayed()
+
+
+def test_plots_scroll_on_a_phone(browser: Any, adapted: Path) -> None:
+    set_view(browser, 375, 812, "light")
+    browser.get(adapted.as_uri())
+    sizes = browser.execute_script(
+        "return [...document.querySelectorAll('.plot')].map(p => [p.clientWidth, p.scrollWidth, p.tabIndex])"
+    )
+    assert len(sizes) == 2
+    assert all(shown < drawn and drawn >= 620 and focus == 0 for shown, drawn, focus in sizes)
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [375, 1280])
 def test_it_fits_the_screen_in_both_schemes(browser: Any, adapted: Path, width: int, scheme: str) -> None:
     set_view(browser, width, 844, scheme)
     browser.get(adapted.as_uri())

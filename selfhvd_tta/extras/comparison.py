@@ -1,4 +1,4 @@
-"""Input and result in one video: beside each other, above each other, or with a divider that moves across."""
+"""Input and result in one video: side by side, one above the other, or with a divider that moves across."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def write_comparison(
     Args:
         source: the input of a run.
         result: its output.
-        layout: ``side``: input left, result right; ``stack``: input above; ``wipe``: a divider moves to and fro.
+        layout: ``side``: input left, result right; ``stack``: input above; ``wipe``: a divider moves back and forth.
         settings: codec and quality, and whether an existing file may be replaced.
         listen: gets progress and notes.
         out: where to; None for :func:`comparison_path`.
@@ -98,8 +98,8 @@ def arrange(before: Array, after: Array, layout: Layout, seconds: float) -> Arra
     """One picture of two upright ones of the same size and type, with labels."""
     if layout == "wipe":
         width = before.shape[1]
-        # A cosine rests at both ends, where one of the two fills the picture.
-        edge = round(width * (0.5 + 0.5 * math.cos(2 * math.pi * seconds / SWEEP_S)))
+        # Starts in the middle, where a thumbnail shows both; rests at the ends, where one of them fills the picture.
+        edge = round(width * (0.5 + 0.5 * math.sin(2 * math.pi * seconds / SWEEP_S)))
         picture = after.copy()
         picture[:, :edge] = before[:, :edge]
         peak = np.iinfo(picture.dtype).max

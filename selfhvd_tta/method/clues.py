@@ -49,6 +49,12 @@ class Clues:
     score: FloatArray
 
     @property
+    def forced(self) -> BoolArray:
+        """(N,) True for sharp frames below Otsu's threshold: only the sharpest of a segment without a sharp one."""
+        thresholds = np.concatenate([np.full(len(s), t) for s, t in zip(self.shots, self.thresholds, strict=True)])
+        return self.sharp & (self.score <= thresholds)
+
+    @property
     def soft_share(self) -> float:
         """Share of the frames that are clearly less sharp than a frame near them, 0..1."""
         return float(self.soft.mean()) if self.soft.size else 0.0

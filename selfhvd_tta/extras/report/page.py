@@ -11,14 +11,15 @@ import numpy as np
 from selfhvd_tta.errors import UsageError
 from selfhvd_tta.extras.report.log import RunLog
 from selfhvd_tta.files import write_atomically
+from selfhvd_tta.method.clues import Clues
 from selfhvd_tta.run.checks import NewFile, check_file
 from selfhvd_tta.settings import Settings
 from selfhvd_tta.video.target import disk_errors
-from selfhvd_tta.wording import clock, duration
+from selfhvd_tta.wording import clock, duration, plural
 
 MOMENTS, STRIP, LABELLED = 4, 24, 3
 MOMENT_SIZE, STRIP_SIZE, LABEL_SIZE = 1600, 640, 560
-EXTRA = "pip install 'selfhvd-tta[report]'"
+EXTRA = "pip install '.[report]'"
 
 
 def need_extra(flag: str) -> None:
@@ -80,6 +81,7 @@ def collect(source: Path, result: Any, settings: Settings, log: RunLog) -> dict[
     pair = Pair(source, result.output, settings.part)
     change = pair.measure()
     clues, info = result.clues, pair.info
+    forced = clues.forced
     moments = most_changed(change.difference, MOMENTS)
     strip = evenly(len(change.seconds), STRIP)
 
@@ -92,7 +94,7 @@ def collect(source: Path, result: Any, settings: Settings, log: RunLog) -> dict[
         about = {
             "index": index,
             "time": clock(change.seconds[index], 2),
-            "clue": bool(clues.sharp[index]),
+            "kind": "" if not clues.sharp[index] else plots.FORCED if forced[index] else "a sharp frame",
             "gain": change.sharpness[index] / max(float(clues.sharpness[index]), 1e-6),
         }
         if index in moments:
@@ -113,8 +115,12 @@ def collect(source: Path, result: Any, settings: Settings, log: RunLog) -> dict[
         "tiles": _tiles(result, gain, log),
         "moments": large,
         "strip": small,
+        "scale": 1 if max(info.width, info.height) <= MOMENT_SIZE else MOMENT_SIZE / max(info.width, info.height),
+        "forced": bool(forced.any()),
         "timeline": plots.timeline(change.seconds, clues, change.sharpness),
+        "timeline_text": _timeline_text(clues, gain),
         "losses": plots.loss_curves(log.losses) if log.losses else None,
+        "losses_text": _losses_text(log),
         "labels": _labels(pair, result, settings, change.difference),
         "phases": _phases(log),
         "total": duration(result.seconds),
@@ -147,7 +153,7 @@ def _tiles(result: Any, gain: float | None, log: RunLog) -> list[tuple[str, str]
     clues = result.clues
     tiles = [
         (f"{result.frames}", "frames"),
-        (f"{int(clues.sharp.sum())}", "sharp frames"),
+        (f"{int((clues.sharp & ~clues.forced).sum())}", "sharp frames"),
         (f"{int(clues.soft.sum())}", "soft frames"),
     ]
     if gain is not None:
@@ -155,6 +161,24 @@ def _tiles(result: Any, gain: float | None, log: RunLog) -> list[tuple[str, str]
     if result.record is not None:
         tiles.append((f"{len(result.record.steps)}", "steps of adaptation"))
     return [*tiles, (duration(result.seconds), "working time")]
+
+
+def _timeline_text(clues: Clues, gain: float | None) -> str:
+    """What the plot of sharpness shows, in words."""
+    sharp, forced = int((clues.sharp & ~clues.forced).sum()), int(clues.forced.sum())
+    text = f"Sharpness of {len(clues.sharp)} frames over time, before and after: {plural(sharp, 'sharp frame')}"
+    text += f", {forced} only the sharpest of their stretch" if forced else ""
+    return text if gain is None else f"{text}; the soft frames have {gain:.1f} times their sharpness afterwards"
+
+
+def _losses_text(log: RunLog) -> str:
+    """What the plots of losses show, in words: the objective at both ends of each stage."""
+    parts = []
+    for stage, terms in log.losses.items():
+        _, values = terms.get("loss", ([], []))
+        if values:
+            parts.append(f"{stage} from {values[0]:.4f} to {values[-1]:.4f}")
+    return "Loss terms over the steps, one panel per term" + (f"; objective: {', '.join(parts)}" if parts else "")
 
 
 def _phases(log: RunLog) -> list[tuple[str, str, float]]:

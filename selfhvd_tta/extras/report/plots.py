@@ -30,7 +30,9 @@ class Theme:
     terms: tuple[str, ...]
 
 
-LIGHT = Theme("#24292f", "#e3e6ea", "#9199a3", "#1f6feb", "#c2410c", "#7c3aed", ("#1f6feb", "#c2410c", "#0f766e"))
+# A clue that Otsu's threshold did not select.
+FORCED = "sharpest of its stretch"
+LIGHT = Theme("#24292f", "#e3e6ea", "#7d8590", "#1f6feb", "#c2410c", "#7c3aed", ("#1f6feb", "#c2410c", "#0f766e"))
 DARK = Theme("#d7dde5", "#333a44", "#8b949e", "#6cb0ff", "#fb923c", "#c4a5ff", ("#6cb0ff", "#fb923c", "#5eead4"))
 THEMES = {"light": LIGHT, "dark": DARK}
 
@@ -50,8 +52,13 @@ def draw_timeline(axes: Axes, seconds: FloatArray, clues: Clues, theme: Theme, a
     before = np.maximum(clues.sharpness, 1e-2)
     color = theme.before if after is not None else theme.after
     axes.plot(seconds, before, color=color, label="before" if after is not None else "sharpness", linewidth=1.6)
-    sharp = clues.sharp
+    forced = clues.forced
+    sharp = clues.sharp & ~forced
     axes.plot(seconds[sharp], before[sharp], "o", color=theme.clue, markersize=4.5, label="sharp frame (clue)")
+    if forced.any():
+        axes.plot(
+            seconds[forced], before[forced], "o", color=theme.clue, markersize=4.5, fillstyle="none", label=FORCED
+        )
     for number, shot in enumerate(clues.shots[1:]):
         axes.axvline(
             seconds[shot.start], color=theme.cut, linewidth=1.2, linestyle="--", label="cut" if number == 0 else None

@@ -16,10 +16,10 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
+from unfused import UnfusedESTRNN
 
 from selfhvd_tta.backbones import discover
 from selfhvd_tta.lab.speed.floors import Work, count_operations, measure_rates
-from selfhvd_tta.lab.speed.unfused import UnfusedESTRNN
 
 CPU = torch.device("cpu")
 

@@ -13,7 +13,7 @@ from selfhvd_tta import Settings
 from selfhvd_tta.lab.datasets.labels import read_labels
 from selfhvd_tta.lab.datasets.photos import list_photos, read_photo
 from selfhvd_tta.lab.evaluation.dataset import write_regression_set
-from selfhvd_tta.lab.evaluation.metrics import psnr
+from selfhvd_tta.lab.evaluation.metrics.psnr import psnr
 from selfhvd_tta.lab.speed.flags import parse_size
 from selfhvd_tta.settings import AlignmentSettings, RuntimeSettings
 

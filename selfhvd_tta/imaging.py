@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+LUMA = (0.299, 0.587, 0.114)  # weights of R, G and B (BT.601)
+
 
 def gaussian(maps: Tensor, sigma: float, reach: float) -> Tensor:
     """Gaussian blur of (B, C, H, W), borders repeated.

@@ -24,9 +24,9 @@ from selfhvd_tta.lab.datasets.protocols import discover
 from selfhvd_tta.lab.evaluation import method
 from selfhvd_tta.lab.evaluation.bench import BenchSettings, run_bench
 from selfhvd_tta.lab.evaluation.dataset import write_dataset, write_regression_set
-from selfhvd_tta.lab.evaluation.metrics import psnr
-from selfhvd_tta.lab.evaluation.niqe import NIQE, asymmetric_gaussian
-from selfhvd_tta.lab.evaluation.no_reference import load_measures
+from selfhvd_tta.lab.evaluation.metrics.niqe import NIQE, asymmetric_gaussian
+from selfhvd_tta.lab.evaluation.metrics.no_reference import load_measures
+from selfhvd_tta.lab.evaluation.metrics.psnr import psnr
 from selfhvd_tta.lab.simulation.simulate import ShakeSettings
 from selfhvd_tta.method.adaptation import Adaptation
 from selfhvd_tta.pipeline import deblur

@@ -148,3 +148,17 @@ def test_a_reflected_clip_is_encoded_once_with_the_same_result(count: int, monke
     torch.testing.assert_close(output, expected, atol=1e-6, rtol=0)
     for mine, parameter in zip(gradients, raw.parameters(), strict=True):
         torch.testing.assert_close(mine, parameter.grad, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_the_unfused_reference_is_the_same_network(bfloat16: bool) -> None:
+    from benchmarks.unfused import UnfusedESTRNN
+
+    torch.manual_seed(0)
+    network = ESTRNN(n_features=4, n_blocks=2, global_residual=True).eval()
+    frames = torch.rand(2, 7, 3, 16, 24) - 0.5
+    with torch.no_grad():
+        expected = UnfusedESTRNN(network)(frames)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            output = network(frames).float()
+    torch.testing.assert_close(output, expected, atol=1 / 255 if bfloat16 else 1e-5, rtol=0)

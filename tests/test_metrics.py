@@ -11,8 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfhvd_tta.flows import FlowEstimator, FlowField
-from selfhvd_tta.lab.evaluation.metrics import dadeblur_psnr, dadeblur_ssim, fidelity, psnr, quantise, scored, ssim
-from selfhvd_tta.lab.evaluation.temporal import ShiftMeter, evaluation_flow, find_motion, flicker, warping_error
+from selfhvd_tta.lab.evaluation.metrics.dadeblur import dadeblur_psnr, dadeblur_ssim
+from selfhvd_tta.lab.evaluation.metrics.flicker import flicker
+from selfhvd_tta.lab.evaluation.metrics.frames import quantise
+from selfhvd_tta.lab.evaluation.metrics.psnr import psnr
+from selfhvd_tta.lab.evaluation.metrics.shift import ShiftMeter
+from selfhvd_tta.lab.evaluation.metrics.ssim import ssim
+from selfhvd_tta.lab.evaluation.metrics.warping import evaluation_flow, find_motion, warping_error
+from selfhvd_tta.lab.evaluation.scoring import fidelity, scored
+from selfhvd_tta.lab.training import losses
 from selfhvd_tta.method.alignment import pixel_grid
 from tests.pictures import texture
 
@@ -137,6 +144,12 @@ def test_motion_is_visible_where_it_varies_over_the_frame() -> None:
     visible = find_motion(dark, bright, Zoom()).visible[0, 0]
     assert visible[12:48, 18:72].all(), "the middle two thirds stay within the frame"
     assert not visible[:8].any()
+
+
+def test_validation_of_a_training_takes_the_same_psnr() -> None:
+    frames = [pair(seed=seed) for seed in (0, 1)]
+    output, truth = (torch.stack([torch.from_numpy(two[k]).permute(2, 0, 1).float() for two in frames]) for k in (0, 1))
+    assert losses.psnr(output, truth).tolist() == pytest.approx([psnr(*two) for two in frames], abs=1e-3)
 
 
 def test_flicker_is_what_the_reference_does_not_do() -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from selfhvd_tta.flows.blur_path import BlurPath
+from selfhvd_tta.imaging import LUMA
 from selfhvd_tta.plugins import discover_plugins
 
 __all__ = [
@@ -109,7 +110,7 @@ class PairEstimator(FlowEstimator):
 
 def luma(frames: Tensor) -> Tensor:
     """Luma (BT.601 weights) of (B, 3, H, W) RGB: (B, H, W), in the same range."""
-    weights = frames.new_tensor((0.299, 0.587, 0.114)).view(1, 3, 1, 1)
+    weights = frames.new_tensor(LUMA).view(1, 3, 1, 1)
     return (frames.detach() * weights).sum(1)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from selfhvd_tta.imaging import gaussian, reduced
+from selfhvd_tta.imaging import LUMA, gaussian, reduced
 
 # Sides of the frames that the network takes are multiples of this.
 MULTIPLE = 16
@@ -165,7 +165,7 @@ class ShakeNetwork(nn.Module):
         self, source: Tensor, target: Tensor, guess: Tensor, gap: Tensor, half: torch.dtype | None
     ) -> list[Reading]:
         """One reading per pass, at half the size."""
-        grey = source.new_tensor((0.299, 0.587, 0.114)).view(1, 3, 1, 1)
+        grey = source.new_tensor(LUMA).view(1, 3, 1, 1)
         luma = [(frame * grey).sum(1, keepdim=True) for frame in (source, target)]
         colour = reduced(source, 2)
         still = reduced(target, 2) - colour

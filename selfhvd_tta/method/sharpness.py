@@ -6,10 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from selfhvd_tta.imaging import LUMA
+
 
 def luma255(frames: Tensor) -> Tensor:
     """(N, 3, H, W) RGB in [0, 1] to (N, 1, H, W) luma (BT.601 weights) on the 0..255 scale."""
-    weights = torch.tensor([0.299, 0.587, 0.114], device=frames.device, dtype=frames.dtype).view(1, 3, 1, 1)
+    weights = torch.tensor(LUMA, device=frames.device, dtype=frames.dtype).view(1, 3, 1, 1)
     return 255 * (frames * weights).sum(dim=1, keepdim=True)
 
 

@@ -23,8 +23,8 @@ from selfhvd_tta.lab.datasets.frames import Frames, PictureFrames
 from selfhvd_tta.lab.datasets.protocols import Pair, Protocol, discover
 from selfhvd_tta.lab.evaluation import table, trial
 from selfhvd_tta.lab.evaluation.method import Subject
-from selfhvd_tta.lab.evaluation.niqe import NIQE
-from selfhvd_tta.lab.evaluation.no_reference import load_measures
+from selfhvd_tta.lab.evaluation.metrics.niqe import NIQE
+from selfhvd_tta.lab.evaluation.metrics.no_reference import load_measures
 from selfhvd_tta.lab.evaluation.scoring import NoReference
 from selfhvd_tta.lab.evaluation.unsharp import Unsharp
 from selfhvd_tta.settings import Method, Settings

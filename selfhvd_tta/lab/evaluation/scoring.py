@@ -4,22 +4,71 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from selfhvd_tta.errors import InputError
-from selfhvd_tta.lab.evaluation.metrics import fidelity, psnr, quantise
-from selfhvd_tta.lab.evaluation.temporal import ShiftMeter, evaluation_flow, find_motion, flicker, warping_error
+from selfhvd_tta.lab.evaluation.metrics.dadeblur import dadeblur_psnr, dadeblur_ssim
+from selfhvd_tta.lab.evaluation.metrics.flicker import flicker
+from selfhvd_tta.lab.evaluation.metrics.frames import FloatImage, Image, quantise
+from selfhvd_tta.lab.evaluation.metrics.psnr import psnr
+from selfhvd_tta.lab.evaluation.metrics.shift import ShiftMeter
+from selfhvd_tta.lab.evaluation.metrics.ssim import ssim
+from selfhvd_tta.lab.evaluation.metrics.warping import evaluation_flow, find_motion, warping_error
 
-Image = NDArray[np.uint8]
-FloatImage = NDArray[np.float32]
 NoReference = Callable[[Image], float]
 # A frame equal to its ground truth has infinite PSNR; in means it counts as this.
 MOST_PSNR = 100.0
 # Of these measures the worst frame counts, and the worst video.
 LEAST = ("worst_gain", "sharp_kept")
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """How near one output frame is to its ground truth.
+
+    Attributes:
+        psnr: dB, standard definition, 8 bit.
+        ssim: standard definition.
+        dadeblur_psnr: dB, DADeblur's definition; compare only with DADeblur's and SelfHVD's tables that use it.
+        dadeblur_ssim: DADeblur's definition.
+    """
+
+    psnr: float
+    ssim: float
+    dadeblur_psnr: float
+    dadeblur_ssim: float
+
+
+def fidelity(output: FloatImage, truth: Image) -> Fidelity:
+    """All measures of one frame.
+
+    Args:
+        output: (H, W, 3) in [0, 1], as the method gives it.
+        truth: (H, W, 3) uint8.
+    """
+    rounded = quantise(output)
+    return Fidelity(
+        psnr(rounded, truth), ssim(rounded, truth), dadeblur_psnr(output, truth), dadeblur_ssim(output, truth)
+    )
+
+
+def scored(count: int, skip: tuple[int, int]) -> range:
+    """Frames of a video that count, with some left out at its ends.
+
+    ESTRNN and DADeblur score without the first and last two frames, for which their network has no output.
+
+    Args:
+        count: frames of the video.
+        skip: frames left out at the beginning and at the end.
+
+    Raises:
+        ValueError: nothing would be left, or a number is negative.
+    """
+    if min(skip) < 0 or sum(skip) >= count:
+        raise ValueError(f"cannot leave out {skip[0]} + {skip[1]} frames of {count}")
+    return range(skip[0], count - skip[1])
 
 
 class Scorer:

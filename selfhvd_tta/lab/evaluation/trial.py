@@ -23,8 +23,8 @@ from selfhvd_tta.lab.datasets.protocols import Pair
 from selfhvd_tta.lab.evaluation import table
 from selfhvd_tta.lab.evaluation.memory import PeakMemory
 from selfhvd_tta.lab.evaluation.method import FloatImage, Scanned, Subject, scan
-from selfhvd_tta.lab.evaluation.metrics import quantise, scored
-from selfhvd_tta.lab.evaluation.scoring import NoReference, Scorer
+from selfhvd_tta.lab.evaluation.metrics.frames import quantise
+from selfhvd_tta.lab.evaluation.scoring import NoReference, Scorer, scored
 from selfhvd_tta.lab.evaluation.unsharp import Unsharp
 from selfhvd_tta.method.record import Record
 from selfhvd_tta.run import feeds

@@ -80,7 +80,7 @@ def _line(row: Row) -> str:
 
 
 def ratios(report: SpeedReport, group: str) -> dict[str, float]:
-    """What follows from one group of rows: live and literal over bank step, unfused over our forward pass, frames/s."""
+    """What follows from one group of rows: live and literal over bank step, frames/s."""
     median = {row.task: row.timing.median for row in report.rows if row.group == group}
     found = {}
     for stage in (1, 2):
@@ -92,18 +92,11 @@ def ratios(report: SpeedReport, group: str) -> dict[str, float]:
     for task in ("restoration", "decode, restore, encode and verify"):
         if task in median:
             found[f"{task}: frames/s"] = 1 / median[task]
-    unfused = median.get("forward, unfused reference, float32")
-    for dtype in ("float32", "bfloat16"):
-        ours = median.get(f"forward, {dtype}")
-        if unfused and ours:
-            found[f"forward in {dtype}: times as fast as the unfused reference"] = unfused / ours
     return found
 
 
 def _ratios(report: SpeedReport, group: str) -> list[str]:
     lines = [f"- {label}: {value:.2f}" for label, value in ratios(report, group).items()]
-    if group in report.differences:
-        lines.append(f"- largest difference to the unfused reference: {report.differences[group]:.3f}/255")
     return ["", *lines] if lines else []
 
 

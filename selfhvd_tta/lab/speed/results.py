@@ -83,7 +83,6 @@ class SpeedReport:
         rates: of the device.
         rows: in order.
         breakdown: where the time of one whole job went; None if not asked for or no weights are here.
-        differences: largest difference of an ESTRNN's output to the unfused float32 reference, in 1/255, by backbone.
         notes: what the reader has to know about these figures.
     """
 
@@ -93,5 +92,4 @@ class SpeedReport:
     rates: Rates
     rows: tuple[Row, ...]
     breakdown: Breakdown | None
-    differences: dict[str, float]
     notes: tuple[str, ...]

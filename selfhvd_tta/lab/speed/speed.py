@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from selfhvd_tta.backbones.estrnn import ESTRNN
 from selfhvd_tta.backbones.wrapper import Network
 from selfhvd_tta.errors import WeightsError
 from selfhvd_tta.events import Listener, Note, Progress, ignore
@@ -22,14 +21,12 @@ from selfhvd_tta.lab.speed.machine import describe
 from selfhvd_tta.lab.speed.results import Row, SpeedReport, SpeedSettings
 from selfhvd_tta.lab.speed.sample import Frames, shaky_frames, write_video
 from selfhvd_tta.lab.speed.timing import Timing, measure, synchronise
-from selfhvd_tta.lab.speed.unfused import UnfusedESTRNN
 from selfhvd_tta.method.adaptation import Adaptation
 from selfhvd_tta.method.bank import BankSupervision
 from selfhvd_tta.method.composite import Merger, to_time_on
 from selfhvd_tta.method.labels import LabelBank
 from selfhvd_tta.method.live import LiveSupervision
 from selfhvd_tta.method.merge_network import MergeNetwork
-from selfhvd_tta.method.restoration import Compute
 from selfhvd_tta.method.supervision import Inputs
 from selfhvd_tta.method.teachers import choose_teachers
 from selfhvd_tta.method.working_set import WorkingSet, restrict
@@ -69,7 +66,6 @@ class _Bench:
         self.device = choose_device(settings.run.runtime.device, self._tell)
         self.rows: list[Row] = []
         self.dtype: dict[str, str] = {}
-        self.differences: dict[str, float] = {}
 
     def _tell(self, event: object) -> None:
         if isinstance(event, Note):
@@ -102,9 +98,7 @@ class _Bench:
                 self._measure_large(Path(folder) / "large.mp4", s.large, shared)
         if s.end_to_end and breakdown is None:
             self.notes.append("no whole job: the weights of none of these backbones are on this machine")
-        return SpeedReport(
-            machine, s, self.dtype, self.rates, tuple(self.rows), breakdown, self.differences, tuple(self.notes)
-        )
+        return SpeedReport(machine, s, self.dtype, self.rates, tuple(self.rows), breakdown, tuple(self.notes))
 
     def _clip(self, path: Path, width: int, height: int, count: int) -> tuple[Frames, Inspection, WorkingSet]:
         """A clip made on the spot: written to ``path``, looked through, and held in memory as for an adaptation."""
@@ -231,7 +225,7 @@ class _Bench:
         )
 
     def _network(self, gear: Equipment, working: WorkingSet, bank_only: bool = False) -> list[_Case]:
-        """What depends on the network; ``bank_only``: a label, but neither literal steps nor the unfused reference."""
+        """What depends on the network; ``bank_only``: only a label and the steps with the bank."""
         network = gear.network
         assert network is not None
         s, dtype = self.settings, self.dtype[network.name]
@@ -289,38 +283,6 @@ class _Bench:
                     clip_pixels * STEP_BYTES_PER_PIXEL + OPTIMISER_BYTES * parameters,
                 )
                 cases.append(_Case(f"stage-{1 + stage2} step, {mode}", "step", step, 1, work, dtype))
-        if isinstance(network.raw, ESTRNN) and not bank_only:
-            cases += self._against_unfused(network.name, network.raw, gear.compute, clip)
-        return cases
-
-    def _against_unfused(self, name: str, raw: ESTRNN, compute: Compute, clip: torch.Tensor) -> list[_Case]:
-        """The raw network on one clip, beside the published operator sequence in float32."""
-        frames = clip[None, : min(len(clip), 12)] - 0.5
-        reference = UnfusedESTRNN(raw)
-        given = frames.shape[1] - raw.past - raw.future
-
-        def forward(compute: Compute, network: torch.nn.Module) -> torch.Tensor:
-            with torch.inference_mode(), compute.context():
-                return network(frames)
-
-        plain = Compute(self.device)
-        gap = (forward(compute, raw).float() - forward(plain, reference)).abs().max()
-        self.differences[name] = float(gap) * 255
-        work = Work(count_operations(lambda: forward(plain, raw)), 24.0 * given * frames[0, 0, 0].numel())
-        cases = [
-            _Case(
-                "forward, unfused reference, float32",
-                "frame",
-                lambda: forward(plain, reference),
-                given,
-                work,
-                "float32",
-            ),
-            _Case("forward, float32", "frame", lambda: forward(plain, raw), given, work, "float32"),
-        ]
-        if compute.autocast is not None:
-            dtype = self.dtype[name]
-            cases.append(_Case(f"forward, {dtype}", "frame", lambda: forward(compute, raw), given, work, dtype))
         return cases
 
     def _adaptation(self, gear: Equipment, working: WorkingSet, settings: Settings) -> Adaptation:

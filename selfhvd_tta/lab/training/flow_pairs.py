@@ -22,6 +22,7 @@ from selfhvd_tta.flows.blur_path import BlurPath
 from selfhvd_tta.flows.global_motion import DOUBTFUL, GlobalMotion, blur_after, blur_matched
 from selfhvd_tta.flows.homography import estimate_homography
 from selfhvd_tta.flows.shake import first_guess
+from selfhvd_tta.imaging import LUMA
 from selfhvd_tta.lab.simulation.scene import project
 from selfhvd_tta.lab.simulation.simulate import SimulatedClip
 from selfhvd_tta.lab.simulation.true_flow import true_flow
@@ -102,7 +103,7 @@ def make_pair(clip: SimulatedClip, blurry: int, sharp: int) -> OnePair | None:
         None where no global motion is found.
     """
     pictures = [np.ascontiguousarray(clip.blurry[index].astype(np.float32) / 255) for index in (blurry, sharp)]
-    grey = [picture @ np.array([0.299, 0.587, 0.114], np.float32) for picture in pictures]
+    grey = [picture @ np.array(LUMA, np.float32) for picture in pictures]
     motion = estimate_homography(grey[0], grey[1], max(grey[0].shape))
     if not motion.refined or motion.support < LEAST_SUPPORT:
         return None

@@ -19,7 +19,7 @@ from selfhvd_tta.lab.training.checkpoint import Run, export_average
 from selfhvd_tta.lab.training.clip_files import make_all
 from selfhvd_tta.lab.training.config import MergeTrainingConfig
 from selfhvd_tta.lab.training.loop import Task, TrainingProgress, train
-from selfhvd_tta.lab.training.losses import restoration_loss
+from selfhvd_tta.lab.training.losses import psnr, restoration_loss
 from selfhvd_tta.lab.training.merge_samples import CANDIDATES, MergeSample, SamplePool, gear_of
 from selfhvd_tta.lab.training.optimisers import build_optimisers
 from selfhvd_tta.method.composite import apply
@@ -167,9 +167,8 @@ def train_merge(
 def validate_merge(network: MergeNetwork, pool: SamplePool, device: torch.device) -> MergeValidation:
     """What a network gains on the samples of a pool, whole frames of 8 bits."""
 
-    def psnr(picture: Tensor, truth: Tensor) -> float:
-        error = (picture.clamp(0, 1) * 255).round() - (truth * 255).round()
-        return float(10 * torch.log10(255**2 / error.square().mean().clamp(min=1e-3)))
+    def score(picture: Tensor, truth: Tensor) -> float:
+        return float(psnr((picture.clamp(0, 1) * 255).round(), (truth * 255).round()))
 
     blends: dict[bool, list[float]] = {True: [], False: []}
     gains: dict[bool, list[float]] = {True: [], False: []}
@@ -177,10 +176,10 @@ def validate_merge(network: MergeNetwork, pool: SamplePool, device: torch.device
         samples = pool.of(number)
         for index in range(len(samples)):
             sample = samples.sample(index).mapped(lambda tensor: tensor.to(device))
-            blend = psnr(apply(sample.composite, sample.current), sample.truth)
+            blend = score(apply(sample.composite, sample.current), sample.truth)
             kind = sample.extent >= BLURRY
             blends[kind].append(blend)
-            gains[kind].append(psnr(network(sample.observed, sample.current, sample.composite), sample.truth) - blend)
+            gains[kind].append(score(network(sample.observed, sample.current, sample.composite), sample.truth) - blend)
     means = [float(np.mean(part)) if part else None for part in (gains[True], gains[False], *blends.values())]
     return MergeValidation(*means)
 

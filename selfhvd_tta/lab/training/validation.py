@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from selfhvd_tta.lab.datasets.pairs import FramePair
 from selfhvd_tta.lab.simulation.shake import Bursts, Compression, PhoneLook, ShakeSettings
 from selfhvd_tta.lab.simulation.simulate import SimulatedClip, simulate_clip
+from selfhvd_tta.lab.training.losses import psnr
 from selfhvd_tta.lab.training.sources import TrainingData, middle_frame, read_part
 
 SIZE, FRAMES = 192, 16
@@ -161,8 +162,8 @@ def validate(network: nn.Module, clips: Sequence[ValidationClip]) -> Validation:
     for clip in clips:
         blurry, sharp = (torch.from_numpy(x).to(device).permute(0, 3, 1, 2).float() for x in (clip.blurry, clip.sharp))
         output = (network(blurry[None] / 255)[0].clamp(0, 1) * 255).round()
-        before = _psnr(blurry, sharp)
-        gains.append(_psnr(output, sharp) - before)
+        before = psnr(blurry, sharp)
+        gains.append(psnr(output, sharp) - before)
         inputs.append(before)
         softness.append(torch.from_numpy(clip.soft).to(device))
     gain, before, soft = torch.cat(gains), torch.cat(inputs), torch.cat(softness)
@@ -171,7 +172,3 @@ def validate(network: nn.Module, clips: Sequence[ValidationClip]) -> Validation:
         return float(gain[mask].mean())
 
     return Validation(mean(soft), mean(soft & (before < 30)), mean(~soft))
-
-
-def _psnr(a: Tensor, b: Tensor) -> Tensor:
-    return -10 * torch.log10((a - b).square().mean((1, 2, 3)).clamp(min=1e-3) / 255**2)

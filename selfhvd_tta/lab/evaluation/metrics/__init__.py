@@ -1,0 +1,1 @@
+"""Measures of restored frames and videos, one file each."""

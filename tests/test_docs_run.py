@@ -8,10 +8,12 @@ import re
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from selfhvd_tta.cli import app
 from selfhvd_tta.errors import SelfHVDError, WeightsError
@@ -132,8 +134,6 @@ def test_completion_knows_commands_options_and_values() -> None:
 
 
 def test_the_notebook_is_valid_and_its_commands_exist() -> None:
-    import typer
-
     from tests.test_docs import flags_of
 
     notebook = json.loads((ROOT / "examples/colab.ipynb").read_text())
@@ -145,6 +145,38 @@ def test_the_notebook_is_valid_and_its_commands_exist() -> None:
         compile(cell, "cell", "exec")
     flags = set(re.findall(r'"(--[a-z-]+)"', "\n".join(code)))
     assert {"--plot", "--preview", "--report", "--budget"} <= flags <= known | {"--depth"}
+
+
+def test_the_notebook_runs_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dry run: commands are recorded instead of executed, and each has to be one that exists."""
+    notebook = json.loads((ROOT / "examples/colab.ipynb").read_text())
+    cells = ["".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code"]
+    address, folder = "https://example.org/selfhvd-tta.git", tmp_path / "selfhvd-tta"
+    ran: list[list[str]] = []
+
+    def record(command: list[str], **_: Any) -> None:
+        ran.append(command)
+        if command[0] == "git":
+            folder.mkdir()
+
+    shown = types.ModuleType("IPython.display")
+    shown.__dict__.update(Image=str, Video=lambda path, **_: path, display=print)
+    monkeypatch.setitem(sys.modules, "IPython", types.ModuleType("IPython"))
+    monkeypatch.setitem(sys.modules, "IPython.display", shown)
+    monkeypatch.setattr(subprocess, "run", record)
+    install = cells[0].replace("/content/selfhvd-tta", str(folder))
+    with pytest.raises(SystemExit, match="address of the repository"):
+        exec(install, {})
+    names: dict[str, Any] = {}
+    for cell in [install.replace('repository = ""', f'repository = "{address}"'), *cells[1:]]:
+        exec(cell, names)
+    assert ran[0] == ["git", "clone", "--depth", "1", address, str(folder)]
+    assert ran[1][-1] == f"{folder}[report]"
+    ours = [command[1:] for command in ran if command[0] == "selfhvd-tta"]
+    assert [command[0] for command in ours] == ["doctor", "inspect", "deblur", "deblur"]
+    program: Any = typer.main.get_command(app)
+    for name, *arguments in ours:
+        program.commands[name].make_context(name, arguments)
 
 
 def test_the_image_copies_what_exists_and_runs_as_nobody_special() -> None:

@@ -135,7 +135,7 @@ def test_matroska_to_mp4(tmp_path: Path) -> None:
         "attachment stream 5 (font.ttf) is left out: MP4 cannot hold it",
         "subtitle stream 3 (subrip, eng) becomes MPEG-4 timed text: MP4 cannot hold it",
         "subtitle stream 4 (ass, spa) becomes MPEG-4 timed text: MP4 cannot hold it",
-        "tags beside the usual ones are left out, because of the cover art: custom_key",
+        "uncommon tags are left out because of the cover art: custom_key",
     ]
     assert [s[:3] for s in streams(out)] == [
         ("video", "h264", "und"),

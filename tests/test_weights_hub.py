@@ -369,7 +369,7 @@ def test_repositories_in_another_layout_are_said_so(server: HubServer, config: b
 
 @pytest.mark.parametrize("repo", ["name", "a/b/c", "", "a b/c", "https://huggingface.co/a/b"])
 def test_names_that_are_no_repository(server: HubServer, repo: str) -> None:
-    assert_fails(lambda: weights.load_hub(repo, offline=False), "no name of a Hub repository")
+    assert_fails(lambda: weights.load_hub(repo, offline=False), "not the name of a Hub repository")
     assert not server.requests
 
 

@@ -62,7 +62,7 @@ def test_only_files_that_say_what_they_are_for(hub: HubServer, path: Path, tmp_p
     assert "--save-adapted" in error.hint
     save(path, STATE, {"backbone": "estrnn", "variant": "lite"})
     assert_fails(lambda: publish(path, REPO, token="x"), "states no licence")
-    assert_fails(lambda: publish(path, "me", token="x"), "no name of a Hub repository")
+    assert_fails(lambda: publish(path, "me", token="x"), "not the name of a Hub repository")
     assert not hub.requests
     publish(path, REPO, token="x", licence="MIT")
 

@@ -155,8 +155,8 @@ class DSTNetPlus(nn.Module):
         return self.wave(self.feat_extractor(image))[0]
 
     def _reconstruct(self, image: Tensor, low: Tensor) -> Tensor:
-        # The high bands are found anew: kept from the first pass they would be three quarters of all memory, for 1 % of
-        # the computation.
+        # The high bands are computed again, for 1 % of the computation: kept from the first pass they would take three
+        # quarters of all memory.
         high = self.wave(self.feat_extractor(image))[1]
         high = self.x_wave_2_conv2(F.leaky_relu(self.x_wave_2_conv1(high), 0.1, inplace=True))
         return self.recons(self.wave.inverse(low, high)) + image

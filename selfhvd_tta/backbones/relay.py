@@ -42,7 +42,7 @@ class Cell(TwoScales):
     Args:
         pictures: candidates for the picture, the recorded frame first.
         inputs: further channels that it looks at.
-        features: channels that travel beside the picture.
+        features: channels that travel with the picture.
         width: channels at half resolution; twice as many at a quarter.
         outer_blocks: at half resolution, before and after the inner ones.
         inner_blocks: at a quarter of the resolution.
@@ -62,7 +62,7 @@ class Cell(TwoScales):
         """Candidates (B, 3, H, W) each, H and W multiples of 4, and further inputs (B, inputs, H, W)."""
         seen = torch.cat([pictures[0], *(picture - pictures[0] for picture in pictures[1:]), others], 1)
         choice, added, features = self.unet(seen).split((self.pictures, 3, self.features), 1)
-        # In float32: half precision would round the picture at every frame anew.
+        # In float32: half precision would round the picture again at every frame.
         shares = choice.float().softmax(1)
         blend = sum(shares[:, i : i + 1] * picture for i, picture in enumerate(pictures))
         return Carried(blend + added.float(), features)
@@ -103,7 +103,7 @@ class Relay(nn.Module):
         width: channels of a cell at half resolution.
         outer_blocks: NAF blocks of a cell at half resolution, on either side.
         inner_blocks: NAF blocks of a cell at a quarter of the resolution.
-        features: channels that travel beside the picture.
+        features: channels that travel with the picture.
         aligner_width: channels of the layers that correct the flow.
         checkpointing: recompute each cell in the backward pass instead of keeping its activations.
     """
@@ -119,7 +119,7 @@ class Relay(nn.Module):
     ) -> None:
         super().__init__()
         self.features, self.checkpointing = features, checkpointing
-        # Beside the candidates: the neighbour's frame as recorded (3), where it covers this one (1), the features.
+        # With the candidates: the neighbour's frame as recorded (3), where it covers this one (1), the features.
         self.backward_cell = Cell(2, 4 + features, features, width, outer_blocks, inner_blocks)
         self.aligner = Aligner(aligner_width)
         self.forward_cell = Cell(3, 4 + 2 * features, features, width, outer_blocks, inner_blocks)

@@ -14,7 +14,7 @@ class TwoScales(nn.Module):
 
     Args:
         inputs: channels at full resolution.
-        outputs: likewise.
+        outputs: channels of the result, at full resolution.
         width: channels at half resolution; twice as many at a quarter.
         outer_blocks: at half resolution, before and after the inner ones.
         inner_blocks: at a quarter of the resolution.

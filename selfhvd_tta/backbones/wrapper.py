@@ -95,7 +95,7 @@ class Network(nn.Module):
 
         Args:
             frames: (B, T, 3, H, W) in [0, 1].
-            truth: likewise.
+            truth: sharp frames, of the same shape and range.
         """
         if not hasattr(self.raw, "supervised"):
             return self(frames), frames.new_zeros(())

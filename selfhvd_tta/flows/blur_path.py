@@ -2,10 +2,10 @@
 
 A blurry frame is the mean of the sharp scene along that path. Shake is smooth, so over one exposure the path is nearly
 a parabola. The frame shows the scene at *mid-exposure* where the path is at t = 0; the centroid of the blur, which any
-plain matching of a blurry frame with a sharp one finds, lies beside it by a third of the bend.
+plain matching of a blurry frame with a sharp one finds, is off by a third of the bend.
 
 One path serves the whole frame: blur by roll, by parallax or of moving things differs from it, and a tremor that turns
-back within one exposure is no parabola.
+back within one exposure is not a parabola.
 """
 
 from __future__ import annotations

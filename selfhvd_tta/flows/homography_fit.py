@@ -21,7 +21,7 @@ TRANSLATION = (2, 5)
 DARKEST = 1e-4
 # Tukey's biweight rejects residuals beyond this many robust standard deviations.
 REJECT = 4.0
-# The noise is told from this quantile of the absolute residuals, which for a normal distribution is so many sigma.
+# Noise is estimated from this quantile of the absolute residuals; second: that quantile of a normal one, in sigma.
 QUANTILE = 0.3
 QUANTILE_OF_NORMAL = 0.3853
 # Weight of (bend / velocity)^2 in the cost; on simulated shake a quarter and three times of it align slightly worse.

@@ -26,7 +26,7 @@ GRADIENT_NOISE = 4e-5
 # Log of the expected error in pixels: 0.02 to 20.
 SCALES = (-4.0, 3.0)
 PROPOSALS = 5
-# Kernels of Gaussians end so many standard deviations away.
+# Radius of Gaussian kernels, in standard deviations.
 REACH = 2.5
 
 
@@ -67,7 +67,7 @@ def lucas_kanade(source: Tensor, warped: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         source: (B, 1, H, W) grey values in [0, 1], H and W even.
-        warped: the target warped by the present flow, likewise.
+        warped: the target warped by the present flow, of the same shape and range.
 
     Returns:
         Steps (B, 4, H / 2, W / 2) in pixels of the full size, x and y for each window; and (B, 2, H / 2, W / 2), how
@@ -145,7 +145,7 @@ class ShakeNetwork(nn.Module):
 
         Args:
             source: (B, 3, H, W) RGB in [0, 1], H and W multiples of ``MULTIPLE``.
-            target: likewise, equally soft.
+            target: of the same shape and range, equally soft.
             guess: (B, 2, H, W) flow from source to target, pixels.
             gap: (B, 1, H, W) how far from its start the guess leads there and back, pixels.
             half: precision of the convolutions, float32 if None; positions and steps are in float32 always.
@@ -217,7 +217,7 @@ class ShakeNetwork(nn.Module):
                     asinh(flow),
                     (flow - guess).clamp(-4, 4),
                     reduced(inside, 2),
-                    # Where the guess is no better than no flow, the homography is to be believed.
+                    # Where the guess does not beat zero flow, trust the homography.
                     asinh(flow.square().sum(1, keepdim=True).sqrt()),
                 ),
                 half,
@@ -252,7 +252,7 @@ def _doubled_reading(reading: Reading) -> Reading:
 
 
 def _joined(block: nn.Sequential, low: Tensor, skip: Tensor) -> Tensor:
-    """``block`` on ``low``, every pixel of it repeated over 2 x 2, beside ``skip``.
+    """``block`` on ``low``, every pixel of it repeated over 2 x 2, concatenated with ``skip``.
 
     A 3 x 3 convolution of repeated pixels is a transposed one of the pixels with 4 x 4 taps, of which each result sees
     4 instead of 9: a third less time for the whole network in float32, a twentieth in bfloat16.

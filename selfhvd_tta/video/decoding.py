@@ -94,7 +94,7 @@ class DamageLog:
             lines.append(f"{plural(len(absent), 'frame')} missing after {since} (damaged, cannot be decoded)")
         elif self.refused:
             lines.append(f"{plural(self.refused, 'packet')} cannot be decoded")
-        if self.corrupt > len(info.clock.starts) and not lines:  # a joint is no damage, but looks like some
+        if self.corrupt > len(info.clock.starts) and not lines:  # a joint looks like damage, but is not
             lines.append(f"{plural(self.corrupt, 'packet')} incomplete")
         if self.stopped:
             lines.append(f"reading stopped after {clock(float(end * info.time_base))}: {self.stopped}")

@@ -42,7 +42,7 @@ SUBSAMPLING = {(1, 1): "420", (1, 0): "422", (0, 0): "444"}
 
 @dataclass(frozen=True)
 class Encoding:
-    """Everything that decides the bits of the video stream, beside the pictures.
+    """Everything that decides the bits of the video stream, except the pictures.
 
     Attributes:
         codec: key of ``ENCODERS``.
@@ -216,7 +216,7 @@ def _options(codec: str, settings: OutputSettings, info: VideoInfo) -> dict[str,
     rename = {"master-display": "mastering-display", "max-cll": "cll"}
     parameters = [f"{rename.get(k, k)}={v}" for k, v in tags.items()]
     if cv2.checkHardwareSupport(_CPU_AVX_512F):
-        # x264's AVX-512 code reads memory that nobody wrote where half the width is no multiple of 64: the same
+        # x264's AVX-512 code reads memory that nobody wrote where half the width is not a multiple of 64: the same
         # frames then give other bytes now and then. Its AVX2 code does not.
         parameters.append("asm=AVX2")
     return options | ({"x264-params": ":".join(parameters)} if parameters else {})

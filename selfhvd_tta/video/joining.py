@@ -145,7 +145,7 @@ def _muxer_options(
     flags = ["faststart"] if faststart else []
     unknown = sorted(key for key in tags if key.lower() not in MP4_TAGS)
     if unknown and any(other.kind == "picture" for other in info.others):
-        notes.append(f"tags beside the usual ones are left out, because of the cover art: {', '.join(unknown)}")
+        notes.append(f"uncommon tags are left out because of the cover art: {', '.join(unknown)}")
     elif unknown:
         flags.append("use_metadata_tags")
     options["movflags"] = "+".join(flags) or "0"

@@ -35,7 +35,7 @@ def pass_through(reader: Reader, out: Path, settings: OutputSettings, job: Path 
         reader: of the input.
         out: as for :class:`VideoWriter`, or a folder.
         settings: as for :class:`VideoWriter`.
-        job: folder beside the output to work in, see :func:`make_workplace`.
+        job: folder next to the output to work in, see :func:`make_workplace`.
 
     Returns:
         One line for each thing that had to be converted or left out.

@@ -33,7 +33,7 @@ UNTRANSFERABLE = {
 
 @dataclass(frozen=True)
 class StreamSummary:
-    """One stream beside the processed video.
+    """One stream other than the processed video.
 
     Attributes:
         index: in the container.

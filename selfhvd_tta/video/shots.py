@@ -30,8 +30,8 @@ SAME_HISTOGRAM = 0.8
 # A cut has to stand out from the motion around it: its dissimilarity against the median of its neighbours'.
 PROMINENCE = 2.5
 NEIGHBOURS = 6
-# The last frame before a cut differs from so many after it, and the first after it from so many before; a flash's do
-# not.
+# The last frame before a cut differs from this many frames after it, and the first after it from this many before;
+# around a flash they do not.
 REACH = 2
 
 

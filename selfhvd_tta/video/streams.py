@@ -161,7 +161,7 @@ def _label(added: Any, stream: Any, container: str) -> None:
 
 
 def _is_remade(source: Any, stream: Any) -> bool:
-    """Tracks that the muxer makes anew: MP4's chapters as text, and the time code, which is a tag as well."""
+    """Tracks that the muxer makes itself: MP4's chapters as text, and the time code, which is a tag as well."""
     if stream.type != "data" or "mp4" not in source.format.name:
         return False
     if stream.metadata.get("timecode") and any(

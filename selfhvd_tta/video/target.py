@@ -1,4 +1,4 @@
-"""Where a result goes: checked before any work, written beside its place, moved there when complete."""
+"""Where a result goes: checked before any work, written next to its place, moved there when complete."""
 
 from __future__ import annotations
 
@@ -117,8 +117,8 @@ def make_workplace(target: Target, job: Path | None = None) -> Path:
 
     Args:
         target: what is to appear.
-        job: folder of a job that may be killed and repeated, beside the target: the new one lies within it, and what
-            its last attempt left there is removed. None makes a hidden folder beside the target.
+        job: folder of a job that may be killed and repeated, next to the target: the new one lies within it, and what
+            its last attempt left there is removed. None makes a hidden folder next to the target.
 
     Raises:
         DiskError: the folder cannot be made.

@@ -120,7 +120,7 @@ class Receipt:
 
 
 def read_receipt(name: str) -> Receipt | None:
-    """The receipt of that name; None if there is none or it is damaged (then the file is verified anew)."""
+    """The receipt of that name; None if there is none or it is damaged (then the file is verified again)."""
     try:
         return Receipt(**json.loads((cache_dir() / f"{name}.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):

@@ -28,7 +28,7 @@ class Checkpoint:
     Attributes:
         tensors: state dict with the network's own key names, on the CPU.
         layout: how they were found, for the user, for example ``state_dict, generator., module.``.
-        dropped: names of the tensors beside the network that were left out.
+        dropped: names of the tensors outside the network, which were left out.
     """
 
     tensors: dict[str, Tensor]
@@ -57,7 +57,7 @@ class Conversion:
     dropped: tuple[str, ...]
 
     def __str__(self) -> str:
-        left_out = f", {len(self.dropped)} tensors beside the network left out" if self.dropped else ""
+        left_out = f", {len(self.dropped)} tensors outside the network left out" if self.dropped else ""
         layout = f" (from {self.layout})" if self.layout else ""
         return f"{self.path}: {self.tensors} tensors, {self.parameters:,} numbers{layout}{left_out}"
 
@@ -134,7 +134,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     dropped: list[str] = []
     for prefix in ("module.", "generator.", "module."):
         inside = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-        # "generator." stands beside losses and counters that are no part of the network; "module." wraps all or none.
+        # "generator." stands next to losses and counters outside the network; "module." wraps all or none.
         if inside and (prefix == "generator." or len(inside) == len(state)):
             dropped += [name for name in state if not name.startswith(prefix)]
             state = inside

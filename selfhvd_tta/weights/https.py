@@ -80,7 +80,7 @@ def _transfer(url: str, part: Path, sha256: str, size: int | None, progress: OnP
     except urllib.error.HTTPError as error:
         if error.code != 416 or not start:
             raise
-        # Nothing beyond what we have: either it is complete, or it is no part of this file. The digest tells.
+        # Nothing beyond what we have: either it is complete, or this is not a part of that file. The digest tells.
         if size is None and sha256 and sha256_of(part) == sha256:
             return
         start, response = 0, _open(url, 0, "")

@@ -88,7 +88,7 @@ def explained(source: str, repo: str) -> Iterator[None]:
     except errors.EntryNotFoundError as error:
         raise WeightsError(f"{source}: the repository has no such file", f"Look at {page}/tree/main.") from error
     except errors.HFValidationError as error:
-        raise WeightsError(f"{source}: '{repo}' is no name of a repository", "Write it as owner/name.") from error
+        raise WeightsError(f"{source}: '{repo}' is not the name of a repository", "Write it as owner/name.") from error
     except errors.OfflineModeIsEnabled as error:
         raise not_offline(source) from error
     except errors.HfHubHTTPError as error:

@@ -94,7 +94,7 @@ def publish(
     from huggingface_hub.errors import LocalTokenNotFoundError
 
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
-        raise WeightsError(f"'{repo}' is no name of a Hub repository", "Write it as owner/name.")
+        raise WeightsError(f"'{repo}' is not the name of a Hub repository", "Write it as owner/name.")
     weights = load_file(path)
     if not weights.config.get("backbone") or not weights.config.get("variant"):
         hint = "Save it with --save-adapted, or convert it with: selfhvd-tta weights convert --backbone ID:VARIANT"

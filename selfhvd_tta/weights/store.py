@@ -348,7 +348,7 @@ def load_hub(repo: str, *, offline: bool, on_progress: OnProgress | None = None,
         WeightsError: not to be had, not in our layout, or damaged.
     """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
-        raise WeightsError(f"'{repo}' is no name of a Hub repository", "Write it as owner/name.")
+        raise WeightsError(f"'{repo}' is not the name of a Hub repository", "Write it as owner/name.")
     offline = offline or hub.offline_wanted()
     described = hub.fetch(Hub(repo, CONFIG_FILE, revision), sha256="", offline=offline, progress=None)
     try:

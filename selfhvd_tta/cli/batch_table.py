@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import dataclass, field
 from types import TracebackType
 
 from rich.console import Console, RenderableType
@@ -15,33 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from selfhvd_tta.batch.events import BatchEvent, Outcome, VideoEnded, VideoStarted
-from selfhvd_tta.events import Note, Plan, Progress
+from selfhvd_tta.console import JobClock
+from selfhvd_tta.events import Event, Note
 from selfhvd_tta.wording import duration
 
 ENDED_SHOWN = 8
 MARKS = {"done": "[green]done[/]", "failed": "[red]failed[/]", "skipped": "[dim]skipped[/]"}
-
-
-@dataclass
-class _Running:
-    """One video at work."""
-
-    started: float
-    phase: str = "starting"
-    phase_started: float = 0.0
-    done: int = 0
-    total: int | None = None
-    planned: float | None = None
-    planned_at: float = field(default=0.0)
-
-    def left(self, now: float) -> float | None:
-        """Seconds until it ends: what the plan said, but at least what this stage still takes."""
-        stage = None
-        if self.total and self.done:
-            stage = (now - self.phase_started) * (self.total - self.done) / self.done
-        if self.planned is None:
-            return None
-        return max(self.planned - (now - self.planned_at), stage or 0.0)
 
 
 class BatchTable:
@@ -55,7 +33,7 @@ class BatchTable:
     def __init__(self, total: int, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True, highlight=False)
         self.total = total
-        self.running: dict[str, _Running] = {}
+        self.running: dict[str, JobClock] = {}
         self.ended: deque[Outcome] = deque(maxlen=ENDED_SHOWN)
         self.count = {"done": 0, "failed": 0, "skipped": 0}
         self.started = time.monotonic()
@@ -72,25 +50,18 @@ class BatchTable:
 
     def __call__(self, event: BatchEvent) -> None:
         """Take one event in; the screen follows by itself."""
-        now = time.monotonic()
         if isinstance(event, VideoStarted):
-            self.running[event.name] = _Running(now, phase_started=now)
+            self.running[event.name] = JobClock()
         elif isinstance(event, VideoEnded):
             self.running.pop(event.outcome.name, None)
             self.ended.append(event.outcome)
             self.count[event.outcome.state] += 1
         elif event.name in self.running:
-            self._note(self.running[event.name], event.name, event.event, now)
+            self._note(self.running[event.name], event.name, event.event)
 
-    def _note(self, video: _Running, name: str, event: object, now: float) -> None:
-        if isinstance(event, Progress):
-            if event.phase != video.phase or event.done < video.done:
-                video.phase, video.phase_started = event.phase, now
-            video.done, video.total = event.done, event.total
-        elif isinstance(event, Plan):
-            video.planned = None if event.minutes is None else 60 * event.minutes
-            video.planned_at = now
-        elif isinstance(event, Note) and event.level == "warning":
+    def _note(self, video: JobClock, name: str, event: Event) -> None:
+        video.take(event)
+        if isinstance(event, Note) and event.level == "warning":
             self.console.print(f"[yellow]note:[/] {escape(name)}: {escape(event.text)}", soft_wrap=True)
 
     def render(self) -> RenderableType:
@@ -107,8 +78,8 @@ class BatchTable:
             spent = duration(outcome.seconds) if outcome.state == "done" else ""
             table.add_row(escape(outcome.name), MARKS[outcome.state], Text(what, "dim", overflow="ellipsis"), spent)
         for name, video in self.running.items():
-            left = video.left(now)
-            table.add_row(escape(name), video.phase, _bar(video), "" if left is None else f"about {duration(left)}")
+            left, phase = video.left(), "starting" if video.now is None else video.now.phase
+            table.add_row(escape(name), phase, _bar(video), "" if left is None else f"about {duration(left)}")
         waiting = self.total - sum(self.count.values()) - len(self.running)
         text = f"{self.count['done']} of {self.total} done"
         text += f", {self.count['failed']} failed" if self.count["failed"] else ""
@@ -118,9 +89,10 @@ class BatchTable:
         return table
 
 
-def _bar(video: _Running) -> RenderableType:
-    if not video.total:
-        return Text(f"{video.done}" if video.done else "", "dim")
+def _bar(video: JobClock) -> RenderableType:
+    event = video.now
+    if event is None or not event.total:
+        return Text(f"{event.done}" if event is not None and event.done else "", "dim")
     row = Table.grid(padding=(0, 1))
-    row.add_row(ProgressBar(video.total, min(video.done, video.total), width=20), f"{video.done}/{video.total}")
+    row.add_row(ProgressBar(event.total, min(event.done, event.total), width=20), f"{event.done}/{event.total}")
     return row

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from selfhvd_tta.cli.inputs import check_input, default_output
-from selfhvd_tta.cli.options import ConfigFile, Debug, JsonLines, Quiet, settings_of, takes_settings
+from selfhvd_tta.cli.options import ConfigFile, Debug, JsonLines, Quiet, Verbose, settings_of, takes_settings
 from selfhvd_tta.console import Display, Style
 from selfhvd_tta.errors import UsageError
 from selfhvd_tta.run.interruption import Interruption
@@ -53,6 +53,7 @@ def deblur(
     config: ConfigFile = None,
     json_lines: JsonLines = False,
     quiet: Quiet = False,
+    verbose: Verbose = False,
     debug: Debug = False,
     **flags: Any,
 ) -> None:
@@ -64,7 +65,7 @@ def deblur(
     check_input(video)
     output = output or default_output(video)
     style: Style = "json" if json_lines else "quiet" if quiet else "auto"
-    with Interruption() as interruption, Display(style) as display:
+    with Interruption() as interruption, Display(style, verbose or debug) as display:
         if preview:
             from selfhvd_tta.extras.preview import preview as show
 

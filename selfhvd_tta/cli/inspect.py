@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from selfhvd_tta.cli.options import Debug
+from selfhvd_tta.cli.options import Debug, JsonLines
 from selfhvd_tta.console import show_lines
 from selfhvd_tta.settings import ClueSettings
 
@@ -17,16 +17,19 @@ def inspect(
     segment: Annotated[
         int, typer.Option(metavar="N", help="Frames per segment of the clue selection.")
     ] = ClueSettings().segment,
-    width: Annotated[int, typer.Option(metavar="N", help="Frames per line.", min=10)] = 80,
+    width: Annotated[
+        int | None, typer.Option(metavar="N", help="Frames per line. Default: as many as fit the terminal.", min=10)
+    ] = None,
     plot: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Draw the timeline with thumbnails (.png, .jpg, .svg or .pdf)."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing picture.")] = False,
+    json_lines: JsonLines = False,
     debug: Debug = False,
 ) -> None:
     """Show which frames are sharp, where the cuts are, and whether adaptation can help."""
-    from selfhvd_tta.cli.timeline import timeline
+    from selfhvd_tta.cli.timeline import as_json, timeline
     from selfhvd_tta.run.scan import inspect as run
 
     if plot is not None:
@@ -37,6 +40,7 @@ def inspect(
 
         check_plot(plot, overwrite)
     seen = run(video, ClueSettings(segment=segment))
-    show_lines(timeline(seen, width))
+    show_lines([as_json(seen)] if json_lines else timeline(seen, width))
     if plot is not None:
-        show_lines(["", f"plot: {plot_clues(seen, plot, overwrite)}"])
+        drawn = plot_clues(seen, plot, overwrite)
+        show_lines([] if json_lines else ["", f"plot: {drawn}"])

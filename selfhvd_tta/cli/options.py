@@ -103,6 +103,7 @@ JsonLines = Annotated[
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print warnings and errors only.", rich_help_panel=DISPLAY)]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show losses with the progress.", rich_help_panel=DISPLAY)]
 Debug = Annotated[
     bool,
     typer.Option(

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import textwrap
+
 import numpy as np
 
+from selfhvd_tta.console import terminal_width
 from selfhvd_tta.run.scan import Inspection
+from selfhvd_tta.wording import plural
 
 LEVELS = "▁▂▃▄▅▆▇█"
 
@@ -19,19 +24,43 @@ def sparkline(values: np.ndarray) -> str:
     return "".join(LEVELS[s] for s in steps)
 
 
-def timeline(seen: Inspection, width: int = 80) -> list[str]:
+def as_json(seen: Inspection) -> str:
+    """The scan as one JSON object; frames by number from 0."""
+    info, clues = seen.info, seen.clues
+    return json.dumps(
+        {
+            "video": str(info.path),
+            "width": info.width,
+            "height": info.height,
+            "frames": len(seen.pts),
+            "codec": info.codec,
+            "shots": [[shot.start, shot.stop] for shot in clues.shots],
+            "sharp": np.flatnonzero(clues.sharp).tolist(),
+            "soft": np.flatnonzero(clues.soft).tolist(),
+            "sharpness": [round(float(value), 2) for value in clues.sharpness],
+            "separability": round(float(clues.separability), 4),
+            "contrast": round(float(clues.contrast), 4),
+            "helpful": seen.helpful,
+            "verdict": seen.verdict,
+        }
+    )
+
+
+def timeline(seen: Inspection, width: int | None = None) -> list[str]:
     """Lines to print for ``selfhvd-tta inspect``.
 
     Args:
         seen: the scan.
-        width: characters per row of frames.
+        width: frames per row; None: as many as fit the terminal.
     """
+    columns = terminal_width()
+    width = width or max(10, columns - 7)
     info, clues = seen.info, seen.clues
     count = len(seen.pts)
     lines = [
-        f"{info.path}: {info.width}x{info.height}, {count} frames, {info.codec} {info.pix_fmt}",
-        f"{int(clues.sharp.sum())} sharp frames (^), {int(clues.soft.sum())} clearly soft ones (.), "
-        f"{len(clues.shots)} shot{'s' * (len(clues.shots) > 1)}",
+        f"{info.path}: {info.width}x{info.height}, {plural(count, 'frame')}, {info.codec} {info.pix_fmt}",
+        f"{plural(int(clues.sharp.sum()), 'sharp frame')} (^), {int(clues.soft.sum())} clearly soft (.), "
+        f"{plural(len(clues.shots), 'shot')}",
         f"separability {clues.separability:.2f}, contrast {clues.contrast:.2f}",
         "",
     ]
@@ -45,5 +74,5 @@ def timeline(seen: Inspection, width: int = 80) -> list[str]:
         lines.append(f"       {marks[start:stop]}".rstrip())
         if cuts[start:stop].strip():
             lines.append(f"       {cuts[start:stop].rstrip()}  (| = cut)")
-    lines += ["", ("can help: " if seen.helpful else "cannot help: ") + seen.verdict]
+    lines += ["", *textwrap.wrap(("can help: " if seen.helpful else "cannot help: ") + seen.verdict, columns)]
     return lines

@@ -49,7 +49,7 @@ class Equipment:
             DeviceError: the device that was asked for is not usable.
             WeightsError: weights are not available or do not fit.
         """
-        device = choose_device(settings.runtime.device, tell)
+        device = choose_device(settings.runtime.device, tell if settings.adapts else ignore)
         gear = cls(Compute(device), load_flow(settings, device, tell))
         if settings.networked:
             gear = gear.with_network(load_backbone(settings, device, tell), settings)
@@ -57,7 +57,20 @@ class Equipment:
             gear = replace(gear, features=load_features(settings, device, tell))
         if settings.blends:
             gear = replace(gear, merger=load_merger(settings, device, tell))
+        if settings.runtime.offline and (used := gear._chosen_offline(settings)):
+            tell(Note(f"offline, so with what is on this machine: {', '.join(used)}"))
         return gear
+
+    def _chosen_offline(self, settings: Settings) -> list[str]:
+        """What ``auto`` had to take without downloads, and what there is not."""
+        used = []
+        if self.network is not None and settings.learns and settings.backbone == "auto" and settings.adapted is None:
+            used.append(f"backbone: {self.network.name}")
+        if settings.alignment.flow == "auto":
+            used.append(f"flow: {self.flow.name}")
+        if settings.adapts and settings.adaptation.perceptual_weight and self.features is None:
+            used.append("perceptual loss: off")
+        return used
 
     @property
     def device(self) -> torch.device:

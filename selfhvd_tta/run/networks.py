@@ -128,9 +128,10 @@ def _automatic_backbone(
     try:
         _fetch(row, settings, listen)
     except WeightsError as error:
-        listen(Note(f"backbone: {':'.join(OFFLINE_BACKBONE)} (bundled), because {error.message}"))
+        if not settings.runtime.offline:  # then told in one line, see Equipment.load
+            listen(Note(f"backbone: {':'.join(OFFLINE_BACKBONE)} (bundled), because {error.message}"))
         return fallback
-    listen(Note(f"backbone: {backbone.id}:{variant.name}, the strongest pretrained one at hand"))
+    listen(Note(f"backbone: {backbone.id}:{variant.name}, the strongest pretrained one available"))
     return backbone, variant
 
 
@@ -188,7 +189,8 @@ def load_flow(settings: Settings, device: torch.device, listen: Listener) -> Flo
     try:
         loaded = _build_flow(HUB_FLOW, settings, device, listen)
     except WeightsError as error:
-        listen(Note(f"flow: {BUNDLED_FLOW} (bundled), because {error.message}"))
+        if not settings.runtime.offline:  # then told in one line, see Equipment.load
+            listen(Note(f"flow: {BUNDLED_FLOW} (bundled), because {error.message}"))
         return _build_flow(BUNDLED_FLOW, settings, device, listen)
     listen(Note(f"flow: {loaded.name}"))
     return loaded
@@ -289,7 +291,8 @@ def load_features(settings: Settings, device: torch.device, listen: Listener) ->
         if settings.literal:
             hint = "--perceptual-weight 0 leaves the perceptual loss out."
             raise WeightsError(f"--literal needs VGG19: {result.reason}", hint)
-        listen(Note(f"perceptual loss: off, because {result.reason}"))
+        if not settings.runtime.offline:  # then told in one line, see Equipment.load
+            listen(Note(f"perceptual loss: off, because {result.reason}"))
         return None
     row, here = weights.find_row(VGG), weights.find(VGG, offline=True)
     assert here.path is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -11,6 +12,7 @@ from typing import Any
 import av
 import pytest
 
+from selfhvd_tta.errors import InputError
 from selfhvd_tta.settings import OutputSettings
 from selfhvd_tta.times import TimeRange
 from selfhvd_tta.video.compat import time_base_of
@@ -19,8 +21,9 @@ from selfhvd_tta.video.passthrough import pass_through
 from selfhvd_tta.video.reader import VideoReader
 from selfhvd_tta.video.writer import VideoWriter
 from tests.conftest import shared_path
-from tests.media import make_clip
+from tests.media import make_clip, sine
 
+SOUNDS = ("pcm_u8", "pcm_s16le", "pcm_mulaw", "pcm_alaw", "adpcm_ms", "adpcm_ima_wav")
 OUTPUTS = (".mp4", ".mov", ".mkv")
 PTS = Fraction(1, 90000)
 
@@ -190,3 +193,112 @@ class TestClock:
     def test_an_open_group_that_was_cut(self, tmp_path: Path) -> None:
         result = written(case("og_cut.ts"), tmp_path / "out.mp4")
         assert result.warnings == ["2 frames before the first complete picture cannot be decoded"]
+
+
+class TestSound:
+    @pytest.mark.parametrize("suffix", OUTPUTS)
+    @pytest.mark.parametrize("name", ["p.wmv", "a_pcm_u8.avi", "a_adpcm_ima_wav.avi", "a_pcm_s24le.mkv"])
+    def test_sound_that_has_to_be_converted(self, tmp_path: Path, name: str, suffix: str) -> None:
+        result = written(case(name), tmp_path / f"out{suffix}")
+        assert result.times("audio")[-1][1] == pytest.approx(result.times("video")[-1][1], abs=0.1)
+
+    @pytest.mark.parametrize("codec", SOUNDS)
+    def test_unnamed_layouts(self, tmp_path: Path, codec: str) -> None:
+        source = sounding(tmp_path / "in.avi", codec)
+        for suffix in OUTPUTS:
+            result = written(source, tmp_path / f"out{suffix}")
+            with av.open(str(result.path)) as container:
+                heard = sum(frame.samples for frame in container.decode(audio=0))
+                name = container.streams.audio[0].codec_context.name
+            assert heard == pytest.approx(22050, abs=2100)
+            if suffix == ".mp4":
+                assert name == "aac"
+                assert any("becomes AAC" in note for note in result.notes)
+
+
+def sounding(path: Path, codec: str) -> Path:
+    """A second of picture and of mono sound in a file that counts channels without naming them."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("mjpeg", rate=30)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuvj420p"
+        tone = container.add_stream(codec, rate=22050, layout="mono")
+        tone.codec_context.open()
+        for number in range(30):
+            frame = av.VideoFrame(64, 48, "yuvj420p")
+            frame.pts, frame.time_base = number, Fraction(1, 30)
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        size = tone.codec_context.frame_size or 1024
+        resampler = av.AudioResampler(tone.codec_context.format.name, "mono", 22050, size)
+        for block in sine(1):
+            for piece in resampler.resample(block):
+                container.mux(tone.encode(piece))
+        container.mux(tone.encode(None))
+    return path
+
+
+class TestInput:
+    @pytest.mark.parametrize("name", ["clip:1.mp4", "http:x.mp4", "C:clip.mp4"])
+    def test_a_colon_is_part_of_a_name(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        monkeypatch.chdir(tmp_path)
+        make_clip(tmp_path / "plain.mp4").rename(name)
+        assert written(Path(name), Path(f"sharp:{name}")).frames == 8
+
+    @pytest.mark.parametrize("name", ["http://host/a.mp4", "rtsp://host/stream"])
+    def test_an_address_has_to_be_downloaded(self, name: str) -> None:
+        with pytest.raises(InputError, match="is an address") as caught:
+            open_reader(Path(name))
+        assert "Download" in caught.value.hint
+
+    def test_pipes_are_refused_at_once(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe")
+        for name in (tmp_path / "pipe", Path("-"), Path("/dev/zero")):
+            with pytest.raises(InputError, match="is not a file"):
+                open_reader(name)
+
+    @pytest.mark.parametrize("name", ["unknownv.mp4", "encv.mp4"])
+    def test_what_cannot_be_decoded_is_named(self, name: str) -> None:
+        with pytest.raises(InputError, match="encrypted, or of a codec"):
+            open_reader(case(name))
+
+    def test_the_larger_of_two_pictures_is_restored(self, tmp_path: Path) -> None:
+        info = open_reader(case("lowfirst_both.mp4")).info
+        with av.open(str(info.path)) as container:
+            sizes = [s.width * s.height for s in container.streams.video]
+        assert info.width * info.height == max(sizes) > min(sizes)
+
+    def test_lists_of_files_are_not_followed(self, tmp_path: Path) -> None:
+        target = make_clip(tmp_path / "secret.ts", [3000 * i for i in range(8)], PTS)
+        lists = {
+            "a.m3u8": f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:1,\n{target}\n#EXT-X-ENDLIST\n",
+            "b.mp4": f"ffconcat version 1.0\nfile '{target.name}'\n",
+            "c.mp4": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n",
+        }
+        for name, text in lists.items():
+            (tmp_path / name).write_text(text)
+            with pytest.raises(InputError, match="is a list of other files"):
+                open_reader(tmp_path / name)
+
+    def test_every_frame_has_its_own_range(self, tmp_path: Path) -> None:
+        limited = make_clip(tmp_path / "a.ts", [3000 * i for i in range(8)], PTS, color=(1, 1, 1, 1))
+        full = make_clip(tmp_path / "b.ts", [3000 * i for i in range(8)], PTS, color=(1, 2, 1, 1))
+        (tmp_path / "in.ts").write_bytes(limited.read_bytes() + full.read_bytes())
+        whole = [frame.rgb.mean() for frame in VideoReader(tmp_path / "in.ts")]
+        apart = [frame.rgb.mean() for path in (limited, full) for frame in VideoReader(path)]
+        assert whole == pytest.approx(apart, abs=0.05)
+
+
+class TestSaid:
+    def test_alpha_in_side_data(self, tmp_path: Path) -> None:
+        notes = written(case("p_vp9a.webm"), tmp_path / "out.mp4").notes
+        assert "left out: the alpha channel, which lies in side data" in notes
+
+    def test_data_that_mov_only_pretends_to_take(self, tmp_path: Path) -> None:
+        result = written(case("klv.ts"), tmp_path / "out.mov")
+        assert "data stream 2 (bin_data) is left out: MOV cannot hold it" in result.notes
+        with av.open(str(result.path)) as container:
+            assert [s.type for s in container.streams] == ["video", "audio"]
+
+    def test_merged_subtitles_are_no_loss(self, tmp_path: Path) -> None:
+        notes = written(case("avchd.m2ts"), tmp_path / "out.mkv").notes
+        assert not [note for note in notes if "did not make it" in note]

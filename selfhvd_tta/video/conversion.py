@@ -28,6 +28,10 @@ Style: Default,Arial,16,&Hffffff,&Hffffff,&H0,&H0,0,0,0,0,100,100,0,0,1,1,0,2,10
 Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text
 """
 
+UNNAMED_LAYOUTS = {
+    "1 channels": "mono", "2 channels": "stereo", "3 channels": "2.1", "4 channels": "4.0", "5 channels": "5.0",
+    "6 channels": "5.1", "7 channels": "6.1", "8 channels": "7.1",
+}  # fmt: skip
 Convert = Callable[[Any], list[Any]]
 
 
@@ -37,6 +41,24 @@ def codec_name(stream: Any) -> str:
     if context is not None:
         return str(context.codec.canonical_name)
     return str(getattr(stream, "name", None) or "")
+
+
+def named_layout(layout: Any) -> Any:
+    """The usual layout for a number of channels without names, as AVI, WAV and ASF count them; others as they are."""
+    name = UNNAMED_LAYOUTS.get(layout.name)
+    return layout if name is None else av.AudioLayout(name)
+
+
+def _named(frame: Any) -> Any:
+    """The same sound with a named layout."""
+    if frame.layout.name not in UNNAMED_LAYOUTS:
+        return frame
+    layout = UNNAMED_LAYOUTS[frame.layout.name]
+    again = av.AudioFrame.from_ndarray(frame.to_ndarray(), format=frame.format.name, layout=layout)
+    again.sample_rate, again.pts = frame.sample_rate, frame.pts
+    if frame.pts is not None:
+        again.time_base = frame.time_base
+    return again
 
 
 def convert_stream(stream: Any, output: Any, container: str) -> tuple[Any, Convert, str] | None:
@@ -98,14 +120,15 @@ def _text(stream: Any, output: Any, container: str) -> tuple[Any, Convert, str]:
 
 def _audio(stream: Any, output: Any) -> tuple[Any, Convert, str]:
     context = stream.codec_context
+    layout = named_layout(context.layout)
     rate = min((r for r in (*_AAC_RATES,) if r >= context.sample_rate), default=_AAC_RATES[-1])
-    added = output.add_stream("aac", rate=rate, layout=context.layout)
-    added.codec_context.bit_rate = 128_000 * max(1, context.layout.nb_channels)
+    added = output.add_stream("aac", rate=rate, layout=layout)
+    added.codec_context.bit_rate = 128_000 * max(1, layout.nb_channels)
     added.codec_context.time_base = Fraction(1, rate)
-    resampler = AudioResampler(format="fltp", layout=context.layout, rate=rate)
+    resampler = AudioResampler(format="fltp", layout=layout, rate=rate)
 
     def convert(packet: Any) -> list[Any]:
-        frames = stream.decode(packet)
+        frames = [_named(frame) for frame in stream.decode(packet)]
         pieces = [piece for frame in frames for piece in resampler.resample(frame)]
         if packet is None:
             pieces += resampler.resample(None)

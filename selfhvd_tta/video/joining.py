@@ -120,7 +120,9 @@ def _write(
         if cut is not None and source is not None and _drop_time_code(tags, source):
             notes.append("the time code is left out, because it is that of the file's first frame")
         options = _muxer_options(info, container, faststart, times[0], tags, notes)
-        output = stack.enter_context(av.open(str(out), "w", format=container, container_options=options, **KEEP_BYTES))
+        output = stack.enter_context(
+            av.open(f"file:{out}", "w", format=container, container_options=options, **KEEP_BYTES)
+        )
         output.metadata.update(tags)
         stream = _add_video(output, template, video, info, container, source)
         others: Iterator[tuple[Fraction, Any]] = iter(())

@@ -186,8 +186,13 @@ def _describe(path: Path, container: Any, stream: Any, frame: Any) -> VideoInfo:
         duration_is_video=own_duration is not None,
         origin=(frame.pts or 0) * time_base_of(stream),
         chroma_location=int(getattr(frame, "chroma_location", 0)),
-        untransferable=tuple(sorted({words for name, words in UNTRANSFERABLE.items() if name in side})),
+        untransferable=tuple(sorted({words for name, words in UNTRANSFERABLE.items() if name in side}) + _lost(stream)),
     )
+
+
+def _lost(stream: Any) -> list[str]:
+    """What the stream's tags tell of its pictures and the decoder does not deliver."""
+    return ["the alpha channel, which lies in side data"] if stream.metadata.get("alpha_mode") == "1" else []
 
 
 def rotation_of(display_matrix: tuple[int, ...] | None) -> int:

@@ -17,7 +17,7 @@ from typing import Any
 from selfhvd_tta.errors import InputError, UsageError
 from selfhvd_tta.times import TimeRange
 from selfhvd_tta.video.clock import find_clock
-from selfhvd_tta.video.color import Array, PixelLayout, YuvCoding
+from selfhvd_tta.video.color import Array, ColorTags, PixelLayout, YuvCoding
 from selfhvd_tta.video.decoding import DamageLog, Timeline, decode_all
 from selfhvd_tta.video.planes import to_luma, to_rgb
 from selfhvd_tta.video.probe import VideoInfo, probe
@@ -147,10 +147,13 @@ class VideoReader:
         return self._index
 
     def _coding_of(self, frame: Any) -> YuvCoding:
-        if frame.format.name == self.info.pix_fmt:
+        given = self.info.color
+        tags = (int(frame.colorspace), int(frame.color_range), int(frame.color_primaries), int(frame.color_trc))
+        name = frame.format.name
+        if name == self.info.pix_fmt and tags[:2] == (given.matrix, given.range):
             return self._coding
-        layout = PixelLayout.of(frame.format.name)
-        return YuvCoding.for_layout(layout, self.info.color, self.info.codec, self.info.chroma_location)
+        color = ColorTags(*tags).resolve(name, self.info.height, self.info.codec)
+        return YuvCoding.for_layout(PixelLayout.of(name), color, self.info.codec, self.info.chroma_location)
 
     def _rgb(self, frame: Any) -> Array:
         return to_rgb(frame, self._coding_of(frame))

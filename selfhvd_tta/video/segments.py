@@ -128,7 +128,7 @@ class SegmentStore:
         first = 0
         for segment in self.segments:
             container: Any
-            with av.open(str(self.folder / segment.name)) as container:
+            with av.open(f"file:{self.folder / segment.name}") as container:
                 stream = container.streams.video[0]
                 step = 1 / (self.encoding.rate * time_base_of(stream))
                 for order, packet in enumerate(p for p in container.demux(stream) if p.size):
@@ -139,7 +139,7 @@ class SegmentStore:
     @contextmanager
     def template(self) -> Iterator[Any]:
         """The first segment's stream, which has the parameters of all."""
-        with av.open(str(self.folder / self.segments[0].name)) as container:
+        with av.open(f"file:{self.folder / self.segments[0].name}") as container:
             yield container.streams.video[0]
 
     def _close_segment(self) -> None:
@@ -186,7 +186,7 @@ class _OpenSegment:
         options = {"fflags": "+bitexact"}
         if container_format == "mp4":
             options["video_track_timescale"] = str(encoding.rate.numerator)
-        self._container: Any = av.open(str(path), "w", format=container_format, container_options=options)
+        self._container: Any = av.open(f"file:{path}", "w", format=container_format, container_options=options)
         try:
             self._stream = encoding.add_to(self._container)
         except BaseException:

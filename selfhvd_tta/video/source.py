@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,13 @@ from selfhvd_tta.video.compat import KEEP_BYTES, disposition_bits
 
 # What PyAV raises on damaged files: FFmpeg's errors, and a few that its own Python layer lets through.
 DECODE_ERRORS = (av.error.FFmpegError, UnicodeDecodeError, IndexError, ValueError, OSError)
+
+
+# Demuxers that open other files or addresses, which a video is not to name.
+OPEN_OTHERS = frozenset({
+    "hls", "concat", "dash", "sdp", "rtsp", "rtp", "imf", "webm_dash_manifest", "avisynth", "vapoursynth", "lavfi",
+})  # fmt: skip
+LIST_HEADS = ((b"#EXTM3U", "hls"), (b"ffconcat", "concat"), (b"v=0", "sdp"), (b"<MPD", "dash"), (b"<?xml", "dash"))
 
 
 @contextmanager
@@ -54,20 +64,79 @@ def open_input(path: Path) -> Any:
     Raises:
         InputError: the file is missing, empty, cut off or no video.
     """
+    refuse_other_things(path)
     if path.is_dir():
         raise InputError(f"{path}: is a folder, not a video file", "Give a video file or a folder of images.")
     with input_errors(path):
-        return av.open(str(path), **KEEP_BYTES)
+        try:
+            # With the protocol said a name with a colon is a name, and nothing is fetched from elsewhere.
+            return av.open(f"file:{path}", options=_only_files(), **KEEP_BYTES)
+        except av.error.ArgumentError as error:
+            if _format_of(path) in OPEN_OTHERS:
+                raise InputError(
+                    f"{path}: is a list of other files, not a video", "Give the video files themselves."
+                ) from error
+            raise
+
+
+@lru_cache(maxsize=1)
+def _demuxers() -> str:
+    """Those that read one file and open no other."""
+    names: list[str] = []
+    for name in sorted(av.formats_available):
+        with suppress(ValueError):
+            if av.format.ContainerFormat(name, "r").is_input:
+                names.append(name)
+    return ",".join(name for name in names if name not in OPEN_OTHERS)
+
+
+def _only_files() -> dict[str, str]:
+    return {"format_whitelist": _demuxers(), "protocol_whitelist": "file"}
+
+
+def _format_of(path: Path) -> str:
+    """The kind of list that a file looks like; empty: none."""
+    with path.open("rb") as file:
+        head = file.read(512).lstrip(b"\xef\xbb\xbf \r\n\t")
+    return next((name for start, name in LIST_HEADS if head.startswith(start)), "")
+
+
+def refuse_other_things(path: Path) -> None:
+    """Refuse what is neither a file nor a folder, without touching it: reading a pipe may wait for ever.
+
+    Raises:
+        InputError: an address, standard input, a pipe, a device.
+    """
+    name = str(path)
+    if path.is_file() or path.is_dir():
+        return
+    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:/", name):
+        raise InputError(f"{name}: is an address, and only files are read", "Download the video first.")
+    if name == "-" or (os.path.lexists(path) and path.exists()):
+        raise InputError(
+            f"{name}: is not a file, and the video is read several times", "Save it to a file first, and give that."
+        )
 
 
 def pick_video(container: Any, path: Path) -> Any:
-    """The stream to process: the first one that is not cover art, one marked as default preferred."""
-    streams = [s for s in container.streams.video if not is_picture(s) and s.codec_context is not None]
+    """The stream to process: the largest picture that is not cover art; of equal ones that marked as default.
+
+    Raises:
+        InputError: there is none, or none that can be decoded.
+    """
+    videos = [s for s in container.streams.video if not is_picture(s)]
+    streams = [s for s in videos if s.codec_context is not None]
+    if videos and not streams:
+        raise InputError(
+            f"{path}: its video is encrypted, or of a codec that FFmpeg does not know",
+            "Convert it with the program that made it, to H.264 for example.",
+        )
     if not streams:
         what = "only cover art" if container.streams.video else "no video"
         kinds = sorted({s.type for s in container.streams})
         raise InputError(f"{path}: holds {what} ({', '.join(kinds) or 'no streams'})", "Give a file with a video.")
-    return next((s for s in streams if disposition_bits(s) & 1), streams[0])
+    # A second, smaller stream is a preview or another camera's view, and may be marked as default too.
+    return max(streams, key=lambda s: (s.codec_context.width * s.codec_context.height, disposition_bits(s) & 1))
 
 
 def is_picture(stream: Any) -> bool:

@@ -15,9 +15,9 @@ import av
 
 from selfhvd_tta.video.clock import Clock
 from selfhvd_tta.video.compat import KEEP_BYTES, disposition_bits, time_base_of
-from selfhvd_tta.video.conversion import Convert, codec_name, convert_stream
+from selfhvd_tta.video.conversion import Convert, codec_name, convert_stream, named_layout
 from selfhvd_tta.video.decoding import Timeline
-from selfhvd_tta.video.source import DECODE_ERRORS, is_picture
+from selfhvd_tta.video.source import DECODE_ERRORS, is_picture, open_input
 from selfhvd_tta.video.span import Cut
 from selfhvd_tta.wording import plural
 
@@ -32,7 +32,6 @@ MOV_LANGUAGES = {
     "isl": "ice", "kat": "geo", "mkd": "mac", "msa": "may", "mya": "bur", "nld": "dut", "rum": "ron", "slo": "slk",
     "sqi": "alb", "swe": "sve", "zho": "chi",
 }  # fmt: skip
-UNNAMED_LAYOUTS = {"1 channels": "mono", "2 channels": "stereo", "6 channels": "5.1", "8 channels": "7.1"}
 PICTURE_TYPES = {"mjpeg": ("jpg", "image/jpeg"), "png": ("png", "image/png"), "bmp": ("bmp", "image/bmp")}
 
 
@@ -47,7 +46,7 @@ class Copied:
         lost: packets that could not be converted.
         count: packets that were handed to the muxer.
         kind: as :func:`stream_kind`; the streams themselves are gone when their containers are closed.
-        regroups: demuxers cut its samples into packets as they like.
+        regroups: muxers or demuxers cut its content into packets as they like.
     """
 
     source: Any
@@ -60,7 +59,7 @@ class Copied:
 
     def __post_init__(self) -> None:
         self.kind = stream_kind(self.source)
-        self.regroups = self.convert is None and codec_name(self.source).startswith("pcm")
+        self.regroups = self.convert is None and codec_name(self.source).startswith(("pcm", "hdmv_pgs"))
 
 
 def clean_tags(tags: dict[str, str], container: str) -> dict[str, str]:
@@ -97,6 +96,8 @@ def add_streams(
         if stream.index == main_index or _is_remade(source, stream):
             continue
         refused = f"{CONTAINER_NAMES[container]} cannot hold it"
+        if container == "mp4" and codec_name(stream).startswith("pcm"):
+            refused = "few players know PCM in MP4"
         if stream.index in leave_out or (is_picture(stream) and container == "mov"):
             notes.append(f"{describe(stream)} is left out: {refused}")
         elif is_picture(stream) and container == "matroska":
@@ -117,7 +118,7 @@ def add_streams(
 
 def _attach_picture(source: Any, output: Any, stream: Any) -> None:
     """Matroska keeps cover art as an attachment; a demuxer shows it as a picture stream again."""
-    with av.open(source.name) as again:
+    with open_input(Path(source.name.removeprefix("file:"))) as again:
         payload = next((bytes(p) for p in again.demux(again.streams[stream.index]) if p.size), b"")
     suffix, kind = PICTURE_TYPES.get(codec_name(stream), ("bin", "application/octet-stream"))
     name = stream.metadata.get("filename", f"cover.{suffix}")
@@ -135,6 +136,10 @@ def describe(stream: Any) -> str:
 
 def _fits(stream: Any, container: str) -> bool:
     """Whether the container takes this stream as it is; found by trying, because nothing else knows."""
+    if container == "mp4" and codec_name(stream).startswith("pcm"):
+        return False  # FFmpeg writes what few players know
+    if container == "mov" and stream.type == "data":
+        return False  # FFmpeg writes the track without the description that says what is in it
     try:
         with av.open(io.BytesIO(), "w", format=container) as trial:
             _add_copy(trial, stream, container)
@@ -147,9 +152,9 @@ def _fits(stream: Any, container: str) -> bool:
 def _add_copy(output: Any, stream: Any, container: str) -> Any:
     copy = output.add_stream_from_template(stream, opaque=True)
     copy.time_base = time_base_of(stream)
-    if stream.type == "audio" and copy.codec_context.layout.name in UNNAMED_LAYOUTS:
+    if stream.type == "audio":
         # AVI and WAV count channels without naming them; muxers that write names want the usual ones.
-        copy.codec_context.layout = UNNAMED_LAYOUTS[copy.codec_context.layout.name]
+        copy.codec_context.layout = named_layout(copy.codec_context.layout)
     _label(copy, stream, container)
     return copy
 
@@ -231,7 +236,7 @@ def missing_streams(path: Path, streams: list[Copied]) -> list[str]:
     for item in streams:
         wanted[item.kind] += min(item.count, 1) if item.regroups else item.count
     found: Counter[str] = Counter()
-    with av.open(str(path), **KEEP_BYTES) as written:
+    with av.open(f"file:{path}", **KEEP_BYTES) as written:
         others = [s for s in written.streams if stream_kind(s) != "video" and s.type != "attachment"]
         for packet in written.demux(others) if others else ():
             if packet.size:

@@ -104,6 +104,11 @@ def disk_errors(path: Path) -> Iterator[None]:
     except (OSError, av.error.FFmpegError) as error:
         code = getattr(error, "errno", None)
         reason = getattr(error, "strerror", None) or str(error)
+        if code == errno.EINVAL and isinstance(error, av.error.FFmpegError):
+            raise UsageError(
+                f"{path.name}: this kind of file cannot hold the video ({reason})",
+                "Choose a name that ends in .mkv, which holds nearly everything.",
+            ) from error
         hint = "Check the folder and the disk."
         if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             hint = "Free some space, or choose a folder on another disk."

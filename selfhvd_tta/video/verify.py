@@ -28,7 +28,7 @@ def verify_video(path: Path, seconds: list[Fraction], tolerance: Fraction, width
     """
     found: list[Fraction] = []
     try:
-        with av.open(str(path), **KEEP_BYTES) as container:
+        with av.open(f"file:{path}", **KEEP_BYTES) as container:
             stream = container.streams.video[0]
             stream.thread_type = "AUTO"
             unit = time_base_of(stream)
@@ -49,5 +49,6 @@ def verify_video(path: Path, seconds: list[Fraction], tolerance: Fraction, width
 
 def _failed(path: Path, what: str) -> DiskError:
     return DiskError(
-        f"the written video does not check out: {what}", f"Nothing was put in place; check the disk of {path.parent}."
+        f"the written video does not check out: {what}",
+        f"Nothing was put in place. Check the disk of {path.parent}; if it is sound, choose a name that ends in .mkv.",
     )

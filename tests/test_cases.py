@@ -13,7 +13,9 @@ import av
 import pytest
 
 from selfhvd_tta.errors import InputError
-from selfhvd_tta.settings import OutputSettings
+from selfhvd_tta.events import ignore
+from selfhvd_tta.run.scan import scan
+from selfhvd_tta.settings import ClueSettings, OutputSettings
 from selfhvd_tta.times import TimeRange
 from selfhvd_tta.video.compat import time_base_of
 from selfhvd_tta.video.opening import open_reader
@@ -266,6 +268,10 @@ class TestInput:
         with av.open(str(info.path)) as container:
             sizes = [s.width * s.height for s in container.streams.video]
         assert info.width * info.height == max(sizes) > min(sizes)
+
+    def test_a_tiny_picture(self) -> None:
+        with pytest.raises(InputError, match="2x2 pixels are too few"):
+            scan(open_reader(case("s_2x2.mkv")), ClueSettings(), ignore)
 
     def test_lists_of_files_are_not_followed(self, tmp_path: Path) -> None:
         target = make_clip(tmp_path / "secret.ts", [3000 * i for i in range(8)], PTS)

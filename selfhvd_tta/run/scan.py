@@ -16,6 +16,8 @@ from selfhvd_tta.video.opening import Reader, open_reader
 from selfhvd_tta.video.probe import VideoInfo
 from selfhvd_tta.video.shots import ShotDetector
 
+SMALLEST = 16  # Pixels in both directions; the optical flow compares patches of 8.
+
 
 @dataclass(frozen=True)
 class Inspection:
@@ -40,8 +42,14 @@ def scan(reader: Reader, settings: ClueSettings, listen: Listener) -> Inspection
     """Decode the luma of the whole video once and select its clues.
 
     Raises:
-        InputError: not one frame could be decoded.
+        InputError: not one frame could be decoded, or the picture is tiny.
     """
+    if min(reader.info.width, reader.info.height) < SMALLEST:
+        size = f"{reader.info.width}x{reader.info.height}"
+        raise InputError(
+            f"{reader.info.path}: {size} pixels are too few to tell motion",
+            f"Give a video of {SMALLEST} pixels or more.",
+        )
     values: list[float] = []
     contrast: list[float] = []
     pts: list[int] = []

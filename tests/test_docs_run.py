@@ -41,7 +41,7 @@ def runnable(words: list[str]) -> list[str] | None:
         if len(words) < 3 or "-o" not in words or "..." in words:
             return None
         few = ["--method", "transfer"] if words[0] == "batch" else [] if "0" in words else ["--iters", "2"]
-        time = ["--budget", "2s"] if "--preview" in words else []
+        time = ["--budget", "2s"] if {"--preview", "--budget"} & set(words) else []
         return [*words, *SMALL, *few, *time, *HERE]
     return words
 

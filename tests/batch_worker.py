@@ -32,7 +32,7 @@ tell("progress", phase="scan", done=1, total=2, unit="frames", values=[["loss", 
 if kind == "good":
     tell("note", text="a note", level="warning")
     Path(request["output"]).write_text(rest + json.dumps(request["settings"]["adaptation"]["iters"]))
-    tell("plan", rows=[["video", "small"]], minutes=None)
+    tell("plan", rows=[["video", "small"]], minutes=None, times=[])
     tell("finished", output=request["output"], seconds=1.5, rows=[], action="adapted")
 elif kind == "half":
     Path(request["output"]).write_text(rest)

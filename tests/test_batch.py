@@ -358,3 +358,10 @@ def test_the_worker_ends_when_its_batch_dies(tmp_path: Path) -> None:
     assert json.loads(rest.splitlines()[-1])["exit_code"] == 130
     assert errors == ""
     assert os.listdir(out.parent) == [".sharp.mp4.job"], "what the next run continues"
+
+
+def test_a_mistyped_name_ends_a_batch_before_its_first_video(tmp_path: Path) -> None:
+    fill(tmp_path / "in", **{"a.mp4": "ok"})
+    with pytest.raises(UsageError, match="unknown backbone 'foo'"):
+        go(tmp_path / "in", tmp_path / "out", override(S, {"backbone": "foo"}))
+    assert not (tmp_path / "out").exists()

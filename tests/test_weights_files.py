@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from selfhvd_tta.errors import WeightsError
+from selfhvd_tta.errors import UsageError, WeightsError
 from selfhvd_tta.weights import check_state, convert_checkpoint, load_file, save
 from selfhvd_tta.weights.convert import read_checkpoint
 
@@ -274,3 +274,13 @@ def test_our_files_are_read_by_others(tmp_path: Path) -> None:
     header = json.loads(content[8 : 8 + struct.unpack("<Q", content[:8])[0]])
     assert header["__metadata__"]["format"] == "pt"
     assert json.loads(header["__metadata__"]["selfhvd_tta"]) == CONFIG
+
+
+def test_a_checkpoint_is_not_replaced_by_itself(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "author.pth"
+    checkpoint.write_bytes(b"years of work")
+    (tmp_path / "link.safetensors").symlink_to(checkpoint)
+    for out in (checkpoint, tmp_path / "link.safetensors", tmp_path / "." / "author.pth"):
+        with pytest.raises(UsageError, match="is the checkpoint itself"):
+            convert_checkpoint(checkpoint, out, None)
+    assert checkpoint.read_bytes() == b"years of work"

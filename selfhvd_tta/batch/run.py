@@ -69,11 +69,16 @@ def run(
 
     Raises:
         Interrupted: the user stopped it: the running videos are not written, the finished ones are recorded.
+        UsageError, DeviceError, WeightsError: no video could be run with these settings.
         UsageError: another batch is writing into the same folder, or ``jobs`` is not positive.
         DiskError: the output folder or its ``batch.json`` cannot be written.
     """
     if jobs < 1:
         raise UsageError(f"--jobs is {jobs}, but it must be at least 1")
+    if crew is None and any(task.state == "to do" for task in plan.tasks):
+        from selfhvd_tta.run.checks import check_names
+
+        check_names(plan.settings)  # one mistyped name would fail every video, and be recorded with each
     try:
         plan.folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfhvd_tta.errors import WeightsError
-from selfhvd_tta.files import sha256_of
+from selfhvd_tta.errors import UsageError, WeightsError
+from selfhvd_tta.files import same_file, sha256_of
 from selfhvd_tta.weights.tensors import differences, independent, read_safetensors, write_safetensors
 
 if TYPE_CHECKING:
@@ -157,8 +157,11 @@ def convert_checkpoint(
         config: description stored in the file, see :func:`selfhvd_tta.weights.save`.
 
     Raises:
+        UsageError: ``out`` is the checkpoint.
         WeightsError: the checkpoint cannot be read, differs from ``expected``, or ``out`` cannot be written.
     """
+    if same_file(path, out):
+        raise UsageError(f"{out}: is the checkpoint itself", "Choose another name for the converted file.")
     checkpoint = read_checkpoint(path)
     if expected is not None:
         found = {name: tuple(tensor.shape) for name, tensor in checkpoint.tensors.items()}

@@ -30,7 +30,7 @@ from selfhvd_tta.wording import plural
 RETRIES = 3
 PROBE_S = 300.0  # workers of a busy node start slowly: Ray gives them the lowest priority
 STOP_S = 2 * GRACE_S  # for a node's own grace, and for what it tells and copies after it
-EXTRA = "pip install 'selfhvd-tta[cluster]'"
+EXTRA = "pip install '.[cluster]'"
 
 
 class RayCrew:

@@ -1,0 +1,322 @@
+"""A blurry frame explained by the frames around it: what, blurred the way each of them was, gives what was recorded.
+
+Used where the motion differs from place to place (depth, people). Sharp frames and the nearest neighbours are aligned
+to the frame by re-blurring: each of the two is blurred along the *other's* path, after which both have the same blur
+and an optical flow between them is not misled by it. Where the two then agree, the aligned frame is believed. From the
+believed sharp frames a first picture is made, and a few Richardson-Lucy steps make it explain all of them.
+After Cho et al. 2012 (patches of sharp frames, re-blurred) and Richardson 1972.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from selfhvd_tta.flows.dis import dis_flow
+from selfhvd_tta.method.blur_field import (
+    FlowArray,
+    Gray,
+    Picture,
+    back_projected,
+    blurred,
+    compose,
+    places,
+    samples_for,
+    to_codes,
+    to_light,
+    velocity,
+    warp,
+)
+from selfhvd_tta.method.clues import Clues
+from selfhvd_tta.method.exposure import Exposure, median_motion, trusted, vote
+
+# Frames to both sides that are looked at.
+REACH = 9
+# The motion of those is seen against their own neighbours.
+WINDOW = REACH + 1
+# Sharp frames that a frame learns from, and blurry neighbours to each side that have to be explained as well.
+SHARP_FRAMES = 3
+NEIGHBOURS = 1
+# Frames of more than this many pixels on the longer side are aligned at half their size.
+ALIGNED_AT = 1280
+# A clue is sharp when its blur is this short in pixels, or short against the median of the video's blurry frames.
+SHORT_BLUR = 1.5
+SHORTER = 0.6
+# Share of a sharp frame's exposure: it has little motion blur left, or it would not be sharp.
+SHARP_SHARE = 0.1
+# Mean difference of code values (8 bit) at which an explanation is half believed, and the scale it is measured at.
+TOLERANCE = 3.4
+SCALE = 4.0
+# Weight of a blurry neighbour against that of a sharp frame.
+NEIGHBOUR_WEIGHT = 0.5
+# Weight of the recorded frame in the first picture; it rises where its blur changes less than this many squared codes.
+RECORDED_WEIGHT = 0.05
+HARMLESS_BLUR = 100.0
+# Steps in which all frames are explained, and after them the frame alone.
+JOINT_STEPS = 3
+OWN_STEPS = 1
+# Steps where no sharp frame is in reach.
+LONE_STEPS = 4
+FLOOR = np.float32(1e-3)
+
+Frames = Callable[[int], npt.NDArray[np.uint8] | npt.NDArray[np.uint16]]
+
+
+@dataclass(frozen=True)
+class Explained:
+    """A restored frame.
+
+    Attributes:
+        codes: (H, W, 3) float32 in [0, 1].
+        share: exposure share that its blur was taken for.
+        length: median length of its blur in pixels.
+    """
+
+    codes: Picture
+    share: float
+    length: float
+
+
+@dataclass(frozen=True)
+class _Witness:
+    """A frame brought to the place of another: linear light, its own blur's path there, and belief (H, W) in 0..1."""
+
+    light: Picture
+    path: FlowArray
+    share: float
+    belief: Picture
+    sharp: bool
+
+
+class Explainer:
+    """Explains the frames of one video, in order.
+
+    Args:
+        frames: gives a frame of the video, (H, W, 3) uint8 or uint16 RGB; asked for at most ``WINDOW`` frames away from
+            the present one.
+        clues: of the video.
+        exposure: of the video.
+    """
+
+    def __init__(self, frames: Frames, clues: Clues, exposure: Exposure) -> None:
+        self.frames = frames
+        self.clues = clues
+        self.exposure = exposure
+        self._grays: dict[int, Gray] = {}
+        self._flows: dict[tuple[int, int], npt.NDArray[np.float16]] = {}
+        self._shares: dict[int, float] = {}
+        self._sharp: dict[int, bool] = {}
+
+    def explain(self, index: int, restored: Picture | None = None) -> Explained:
+        """Restore one frame. A sharp frame comes back as it was recorded.
+
+        Args:
+            index: of the frame; those asked for ascend.
+            restored: what a network makes of it, (H, W, 3) float32 in [0, 1]: believed where, blurred, it gives what
+                was recorded.
+        """
+        self._forget(index)
+        recorded = self._codes(index)
+        shot = self.clues.shot_of(index)
+        if len(shot) == 1 or self._is_sharp(index):
+            return Explained(recorded, 0.0, 0.0)
+        light = to_light(recorded)
+        path = self._full(self._velocity(index), recorded.shape[:2])
+        share = self._share_of(index)
+        sharp = self._sharp_near(index)
+        near = [j for j in range(index - NEIGHBOURS, index + NEIGHBOURS + 1) if j != index and j in shot]
+        witnesses = [self._witness(index, j, light, path, share) for j in [*near, *(j for j in sharp if j not in near)]]
+        clear = [w for w in witnesses if w.sharp]
+        if restored is not None:
+            made = to_light(restored)
+            belief = _agreement(light, blurred(made, path, share))
+            clear.append(_Witness(made, path, 0.0, belief, sharp=True))
+        picture = self._first(recorded, light, path, share, clear)
+        if witnesses:
+            steps = JOINT_STEPS if sharp else LONE_STEPS
+            picture = _jointly(picture, light, path, share, witnesses, steps)
+        picture = back_projected(picture, light, path, share, OWN_STEPS)
+        return Explained(to_codes(picture), share, share * median_motion(path))
+
+    def _is_sharp(self, index: int) -> bool:
+        """Whether a clue is sharp, not only the least blurry of its segment: its blur is short beside the others'."""
+        if not self.clues.sharp[index]:
+            return False
+        if index not in self._sharp:
+            path = self._velocity(index)
+            own = vote(self._gray(index), path).share
+            length = (self.exposure.share if own is None else own) * median_motion(path)
+            self._sharp[index] = length <= max(SHORT_BLUR, SHORTER * self.exposure.length)
+        return self._sharp[index]
+
+    def _sharp_near(self, index: int) -> list[int]:
+        """Sharp frames to learn from, the nearest first."""
+        shot = self.clues.shot_of(index)
+        clues = sorted(
+            (j for j in self.clues.sharp_in(shot) if 0 < abs(j - index) <= REACH), key=lambda j: abs(j - index)
+        )
+        found: list[int] = []
+        for j in clues:
+            if len(found) < SHARP_FRAMES and self._is_sharp(j):
+                found.append(j)
+        return found
+
+    def _witness(self, index: int, other: int, light: Picture, path: FlowArray, share: float) -> _Witness:
+        """Align frame ``other`` to frame ``index`` by blurring each along the other's path."""
+        sharp = self._is_sharp(other)
+        their_share = SHARP_SHARE if sharp else self._share_of(other)
+        size = light.shape[:2]
+        flow = self._between(index, other)
+        here, there = (cv2.cvtColor(to_light(self._small(j)), cv2.COLOR_RGB2GRAY) for j in (index, other))
+        mine, theirs = self._velocity(index), self._velocity(other)
+        ours = _gray(blurred(here, warp(theirs, flow), their_share))
+        matched = _gray(blurred(np.clip(warp(there, flow, cubic=True), 0, 1), mine, share))
+        forward, backward = dis_flow(ours, matched), dis_flow(matched, ours)
+        # Half of what both directions say: an error of one of them is halved.
+        flow = compose(0.5 * (forward - warp(backward, forward)), flow)
+        flow = self._full(flow, size)
+        moved = np.clip(warp(to_light(self._codes(other)), flow, cubic=True), 0, 1)
+        their_path = warp(self._full(theirs, size), flow)
+        belief = _agreement(blurred(light, their_path, their_share), blurred(moved, path, share)) * _inside(flow)
+        return _Witness(moved, their_path, their_share, belief, sharp)
+
+    def _first(
+        self, recorded: Picture, light: Picture, path: FlowArray, share: float, sharp: list[_Witness]
+    ) -> Picture:
+        """The mean of the recorded frame and of the aligned sharp frames, each by its belief."""
+        if not sharp:
+            return light
+        lost = np.square(255 * (recorded - to_codes(blurred(light, path, share)))).mean(axis=2)
+        lost = cv2.GaussianBlur(lost, (0, 0), 3.0)
+        total = RECORDED_WEIGHT * np.maximum(1, HARMLESS_BLUR / (lost + 0.5))
+        mean = light * total[..., None]
+        for one in sharp:
+            mean += one.light * one.belief[..., None]
+            total = total + one.belief
+        return mean / total[..., None]
+
+    def _share_of(self, index: int) -> float:
+        """Exposure share of a blurry frame: its own where it shows one, or the video's."""
+        if index not in self._shares:
+            path = self._velocity(index)
+            own = vote(self._gray(index), path).share
+            self._shares[index] = trusted(self.exposure.share if own is None else own, median_motion(path))
+        return self._shares[index]
+
+    def prediction(self, index: int) -> tuple[int, Gray, Gray] | None:
+        """What the nearest sharp frame says a frame should look like, to compare explanations.
+
+        Returns:
+            Index of that sharp frame, and luma of the frame and of its prediction with the same blur, (H, W) uint8;
+            None without a sharp frame in reach.
+        """
+        sharp = self._sharp_near(index)
+        if not sharp:
+            return None
+        light, share = to_light(self._codes(index)), self._share_of(index)
+        path = self._full(self._velocity(index), light.shape[:2])
+        found = self._witness(index, sharp[0], light, path, share)
+        pictures = blurred(light, found.path, found.share), blurred(found.light, path, share)
+        recorded, predicted = (_gray(cv2.cvtColor(each, cv2.COLOR_RGB2GRAY)) for each in pictures)
+        return sharp[0], recorded, predicted
+
+    def look(self, index: int) -> tuple[Gray, FlowArray]:
+        """Luma and velocity of a frame at the size of alignment, for :meth:`Exposure.of`."""
+        return self._gray(index), self._velocity(index)
+
+    def _velocity(self, index: int) -> FlowArray:
+        """At the size of alignment, in its pixels."""
+        shot = self.clues.shot_of(index)
+        to_next = self._flow(index, index + 1) if index + 1 in shot else None
+        return velocity(to_next, self._flow(index, index - 1) if index - 1 in shot else None)
+
+    def _between(self, index: int, other: int) -> FlowArray:
+        """Flow from a frame to another along the frames between them."""
+        step = 1 if other > index else -1
+        flow = self._flow(index, index + step)
+        for k in range(index + step, other, step):
+            flow = compose(flow, self._flow(k, k + step))
+        return flow
+
+    def _flow(self, index: int, other: int) -> FlowArray:
+        """Between neighbours, computed once. Half precision: hundredths of a pixel for flows of tens of them."""
+        if (index, other) not in self._flows:
+            self._flows[index, other] = dis_flow(self._gray(index), self._gray(other)).astype(np.float16)
+        return self._flows[index, other].astype(np.float32)
+
+    def _gray(self, index: int) -> Gray:
+        if index not in self._grays:
+            self._grays[index] = _codes_u8(cv2.cvtColor(self._small(index), cv2.COLOR_RGB2GRAY))
+        return self._grays[index]
+
+    def _codes(self, index: int) -> Picture:
+        frame = self.frames(index)
+        return frame.astype(np.float32) * np.float32(1 / np.iinfo(frame.dtype).max)
+
+    def _small(self, index: int) -> Picture:
+        codes = self._codes(index)
+        height, width = codes.shape[:2]
+        if max(height, width) <= ALIGNED_AT:
+            return codes
+        return cv2.resize(codes, ((width + 1) // 2, (height + 1) // 2), interpolation=cv2.INTER_AREA)
+
+    @staticmethod
+    def _full(flow: FlowArray, size: tuple[int, int]) -> FlowArray:
+        """A flow of the size of alignment at the size of the frame, in its pixels."""
+        if flow.shape[:2] == size:
+            return flow
+        ratio = np.array([size[1] / flow.shape[1], size[0] / flow.shape[0]], np.float32)
+        return cv2.resize(flow, (size[1], size[0]), interpolation=cv2.INTER_LINEAR) * ratio
+
+    def _forget(self, index: int) -> None:
+        """Drop what no later frame asks for."""
+        oldest = index - WINDOW
+        self._grays = {j: gray for j, gray in self._grays.items() if j >= oldest}
+        self._flows = {pair: flow for pair, flow in self._flows.items() if min(pair) >= oldest}
+        self._sharp = {j: sharp for j, sharp in self._sharp.items() if j >= oldest}
+        self._shares = {j: share for j, share in self._shares.items() if j >= oldest}
+
+
+def _jointly(
+    picture: Picture, light: Picture, path: FlowArray, share: float, witnesses: list[_Witness], steps: int
+) -> Picture:
+    """Richardson-Lucy steps towards what explains the recorded frame and its witnesses, each by its belief."""
+    recorded = [(light, path, share, np.ones(light.shape[:2], np.float32))]
+    recorded += [(w.light, w.path, w.share, w.belief * (1 if w.sharp else NEIGHBOUR_WEIGHT)) for w in witnesses]
+    total = np.sum([weight for *_, weight in recorded], axis=0)[..., None]
+    counts = [samples_for(along, part) for _, along, part, _ in recorded]
+    picture = np.clip(picture, 0, 1) + np.float32(1e-4)
+    for _ in range(steps):
+        change = np.zeros_like(picture)
+        for (seen, along, part, weight), count in zip(recorded, counts, strict=True):
+            ratio = (seen + FLOOR) / (blurred(picture, along, part, count) + FLOOR)
+            change += weight[..., None] * blurred(ratio, along, part, count)
+        picture = np.clip(picture * (change / total), 0, 1)
+    return picture
+
+
+def _agreement(a: Picture, b: Picture) -> Picture:
+    """(H, W) in [0, 1]: how well two pictures in linear light with the same blur agree around each pixel."""
+    difference = np.abs(cv2.GaussianBlur(to_codes(a), (0, 0), 1.0) - cv2.GaussianBlur(to_codes(b), (0, 0), 1.0))
+    around = cv2.GaussianBlur(difference.mean(axis=2), (0, 0), SCALE) * (255 / TOLERANCE)
+    return cv2.exp(-np.square(around) * np.float32(np.log(2)))
+
+
+def _inside(flow: FlowArray) -> Picture:
+    """(H, W): 1 where a flow ends inside the frame, 0 elsewhere."""
+    height, width = flow.shape[:2]
+    where = flow + places(height, width)
+    x, y = where[..., 0], where[..., 1]
+    return ((x > 1) & (x < width - 2) & (y > 1) & (y < height - 2)).astype(np.float32)
+
+
+def _gray(light: Picture) -> Gray:
+    return _codes_u8(to_codes(light))
+
+
+def _codes_u8(codes: Picture) -> Gray:
+    return np.clip(codes * 255 + 0.5, 0, 255).astype(np.uint8)

@@ -1,0 +1,156 @@
+"""Which kind of blur a video has: found on a few of its frames, before the work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from selfhvd_tta.flows import luma
+from selfhvd_tta.flows.global_motion import blur_matched
+from selfhvd_tta.flows.homography import estimate_homography, working_size
+from selfhvd_tta.method.clues import Clues
+from selfhvd_tta.method.explaining import REACH, Explainer
+from selfhvd_tta.method.exposure import Exposure
+from selfhvd_tta.run.job import Job
+from selfhvd_tta.settings import BlurKind
+from selfhvd_tta.video.opening import Reader
+
+# Blurry frames that the exposure is measured on, and those on which both explanations are compared.
+LOOKED_AT = 12
+COMPARED = 5
+# Longer side in pixels at which they are compared.
+SIDE = 640
+# What one path for the whole frame explains this much better (difference that is left, less is better) counts as shake
+# of a flat scene.
+CLEARLY = 1.0
+# A video without sharp frames is worth restoring from blur of this length in pixels, if so many frames agree on it.
+RESTORABLE_LENGTH = 2.0
+RESTORABLE_VOTES = 0.5
+
+
+@dataclass(frozen=True)
+class Blur:
+    """The blur of a video.
+
+    Attributes:
+        local: it differs from place to place (depth, people); otherwise one path explains all of a frame.
+        exposure: share of the frame time, and length.
+        residuals: mean absolute difference, in 8-bit codes, that the local and the global explanation leave; None if
+            they were not compared.
+    """
+
+    local: bool
+    exposure: Exposure
+    residuals: tuple[float, float] | None = None
+
+    @property
+    def restorable(self) -> bool:
+        """Whether frames can be restored by their own blur alone, without sharp frames."""
+        return self.exposure.known >= RESTORABLE_VOTES and self.exposure.length >= RESTORABLE_LENGTH
+
+
+class Excerpt:
+    """Frames of a video around one of them, for an :class:`Explainer`.
+
+    Args:
+        reader: of the video.
+        numbers: frames that will be asked for, ascending.
+    """
+
+    def __init__(self, reader: Reader, numbers: Iterable[int]) -> None:
+        self.frames = {frame.index: frame.rgb for frame in reader.read(list(numbers))}
+
+    def __call__(self, index: int) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
+        return self.frames[index]
+
+
+def measure_blur(reader: Reader, clues: Clues, kind: BlurKind, job: Job | None = None) -> Blur:
+    """Look at some blurry frames; an interrupted run that is continued takes what it found first.
+
+    Args:
+        reader: of the video, which has counted its frames.
+        clues: of the video.
+        kind: ``local`` or ``global`` as the user has it, or ``auto``.
+        job: remembers the result.
+    """
+    stored = job.recall("blur") if job is not None else None
+    if stored is not None:
+        residuals = stored["residuals"]
+        return Blur(stored["local"], Exposure(**stored["exposure"]), None if residuals is None else tuple(residuals))
+    found = _measured(reader, clues, kind)
+    if job is not None:
+        job.remember("blur", asdict(found))
+    return found
+
+
+def _measured(reader: Reader, clues: Clues, kind: BlurKind) -> Blur:
+    blurry = [i for i in range(len(clues.sharp)) if not clues.sharp[i] and len(clues.shot_of(i)) > 1]
+    if not blurry:
+        return Blur(kind == "local", Exposure.of([]))
+    exposure = Exposure.of(
+        Explainer(Excerpt(reader, _around(i, clues, 1)), clues, Exposure.of([])).look(i) for i in _spread(blurry, LOOKED_AT)
+    )
+    if kind != "auto":
+        return Blur(kind == "local", exposure)
+    near = [i for i in blurry if abs(int(clues.nearest[i]) - i) <= REACH]
+    left = [pair for i in _spread(near, COMPARED) if (pair := _compared(reader, clues, exposure, i)) is not None]
+    if not left:
+        return Blur(True, exposure)
+    by_local, by_global = (float(np.median(side)) for side in zip(*left, strict=True))
+    better = np.median([np.log(b / a) for a, b in left])
+    return Blur(bool(better > -np.log(CLEARLY)), exposure, (by_local, by_global))
+
+
+def _around(index: int, clues: Clues, reach: int) -> range:
+    shot = clues.shot_of(index)
+    return range(max(shot.start, index - reach), min(shot.stop, index + reach + 1))
+
+
+def _spread(items: list[int], count: int) -> list[int]:
+    """At most ``count`` of them, evenly."""
+    if len(items) <= count:
+        return items
+    return [items[i] for i in np.linspace(0, len(items) - 1, count).round().astype(int)]
+
+
+def _compared(reader: Reader, clues: Clues, exposure: Exposure, index: int) -> tuple[float, float] | None:
+    """What the local and the global explanation of a frame by a sharp one leave, in 8-bit codes."""
+    excerpt = Excerpt(reader, _around(index, clues, REACH + 1))
+    found = Explainer(excerpt, clues, exposure).prediction(index)
+    if found is None:
+        return None
+    other, recorded, predicted = found
+    local = _left(recorded, predicted)
+    blurry, sharp = (_planes(excerpt(j)) for j in (index, other))
+    motion = estimate_homography(luma(blurry)[0].numpy(), luma(sharp)[0].numpy(), SIDE)
+    if motion.blurrier == "target":
+        return local, local
+    seen, made = blur_matched(blurry, sharp, motion)
+    gray = [(luma(each)[0].numpy() * 255 + 0.5).astype(np.uint8) for each in (seen, made)]
+    return local, _left(gray[0], gray[1])
+
+
+def _left(recorded: npt.NDArray[np.uint8], predicted: npt.NDArray[np.uint8]) -> float:
+    """Mean absolute difference of the middle of two pictures, at most ``SIDE`` wide, low-passed."""
+    rows, columns = working_size(*recorded.shape, SIDE)
+    a, b = (
+        cv2.GaussianBlur(cv2.resize(each.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA), (0, 0), 1.0)
+        for each in (recorded, predicted)
+    )
+    border = min(rows, columns) // 10
+    inner = slice(border, rows - border), slice(border, columns - border)
+    return float(np.abs(a - b)[inner].mean()) + 1e-3
+
+
+def _planes(rgb: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> torch.Tensor:
+    """(1, 3, h, w) in [0, 1], at most ``SIDE`` wide."""
+    height, width = rgb.shape[:2]
+    rows, columns = working_size(height, width, SIDE)
+    codes = rgb.astype(np.float32) / np.iinfo(rgb.dtype).max
+    small = cv2.resize(codes, (columns, rows), interpolation=cv2.INTER_AREA)
+    return torch.from_numpy(np.ascontiguousarray(small.transpose(2, 0, 1)))[None]

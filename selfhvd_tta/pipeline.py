@@ -14,6 +14,7 @@ from selfhvd_tta.method.record import Record
 from selfhvd_tta.method.working_set import choose_frames
 from selfhvd_tta.run import feeds
 from selfhvd_tta.run.adapting import adapt
+from selfhvd_tta.run.blur import settled
 from selfhvd_tta.run.budget import Fit, fit_once
 from selfhvd_tta.run.cancelling import CancelToken
 from selfhvd_tta.run.checks import check_names, check_paths
@@ -21,8 +22,8 @@ from selfhvd_tta.run.choice import choose_method
 from selfhvd_tta.run.equipment import Equipment
 from selfhvd_tta.run.fingerprint import fingerprint
 from selfhvd_tta.run.forecast import Forecast
-from selfhvd_tta.run.frames import Details, mixed, run_frames
 from selfhvd_tta.run.frames import Result as Restored
+from selfhvd_tta.run.frames import blending, mixed, run_frames
 from selfhvd_tta.run.job import Job, sweep
 from selfhvd_tta.run.memory import working_set_limit
 from selfhvd_tta.run.networks import save_adapted
@@ -101,6 +102,14 @@ def deblur(
     settings = choose_method(settings, tell)
     with Job(Path(output), settings.runtime.restart) as job:
         seen = scan(reader, settings.clues, tell)
+        if settings.transfers and len(seen.pts) > 1:
+            seen = seen.with_blur(reader, settings)
+        if not seen.helpful and not settings.strict and not settings.force and seen.blur and seen.blur.restorable:
+            tell(Note("no frame is sharp: every frame is restored from its own blur and that of its neighbors"))
+            settings = replace(settings, method="transfer", save_adapted=None, adapted=None, weights=None)
+            seen = replace(seen, helpful=True, blur=replace(seen.blur, local=True))
+        if seen.blur is not None:
+            settings = settled(settings, seen.blur)
         if seen.helpful or settings.force or (settings.learns and settings.adaptation.iters == 0):
             action, record = _restore(reader, Path(output), seen, settings, job, tell)
         else:
@@ -130,7 +139,7 @@ def _restore(
         settings, gear = fit.settings, gear.suited(fit.settings)
     tell(plan(seen, settings, gear, forecast))
     record = adapt(reader, seen.clues, numbers, gear, fit, job, tell) if settings.adapts else None
-    _write(reader, output, _restored(reader, seen.clues, settings, gear, job, tell), settings, job, tell)
+    _write(reader, output, _restored(reader, seen, settings, gear, job, tell), settings, job, tell)
     if record is not None and gear.network is not None and settings.save_adapted is not None:
         # Last: a run that is interrupted before would find the file there when it continues.
         save_adapted(gear.network, settings.save_adapted, str(reader.info.path), len(record.steps))
@@ -143,15 +152,15 @@ def _restore(
 
 
 def _restored(
-    reader: Reader, clues: Clues, settings: Settings, gear: Equipment, job: Job, tell: Listener
+    reader: Reader, seen: Inspection, settings: Settings, gear: Equipment, job: Job, tell: Listener
 ) -> Callable[[int], Iterator[Restored]]:
     """The frames of the result from a given one on: through the network, then with sharp details blended in."""
     restorer = gear.restorer(reader.info.height, reader.info.width, settings, tell)
-    details = Details.of(gear.flow, gear.merger, settings) if settings.transfers else None
+    details = blending(seen.blur, gear, settings) if settings.transfers else None
 
     def frames(first: int) -> Iterator[Restored]:
         opener, mark = feeds.opener(reader), job.mark(first)
-        return run_frames(opener, clues, gear.device, restorer, details, first, mark, job.save_mark)
+        return run_frames(opener, seen.clues, gear.device, restorer, details, first, mark, job.save_mark)
 
     return frames
 

@@ -81,6 +81,8 @@ class AlignmentSettings:
             are on this machine or can be downloaded.
         global_motion: Estimate a homography per pair first, so that the flow only explains the rest. Default: as the
             flow's authors have it.
+        blur: Blur model of the frames (ours): local follows the motion of every pixel (depth, people), global one path
+            per frame (flat scenes, streaked lights). auto takes what explains some of the video's frames better.
         occlusion_scale: s of Eq. 5, per pixel of forward-backward error (not given in the paper).
         uncertainty: Mask by the certainty of the flow (Eq. 4).
         occlusion: Mask by forward-backward consistency (Eq. 5).
@@ -108,6 +110,7 @@ class AlignmentSettings:
 
     flow: str = "auto"
     global_motion: bool | None = None
+    blur: BlurKind = "auto"
     occlusion_scale: float = 0.5
     uncertainty: bool = True
     occlusion: bool = True
@@ -134,6 +137,7 @@ class AlignmentSettings:
     rounds: int = 1  # a second round lost 0.1 to 0.4 dB on the simulated clips
 
     def __post_init__(self) -> None:
+        _check(self.blur in get_args(BlurKind), "--blur", "auto, local or global", self.blur)
         _check(self.merge in get_args(Merge), "--merge", "learned or weighted", self.merge)
         _check(
             self.merge_weights is None or self.merge == "learned",

@@ -19,9 +19,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-Picture = npt.NDArray[np.float32]
-Gray = npt.NDArray[np.uint8]
-FlowArray = npt.NDArray[np.float32]
+# float32, uint8 and float32; the stubs of OpenCV know no more of what it returns than that it is an array.
+Picture = npt.NDArray[Any]
+Gray = npt.NDArray[Any]
+FlowArray = npt.NDArray[Any]
 
 GAMMA = 2.2
 # The velocity is smoothed over this part of the picture's width: blur is measured at the scale of things, not of noise.

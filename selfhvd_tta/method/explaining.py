@@ -43,7 +43,8 @@ SHARP_FRAMES = 3
 NEIGHBOURS = 1
 # Frames of more than this many pixels on the longer side are aligned at half their size.
 ALIGNED_AT = 1280
-# A clue is sharp when its blur is this short in pixels, or short against the median of the video's blurry frames.
+# A clue is sharp when its blur is this short in pixels, or when its blur or exposure is short against the median of the
+# video's blurry frames.
 SHORT_BLUR = 1.5
 SHORTER = 0.6
 # Share of a sharp frame's exposure: it has little motion blur left, or it would not be sharp.
@@ -149,8 +150,9 @@ class Explainer:
         if index not in self._sharp:
             path = self._velocity(index)
             own = vote(self._gray(index), path).share
-            length = (self.exposure.share if own is None else own) * median_motion(path)
-            self._sharp[index] = length <= max(SHORT_BLUR, SHORTER * self.exposure.length)
+            share = self.exposure.share if own is None else own
+            short = share * median_motion(path) <= max(SHORT_BLUR, SHORTER * self.exposure.length)
+            self._sharp[index] = short or share <= SHORTER * self.exposure.share
         return self._sharp[index]
 
     def _sharp_near(self, index: int) -> list[int]:
@@ -285,7 +287,9 @@ def _jointly(
     picture: Picture, light: Picture, path: FlowArray, share: float, witnesses: list[_Witness], steps: int
 ) -> Picture:
     """Richardson-Lucy steps towards what explains the recorded frame and its witnesses, each by its belief."""
-    recorded = [(light, path, share, np.ones(light.shape[:2], np.float32))]
+    recorded: list[tuple[Picture, FlowArray, float, Picture]] = [
+        (light, path, share, np.ones(light.shape[:2], np.float32))
+    ]
     recorded += [(w.light, w.path, w.share, w.belief * (1 if w.sharp else NEIGHBOUR_WEIGHT)) for w in witnesses]
     total = np.sum([weight for *_, weight in recorded], axis=0)[..., None]
     counts = [samples_for(along, part) for _, along, part, _ in recorded]

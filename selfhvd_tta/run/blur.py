@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -16,18 +17,18 @@ from selfhvd_tta.flows.homography import estimate_homography, working_size
 from selfhvd_tta.method.clues import Clues
 from selfhvd_tta.method.explaining import REACH, Explainer
 from selfhvd_tta.method.exposure import Exposure
-from selfhvd_tta.run.job import Job
-from selfhvd_tta.settings import BlurKind
-from selfhvd_tta.video.opening import Reader
+from selfhvd_tta.settings import NO_BACKBONE, BlurKind, Settings
+from selfhvd_tta.video.reader import Frame
 
 # Blurry frames that the exposure is measured on, and those on which both explanations are compared.
 LOOKED_AT = 12
 COMPARED = 5
 # Longer side in pixels at which they are compared.
 SIDE = 640
-# What one path for the whole frame explains this much better (difference that is left, less is better) counts as shake
-# of a flat scene.
-CLEARLY = 1.0
+# One path for the whole frame is believed unless it leaves this many times the difference that local motion leaves:
+# streaked lights mislead a local flow more than a fit to all of the frame. Measured: flat scenes 0.75 to 1.02, scenes
+# with depth, movers or people 1.55 to 5.5.
+LOCAL_FROM = 1.2
 # A video without sharp frames is worth restoring from blur of this length in pixels, if so many frames agree on it.
 RESTORABLE_LENGTH = 2.0
 RESTORABLE_VOTES = 0.5
@@ -54,6 +55,13 @@ class Blur:
         return self.exposure.known >= RESTORABLE_VOTES and self.exposure.length >= RESTORABLE_LENGTH
 
 
+class FrameSource(Protocol):
+    """What reads some frames of a video, ascending."""
+
+    def read(self, indices: Sequence[int]) -> Iterator[Frame]:
+        """Frames at these positions."""
+
+
 class Excerpt:
     """Frames of a video around one of them, for an :class:`Explainer`.
 
@@ -62,38 +70,27 @@ class Excerpt:
         numbers: frames that will be asked for, ascending.
     """
 
-    def __init__(self, reader: Reader, numbers: Iterable[int]) -> None:
+    def __init__(self, reader: FrameSource, numbers: Iterable[int]) -> None:
         self.frames = {frame.index: frame.rgb for frame in reader.read(list(numbers))}
 
     def __call__(self, index: int) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
         return self.frames[index]
 
 
-def measure_blur(reader: Reader, clues: Clues, kind: BlurKind, job: Job | None = None) -> Blur:
-    """Look at some blurry frames; an interrupted run that is continued takes what it found first.
+def measure_blur(reader: FrameSource, clues: Clues, kind: BlurKind) -> Blur:
+    """Look at some blurry frames.
 
     Args:
         reader: of the video, which has counted its frames.
         clues: of the video.
         kind: ``local`` or ``global`` as the user has it, or ``auto``.
-        job: remembers the result.
     """
-    stored = job.recall("blur") if job is not None else None
-    if stored is not None:
-        residuals = stored["residuals"]
-        return Blur(stored["local"], Exposure(**stored["exposure"]), None if residuals is None else tuple(residuals))
-    found = _measured(reader, clues, kind)
-    if job is not None:
-        job.remember("blur", asdict(found))
-    return found
-
-
-def _measured(reader: Reader, clues: Clues, kind: BlurKind) -> Blur:
     blurry = [i for i in range(len(clues.sharp)) if not clues.sharp[i] and len(clues.shot_of(i)) > 1]
     if not blurry:
         return Blur(kind == "local", Exposure.of([]))
     exposure = Exposure.of(
-        Explainer(Excerpt(reader, _around(i, clues, 1)), clues, Exposure.of([])).look(i) for i in _spread(blurry, LOOKED_AT)
+        Explainer(Excerpt(reader, _around(i, clues, 1)), clues, Exposure.of([])).look(i)
+        for i in _spread(blurry, LOOKED_AT)
     )
     if kind != "auto":
         return Blur(kind == "local", exposure)
@@ -103,7 +100,25 @@ def _measured(reader: Reader, clues: Clues, kind: BlurKind) -> Blur:
         return Blur(True, exposure)
     by_local, by_global = (float(np.median(side)) for side in zip(*left, strict=True))
     better = np.median([np.log(b / a) for a, b in left])
-    return Blur(bool(better > -np.log(CLEARLY)), exposure, (by_local, by_global))
+    return Blur(bool(better > np.log(LOCAL_FROM)), exposure, (by_local, by_global))
+
+
+def settled(settings: Settings, blur: Blur) -> Settings:
+    """The settings with the kind of blur decided, and with what follows from it.
+
+    Local blur is undone without a network, unless one is named or adapted.
+    """
+    kind: BlurKind = "local" if blur.local else "global"
+    settings = replace(settings, alignment=replace(settings.alignment, blur=kind))
+    if (
+        blur.local
+        and not settings.learns
+        and settings.backbone == "auto"
+        and settings.weights is None
+        and settings.adapted is None
+    ):
+        settings = replace(settings, backbone=NO_BACKBONE)
+    return settings
 
 
 def _around(index: int, clues: Clues, reach: int) -> range:
@@ -118,7 +133,7 @@ def _spread(items: list[int], count: int) -> list[int]:
     return [items[i] for i in np.linspace(0, len(items) - 1, count).round().astype(int)]
 
 
-def _compared(reader: Reader, clues: Clues, exposure: Exposure, index: int) -> tuple[float, float] | None:
+def _compared(reader: FrameSource, clues: Clues, exposure: Exposure, index: int) -> tuple[float, float] | None:
     """What the local and the global explanation of a frame by a sharp one leave, in 8-bit codes."""
     excerpt = Excerpt(reader, _around(index, clues, REACH + 1))
     found = Explainer(excerpt, clues, exposure).prediction(index)
@@ -137,9 +152,11 @@ def _compared(reader: Reader, clues: Clues, exposure: Exposure, index: int) -> t
 
 def _left(recorded: npt.NDArray[np.uint8], predicted: npt.NDArray[np.uint8]) -> float:
     """Mean absolute difference of the middle of two pictures, at most ``SIDE`` wide, low-passed."""
-    rows, columns = working_size(*recorded.shape, SIDE)
+    rows, columns = working_size(recorded.shape[0], recorded.shape[1], SIDE)
     a, b = (
-        cv2.GaussianBlur(cv2.resize(each.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA), (0, 0), 1.0)
+        cv2.GaussianBlur(
+            cv2.resize(each.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA), (0, 0), 1.0
+        )
         for each in (recorded, predicted)
     )
     border = min(rows, columns) // 10

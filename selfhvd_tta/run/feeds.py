@@ -114,3 +114,37 @@ class SharpFeed:
     def close(self) -> None:
         """End the reading."""
         self.frames.close()
+
+
+class WindowFeed:
+    """The frames around the present one, from a pass over the video that runs ahead.
+
+    Args:
+        frames: of the video in order, from ``first`` on.
+        first: index of the first of them.
+        reach: how many frames from the present one may be asked for, to both sides.
+
+    Attributes:
+        present: the frame being worked on; it only grows.
+    """
+
+    def __init__(self, frames: Generator[Frame, None, None], first: int, reach: int) -> None:
+        self.frames = frames
+        self.reach = reach
+        self.present = first
+        self.reached = first - 1
+        self.held: dict[int, RgbArray] = {}
+
+    def get(self, index: int) -> RgbArray:
+        """Frame ``index`` as decoded, (H, W, 3) uint8 or uint16."""
+        while self.reached < index:
+            frame = next(self.frames)
+            self.reached = frame.index
+            self.held[frame.index] = frame.rgb
+        for old in [i for i in self.held if i < self.present - self.reach]:
+            del self.held[old]
+        return self.held[index]
+
+    def close(self) -> None:
+        """End the reading."""
+        self.frames.close()

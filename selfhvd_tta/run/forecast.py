@@ -17,6 +17,8 @@ from torch.nn import functional as F
 
 from selfhvd_tta.events import Listener, ignore
 from selfhvd_tta.method.clues import Clues, select_clues
+from selfhvd_tta.method.explaining import Explainer
+from selfhvd_tta.method.exposure import Exposure
 from selfhvd_tta.method.losses import perceptual_loss, reconstruction_loss
 from selfhvd_tta.method.restoration import Restorer
 from selfhvd_tta.method.teachers import choose_teachers, most_alignments
@@ -155,6 +157,9 @@ def ending(settings: Settings, speeds: Speeds, load: Load) -> float:
     """Seconds for restoring, blending in and writing."""
     network = speeds.frame if settings.networked else 0.0
     pairs = load.pairs(settings) if settings.transfers else 0.0
+    if settings.alignment.blur == "local" and settings.transfers:
+        # Sharp frames are left as they are; flows between neighbors serve several frames.
+        return load.frames * (network + speeds.write) + load.blurry * speeds.merge
     merging = speeds.merge if pairs else 0.0
     return load.frames * (network + merging + speeds.write) + pairs * speeds.pair
 
@@ -193,7 +198,10 @@ def measure_speeds(pictures: Tensor, settings: Settings, gear: Equipment, watch:
         Speeds, without decoding and encoding.
     """
     frames = pictures.to(gear.device).float() / 255
-    speeds = _blending(frames, settings, gear, watch)
+    if settings.alignment.blur == "local":
+        speeds = _explaining(frames, watch)
+    else:
+        speeds = _blending(frames, settings, gear, watch)
     if gear.network is None:
         return speeds
     part = _part(frames[:NETWORK_FRAMES])
@@ -227,6 +235,22 @@ def _blending(frames: Tensor, settings: Settings, gear: Equipment, watch: Stopwa
         return Speeds(one / rounds, 0.0)
     pair = max(0.0, seconds(several) - one) / (several - 1)
     return Speeds(pair / rounds, 0.0, merge=max(0.0, one - pair))
+
+
+def _explaining(frames: Tensor, watch: Stopwatch) -> Speeds:
+    """Restore a frame in the middle by its local blur, with the others as what explains it."""
+    arrays = [(feeds.to_array(frame) * 255).round().astype(np.uint8) for frame in frames]
+    if len(arrays) < 3:
+        return Speeds(0.0, 0.0)
+    values = np.full(len(arrays), 100.0)
+    values[len(arrays) // 2] = 1.0
+    clues = select_clues(values, [range(len(arrays))], ClueSettings(normalise=False))
+    exposure = Exposure(share=1.0, length=1e3, known=1.0)
+    return Speeds(0.0, 0.0, merge=watch.steady(lambda: _explain(arrays, clues, exposure)))
+
+
+def _explain(arrays: list[np.ndarray], clues: Clues, exposure: Exposure) -> None:
+    Explainer(lambda index: arrays[index], clues, exposure).explain(len(arrays) // 2)
 
 
 def _one_blurry(sharp: int, settings: ClueSettings) -> Clues:

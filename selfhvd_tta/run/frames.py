@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,9 +14,13 @@ from selfhvd_tta.flows import FlowEstimator
 from selfhvd_tta.method import transfer
 from selfhvd_tta.method.clues import Clues
 from selfhvd_tta.method.composite import Merger, merge
+from selfhvd_tta.method.explaining import WINDOW, Explainer
+from selfhvd_tta.method.exposure import Exposure
 from selfhvd_tta.method.restoration import Restart, Restorer
 from selfhvd_tta.method.teachers import choose_teachers
 from selfhvd_tta.run import feeds
+from selfhvd_tta.run.blur import Blur
+from selfhvd_tta.run.equipment import Equipment
 from selfhvd_tta.settings import AlignmentSettings, Settings
 from selfhvd_tta.video.background import ahead
 from selfhvd_tta.video.reader import Frame
@@ -64,6 +69,10 @@ class Details:
         behind = max(settings.alignment.teacher_reach, 2 * settings.clues.segment)
         return cls(estimator, merger, settings.alignment, behind)
 
+    def begin(self, open_frames: OpenFrames, clues: Clues, device: torch.device, first: int) -> Blender:
+        """See :class:`Blending`."""
+        return _WithDetails(self, open_frames, clues, device, first)
+
     def blend(self, index: int, observed: Tensor, current: Tensor, clues: Clues, sharp: feeds.SharpFeed) -> Tensor:
         """Sharp-detail transfer for one frame.
 
@@ -89,6 +98,91 @@ class Details:
         return out[0]
 
 
+class Blending(Protocol):
+    """How recorded frames become better ones; :class:`Details` by one blur path a frame, :class:`LocalDetails`."""
+
+    def begin(self, open_frames: OpenFrames, clues: Clues, device: torch.device, first: int) -> Blender:
+        """Start at frame ``first`` of a video."""
+
+
+class Blender(Protocol):
+    """A :class:`Blending` at work on one video."""
+
+    def blend(self, frame: Frame, current: Tensor) -> Tensor:
+        """The next frame, (3, H, W) in [0, 1].
+
+        Args:
+            frame: as recorded.
+            current: what the network makes of it, (3, H, W) in [0, 1]; the frame itself without one.
+        """
+
+    def close(self) -> None:
+        """End the reading."""
+
+
+class _WithDetails:
+    """See :class:`Details`."""
+
+    def __init__(
+        self, details: Details, open_frames: OpenFrames, clues: Clues, device: torch.device, first: int
+    ) -> None:
+        self.details, self.clues, self.device = details, clues, device
+        opened = ahead(open_frames(max(0, first - details.behind)))
+        self.sharp = feeds.SharpFeed(opened, clues, details.behind)
+
+    def blend(self, frame: Frame, current: Tensor) -> Tensor:
+        observed = feeds.to_tensor(frame.rgb, self.device)
+        return self.details.blend(frame.index, observed, current, self.clues, self.sharp)
+
+    def close(self) -> None:
+        self.sharp.close()
+
+
+@dataclass(frozen=True)
+class LocalDetails:
+    """Blending where motion differs from place to place.
+
+    Attributes:
+        exposure: of the video.
+        network: the frames come out of a network, not as recorded.
+    """
+
+    exposure: Exposure
+    network: bool
+
+    def begin(self, open_frames: OpenFrames, clues: Clues, device: torch.device, first: int) -> Blender:
+        """See :class:`Blending`."""
+        return _Explaining(self, open_frames, clues, device, first)
+
+
+def blending(blur: Blur | None, gear: Equipment, settings: Settings) -> Blending:
+    """What suits the blur of a video; by one path a frame where it is not known."""
+    if blur is not None and blur.local:
+        return LocalDetails(blur.exposure, gear.network is not None)
+    return Details.of(gear.flow, gear.merger, settings)
+
+
+class _Explaining:
+    """See :class:`LocalDetails`. The arithmetic is that of the CPU on every device."""
+
+    def __init__(
+        self, details: LocalDetails, open_frames: OpenFrames, clues: Clues, device: torch.device, first: int
+    ) -> None:
+        self.device, self.network = device, details.network
+        start = max(0, first - WINDOW)
+        self.window = feeds.WindowFeed(ahead(open_frames(start)), start, WINDOW)
+        self.explainer = Explainer(self.window.get, clues, details.exposure)
+
+    def blend(self, frame: Frame, current: Tensor) -> Tensor:
+        self.window.present = frame.index
+        restored = feeds.to_array(current) if self.network else None
+        codes = self.explainer.explain(frame.index, restored).codes
+        return torch.from_numpy(codes).to(self.device).permute(2, 0, 1)
+
+    def close(self) -> None:
+        self.window.close()
+
+
 @dataclass(frozen=True)
 class Mark:
     """A place in the video at which the frame loop can be taken up again.
@@ -112,7 +206,7 @@ def run_frames(
     clues: Clues,
     device: torch.device,
     restorer: Restorer | None,
-    details: Details | None,
+    details: Blending | None,
     first: int = 0,
     mark: Mark | None = None,
     keep: Callable[[Mark], None] | None = None,
@@ -145,9 +239,7 @@ def run_frames(
         restart = Restart(begin, begin, begin)
     start = shots[0].start + restart.output_from
     inflight = feeds.Inflight(ahead(open_frames(start)), device)
-    sharp = None
-    if details is not None:
-        sharp = feeds.SharpFeed(ahead(open_frames(max(0, first - details.behind))), clues, details.behind)
+    blender = details.begin(open_frames, clues, device, first) if details is not None else None
     try:
         for shot in shots:
             # The network of an interrupted run had seen these already.
@@ -158,15 +250,12 @@ def run_frames(
                 frame = inflight.collect()
                 if index < first:
                     continue
-                blended = output
-                if details is not None and sharp is not None:
-                    observed = feeds.to_tensor(frame.rgb, device)
-                    blended = details.blend(index, observed, output, clues, sharp)
+                blended = blender.blend(frame, output) if blender is not None else output
                 yield Result(index, frame.pts, output, blended, frame.rgb)
                 if keep and restorer and restorer.boundary_at == index + 1 - shot.start:
                     keep(Mark(shot.start, restorer.boundary()))
             restart = Restart()
     finally:
         inflight.close()
-        if sharp is not None:
-            sharp.close()
+        if blender is not None:
+            blender.close()

@@ -8,6 +8,7 @@ import torch
 
 from selfhvd_tta.events import MethodTime, Plan
 from selfhvd_tta.method.record import Record
+from selfhvd_tta.run.blur import Blur
 from selfhvd_tta.run.equipment import Equipment
 from selfhvd_tta.run.forecast import Forecast
 from selfhvd_tta.run.scan import Inspection
@@ -27,6 +28,8 @@ def plan(seen: Inspection, settings: Settings, gear: Equipment, forecast: Foreca
     info, clues, network = seen.info, seen.clues, gear.network
     size = f"{info.width}x{info.height}, {plural(len(seen.pts), 'frame')}, {plural(len(clues.shots), 'shot')}"
     rows = [("video", size), ("clues", f"{plural(int(clues.sharp.sum()), 'sharp frame')}; {seen.verdict}")]
+    if seen.blur is not None:
+        rows.append(("blur", _blur(seen.blur)))
     rows.append(("flow", gear.flow.name))
     if network is not None:
         precision = str(gear.compute.autocast or torch.float32).removeprefix("torch.")
@@ -41,9 +44,19 @@ def plan(seen: Inspection, settings: Settings, gear: Equipment, forecast: Foreca
     return Plan(tuple(rows), times[0].seconds / 60, times)
 
 
+def _blur(blur: Blur) -> str:
+    """How the frames are blurred."""
+    exposure = blur.exposure
+    kind = "differs from place to place" if blur.local else "one path for all of a frame"
+    return f"{kind}; about {exposure.length:.0f} px, shutter open {exposure.share:.0%} of the time between frames"
+
+
 def _method(settings: Settings, gear: Equipment, forecast: Forecast) -> str:
     """What is done to the frames."""
     network = gear.network
+    if (not settings.learns or network is None) and settings.alignment.blur == "local":
+        into = "" if network is None else " and the backbone's output"
+        return f"every frame explained by its own blur, sharp frames{into} and neighbors"
     if not settings.learns or network is None:
         how = "by their weights" if gear.merger is None else "by a network"
         into = "the frames as recorded" if network is None else "the backbone's output"

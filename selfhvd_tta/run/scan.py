@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +10,9 @@ import numpy as np
 from selfhvd_tta.errors import InputError
 from selfhvd_tta.events import Event, Listener, Note, Progress, ignore
 from selfhvd_tta.method.clues import Clues, laplacian_variance, local_contrast, select_clues
+from selfhvd_tta.run.blur import Blur, measure_blur
 from selfhvd_tta.run.cancelling import CancelToken
-from selfhvd_tta.settings import ClueSettings
+from selfhvd_tta.settings import ClueSettings, Settings
 from selfhvd_tta.video.opening import Reader, open_reader
 from selfhvd_tta.video.probe import VideoInfo
 from selfhvd_tta.video.shots import ShotDetector
@@ -29,6 +30,7 @@ class Inspection:
         pts: presentation time stamp of every frame, in units of the stream's time base.
         verdict: one line for the user.
         helpful: whether there is blur that sharp frames of the same shot could mend.
+        blur: of its frames; None: not measured.
     """
 
     info: VideoInfo
@@ -36,6 +38,11 @@ class Inspection:
     pts: tuple[int, ...]
     verdict: str
     helpful: bool
+    blur: Blur | None = None
+
+    def with_blur(self, reader: Reader, settings: Settings) -> Inspection:
+        """With the blur of its frames measured."""
+        return replace(self, blur=measure_blur(reader, self.clues, settings.alignment.blur))
 
 
 def scan(reader: Reader, settings: ClueSettings, listen: Listener) -> Inspection:

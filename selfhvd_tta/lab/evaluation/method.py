@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -23,10 +23,11 @@ from selfhvd_tta.method.restoration import Restorer
 from selfhvd_tta.method.supervision import Inputs
 from selfhvd_tta.method.working_set import WorkingSet, choose_frames, restrict
 from selfhvd_tta.run import memory as resources
+from selfhvd_tta.run.blur import Blur, measure_blur, settled
 from selfhvd_tta.run.equipment import Equipment
-from selfhvd_tta.run.frames import Details, Result, run_frames
+from selfhvd_tta.run.frames import Result, blending, run_frames
 from selfhvd_tta.run.scan import judge
-from selfhvd_tta.settings import ClueSettings, Method, Settings
+from selfhvd_tta.settings import BlurKind, ClueSettings, Method, Settings
 from selfhvd_tta.video.reader import Frame
 from selfhvd_tta.video.shots import ShotDetector
 
@@ -48,6 +49,14 @@ class Scanned:
     clues: Clues
     helpful: bool
     verdict: str
+
+    def read(self, indices: Sequence[int]) -> Iterator[Frame]:
+        """Some frames, ascending, as a reader of a file gives them."""
+        return (Frame(i, i, f) for i, f in zip(indices, self.frames.on_canvas(indices), strict=True))
+
+    def blur(self, kind: BlurKind) -> Blur:
+        """The blur of its frames, measured."""
+        return measure_blur(self, self.clues, kind)
 
 
 def scan(frames: Frames, settings: ClueSettings, listen: Listener) -> Scanned:
@@ -166,35 +175,32 @@ class Subject:
 
     def network_outputs(self, video: Scanned) -> Iterator[Tensor]:
         """The network's output for every frame, with the weights that it has now: (3, H, W) on the canvas."""
-        for result in self._run(video, self._restorer(video), details=False):
+        for result in self._run(video, self._restorer(video)):
             yield result.network
 
     def with_details(self, video: Scanned) -> Iterator[tuple[Tensor, Tensor]]:
         """The network's output for every frame as it is, and with sharp details blended in."""
-        for result in self._run(video, self._restorer(video), details=True):
+        for result in self._run(video, self._restorer(video), video.blur(self.settings.alignment.blur)):
             yield result.network, result.blended
 
     def transferred(self, video: Scanned) -> Iterator[Tensor]:
         """Sharp-detail transfer into the output of the pretrained network, or into the input where there is none."""
-        restorer = None
-        if self.gear.network is not None:
+        restorer, blur = None, video.blur(self.settings.alignment.blur)
+        if self.gear.network is not None and settled(replace(self.settings, method="transfer"), blur).networked:
             self.reset()
             restorer = self._restorer(video)
-        for result in self._run(video, restorer, details=True):
+        for result in self._run(video, restorer, blur):
             yield result.blended
 
     def _restorer(self, video: Scanned) -> Restorer | None:
         return self.gear.restorer(*video.frames.canvas, self.settings, self.listen)
 
-    def _run(self, video: Scanned, restorer: Restorer | None, details: bool) -> Iterator[Result]:
+    def _run(self, video: Scanned, restorer: Restorer | None, blur: Blur | None = None) -> Iterator[Result]:
+        """Frames through the network and, where the blur is given, with sharp details blended in."""
         count = len(video.frames)
-
-        def open_frames(first: int) -> Iterator[Frame]:
-            numbers = range(first, count)
-            return (Frame(i, i, f) for i, f in zip(numbers, video.frames.on_canvas(numbers), strict=True))
-
-        blending = Details.of(self.gear.flow, self.gear.merger, self.settings) if details else None
-        return run_frames(open_frames, video.clues, self.gear.device, restorer, blending)
+        gear = self.gear if restorer is not None else replace(self.gear, network=None)
+        way = blending(blur, gear, self.settings) if blur is not None else None
+        return run_frames(lambda first: video.read(range(first, count)), video.clues, self.gear.device, restorer, way)
 
 
 def merge(parts: list[tuple[Clues, tuple[range, ...]]]) -> tuple[Clues, tuple[range, ...]]:

@@ -114,8 +114,8 @@ def deblur(
             action, record = _restore(reader, Path(output), seen, settings, job, tell)
         else:
             if settings.strict:
-                raise PreconditionError(f"{path}: {seen.verdict}", "Use --force to adapt to it all the same.")
-            tell(Note(f"passed through unchanged: {seen.verdict} (--force adapts all the same)", "warning"))
+                raise PreconditionError(f"{path}: {seen.verdict}", "Use --force to adapt anyway.")
+            tell(Note(f"passed through unchanged: {seen.verdict} (--force restores it anyway)", "warning"))
             for text in pass_through(reader, Path(output), settings.output, job.segments):
                 tell(Note(text))
             action, record = "passed through", None

@@ -125,7 +125,7 @@ def test_wrong_addresses_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "'.[cluster]'" in caught.value.hint
     monkeypatch.undo()
     pytest.importorskip("ray", reason="the extra 'cluster' is not installed")
-    with pytest.raises(UsageError, match="no address of a cluster"), RayCrew(plan, "10.0.0.1"):
+    with pytest.raises(UsageError, match="not the address of a cluster"), RayCrew(plan, "10.0.0.1"):
         pass
 
 

@@ -239,7 +239,8 @@ def test_a_damaged_checkpoint_is_not_used(damage: str, tmp_path: Path) -> None:
 
 def test_two_runs_at_once_on_one_output(tmp_path: Path) -> None:
     source, out = shaky_file(tmp_path / "in.mp4", 6, 0), tmp_path / "out.mp4"
-    with Job(out), pytest.raises(UsageError, match=f"another run is at work on this output .process {os.getpid()}"):
+    words = f"another run is already writing this output .process {os.getpid()}"
+    with Job(out), pytest.raises(UsageError, match=words):
         selfhvd_tta.deblur(source, out, SETTINGS)
     assert selfhvd_tta.deblur(source, out, SETTINGS).action == "adapted"
 

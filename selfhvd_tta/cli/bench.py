@@ -61,7 +61,7 @@ def bench(
         list[str] | None,
         typer.Option(
             help="adapt (the default), transfer, refit (as for deblur) or unsharp (masking, no network); repeatable: "
-            "beside each other in one table. all: all of them.",
+            "all of them in one table. all: every one.",
         ),
     ] = None,
     unsharp: Annotated[

@@ -163,7 +163,7 @@ def precision() -> Check:
         return Check("bfloat16", "ok", "not used without a CUDA device")
     if torch.cuda.is_bf16_supported(including_emulation=False):
         return Check("bfloat16", "ok", "native; used for the networks that are verified in it")
-    return Check("bfloat16", "warn", "this GPU has it not", "float32 is used: slower, nothing else to do.")
+    return Check("bfloat16", "warn", "not supported by this GPU", "float32 is used, which is slower.")
 
 
 ENCODERS: tuple[tuple[str, str, State, str], ...] = (

@@ -104,7 +104,7 @@ def preview(
     settings = choose_method(settings, tell)
     seen = scan(reader, settings.clues, tell)
     if not seen.helpful and not settings.force:
-        raise PreconditionError(f"{video}: no preview, because {seen.verdict}", "Use --force to try all the same.")
+        raise PreconditionError(f"{video}: no preview, because {seen.verdict}", "Use --force to try anyway.")
     passage = blurriest(seen)
     origin = seen.pts[0] if seen.info.span is None else seen.info.span.origin
     times = [(pts - origin) * float(reader.info.time_base) for pts in seen.pts]

@@ -196,7 +196,7 @@ class Restorer:
                         if stale < 0:
                             raise DeviceError(
                                 f"memory on {self.compute.device} ran out right after continuing",
-                                "Run the same command again, or begin anew with --restart and --tile.",
+                                "Run the same command again, or start over with --restart and --tile.",
                             ) from error
                     continue
                 stream = ahead

@@ -34,7 +34,7 @@ def hold(folder: Path, output: Path) -> IO[str]:
             owner = file.read().strip()
             file.close()
             raise UsageError(
-                f"{output}: another run is at work on this output{f' (process {owner})' if owner else ''}",
+                f"{output}: another run is already writing this output{f' (process {owner})' if owner else ''}",
                 "Wait for it, or choose another name.",
             )
         try:

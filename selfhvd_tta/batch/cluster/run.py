@@ -230,7 +230,7 @@ def _connect(address: str) -> Any:
     if address == "local":
         quiet["include_dashboard"] = False
     elif address != "auto" and not address.startswith("ray://"):
-        raise UsageError(f"--ray {address}: is no address of a cluster", "Use local, auto or ray://host:10001.")
+        raise UsageError(f"--ray {address}: is not the address of a cluster", "Use local, auto or ray://host:10001.")
     try:
         ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:

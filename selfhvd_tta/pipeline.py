@@ -103,7 +103,7 @@ def deblur(
     with Job(Path(output), settings.runtime.restart) as job:
         seen = scan(reader, settings.clues, tell)
         if settings.transfers and len(seen.pts) > 1:
-            seen = seen.with_blur(reader, settings)
+            seen = seen.with_blur(reader, settings.alignment.blur)
         if not seen.helpful and not settings.strict and not settings.force and seen.blur and seen.blur.restorable:
             tell(Note("no frame is sharp: every frame is restored from its own blur and that of its neighbors"))
             settings = replace(settings, method="transfer", save_adapted=None, adapted=None, weights=None)

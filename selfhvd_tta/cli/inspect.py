@@ -24,6 +24,9 @@ def inspect(
         Path | None,
         typer.Option(metavar="FILE", help="Draw the timeline with thumbnails (.png, .jpg, .svg or .pdf)."),
     ] = None,
+    blur: Annotated[
+        bool, typer.Option("--blur", help="Measure the blur of every frame in pixels, and the exposure share.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing picture.")] = False,
     json_lines: JsonLines = False,
     debug: Debug = False,
@@ -39,7 +42,7 @@ def inspect(
         from selfhvd_tta.extras.report.clue_plot import check_plot, plot_clues
 
         check_plot(plot, overwrite)
-    seen = run(video, ClueSettings(segment=segment))
+    seen = run(video, ClueSettings(segment=segment), blur=blur)
     show_lines([as_json(seen)] if json_lines else timeline(seen, width))
     if plot is not None:
         drawn = plot_clues(seen, plot, overwrite)

@@ -8,6 +8,7 @@ import textwrap
 import numpy as np
 
 from selfhvd_tta.console import terminal_width
+from selfhvd_tta.run.plan import described
 from selfhvd_tta.run.scan import Inspection
 from selfhvd_tta.wording import plural
 
@@ -42,6 +43,9 @@ def as_json(seen: Inspection) -> str:
             "contrast": round(float(clues.contrast), 4),
             "helpful": seen.helpful,
             "verdict": seen.verdict,
+            "exposure_share": None if seen.blur is None else round(seen.blur.exposure.share, 3),
+            "local_blur": None if seen.blur is None else seen.blur.local,
+            "blur_pixels": [round(length, 1) for length in seen.lengths],
         }
     )
 
@@ -74,5 +78,9 @@ def timeline(seen: Inspection, width: int | None = None) -> list[str]:
         lines.append(f"       {marks[start:stop]}".rstrip())
         if cuts[start:stop].strip():
             lines.append(f"       {cuts[start:stop].rstrip()}  (| = cut)")
+    if seen.blur is not None:
+        worst = int(np.argmax(seen.lengths))
+        text = f"blur: {described(seen.blur)}; the longest is {seen.lengths[worst]:.0f} px, in frame {worst}"
+        lines += ["", *textwrap.wrap(text, columns)]
     lines += ["", *textwrap.wrap(("can help: " if seen.helpful else "cannot help: ") + seen.verdict, columns)]
     return lines

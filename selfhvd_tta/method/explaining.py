@@ -262,9 +262,10 @@ class Explainer:
     def _small(self, index: int) -> Picture:
         codes = self._codes(index)
         height, width = codes.shape[:2]
-        if max(height, width) <= ALIGNED_AT:
+        columns = aligned_width(height, width)
+        if columns == width:
             return codes
-        return cv2.resize(codes, ((width + 1) // 2, (height + 1) // 2), interpolation=cv2.INTER_AREA)
+        return cv2.resize(codes, (columns, (height + 1) // 2), interpolation=cv2.INTER_AREA)
 
     @staticmethod
     def _full(flow: FlowArray, size: tuple[int, int]) -> FlowArray:
@@ -281,6 +282,11 @@ class Explainer:
         self._flows = {pair: flow for pair, flow in self._flows.items() if min(pair) >= oldest}
         self._sharp = {j: sharp for j, sharp in self._sharp.items() if j >= oldest}
         self._shares = {j: share for j, share in self._shares.items() if j >= oldest}
+
+
+def aligned_width(height: int, width: int) -> int:
+    """Width at which frames of this size are aligned."""
+    return width if max(height, width) <= ALIGNED_AT else (width + 1) // 2
 
 
 def _jointly(

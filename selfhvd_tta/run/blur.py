@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -15,8 +15,8 @@ from selfhvd_tta.flows import luma
 from selfhvd_tta.flows.global_motion import blur_matched
 from selfhvd_tta.flows.homography import estimate_homography, working_size
 from selfhvd_tta.method.clues import Clues
-from selfhvd_tta.method.explaining import REACH, Explainer
-from selfhvd_tta.method.exposure import Exposure
+from selfhvd_tta.method.explaining import REACH, WINDOW, Explainer, aligned_width
+from selfhvd_tta.method.exposure import Exposure, median_motion, vote
 from selfhvd_tta.settings import NO_BACKBONE, BlurKind, Settings
 from selfhvd_tta.video.reader import Frame
 
@@ -63,18 +63,39 @@ class FrameSource(Protocol):
 
 
 class Excerpt:
-    """Frames of a video around one of them, for an :class:`Explainer`.
+    """Some frames of a video, for an :class:`Explainer`.
 
     Args:
         reader: of the video.
         numbers: frames that will be asked for, ascending.
+        side: longer sides are scaled down to it; None: frames as they are.
+
+    Attributes:
+        scale: size of the frames over the size that an explainer aligns the video's frames at.
+        zoom: size of the video over the size of the frames.
     """
 
-    def __init__(self, reader: FrameSource, numbers: Iterable[int]) -> None:
-        self.frames = {frame.index: frame.rgb for frame in reader.read(list(numbers))}
+    def __init__(self, reader: FrameSource, numbers: Iterable[int], side: int | None = None) -> None:
+        self.frames: dict[int, npt.NDArray[np.uint8] | npt.NDArray[np.uint16]] = {}
+        self.scale = self.zoom = 1.0
+        for frame in reader.read(list(numbers)):
+            small = frame.rgb if side is None else _at_most(frame.rgb, side)
+            self.scale = small.shape[1] / aligned_width(frame.rgb.shape[0], frame.rgb.shape[1])
+            self.zoom = frame.rgb.shape[1] / small.shape[1]
+            self.frames[frame.index] = small
 
     def __call__(self, index: int) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
         return self.frames[index]
+
+
+def _at_most(
+    rgb: npt.NDArray[np.uint8] | npt.NDArray[np.uint16], side: int
+) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
+    rows, columns = working_size(rgb.shape[0], rgb.shape[1], side)
+    if (rows, columns) == rgb.shape[:2]:
+        return rgb
+    small: npt.NDArray[Any] = cv2.resize(rgb, (columns, rows), interpolation=cv2.INTER_AREA)
+    return small
 
 
 def measure_blur(reader: FrameSource, clues: Clues, kind: BlurKind) -> Blur:
@@ -135,8 +156,9 @@ def _spread(items: list[int], count: int) -> list[int]:
 
 def _compared(reader: FrameSource, clues: Clues, exposure: Exposure, index: int) -> tuple[float, float] | None:
     """What the local and the global explanation of a frame by a sharp one leave, in 8-bit codes."""
-    excerpt = Excerpt(reader, _around(index, clues, REACH + 1))
-    found = Explainer(excerpt, clues, exposure).prediction(index)
+    excerpt = Excerpt(reader, _around(index, clues, WINDOW), SIDE)
+    small = replace(exposure, length=exposure.length * excerpt.scale)
+    found = Explainer(excerpt, clues, small).prediction(index)
     if found is None:
         return None
     other, recorded, predicted = found
@@ -151,23 +173,33 @@ def _compared(reader: FrameSource, clues: Clues, exposure: Exposure, index: int)
 
 
 def _left(recorded: npt.NDArray[np.uint8], predicted: npt.NDArray[np.uint8]) -> float:
-    """Mean absolute difference of the middle of two pictures, at most ``SIDE`` wide, low-passed."""
-    rows, columns = working_size(recorded.shape[0], recorded.shape[1], SIDE)
-    a, b = (
-        cv2.GaussianBlur(
-            cv2.resize(each.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA), (0, 0), 1.0
-        )
-        for each in (recorded, predicted)
-    )
+    """Mean absolute difference of the middle of two low-passed pictures."""
+    a, b = (cv2.GaussianBlur(each.astype(np.float32), (0, 0), 1.0) for each in (recorded, predicted))
+    rows, columns = recorded.shape
     border = min(rows, columns) // 10
-    inner = slice(border, rows - border), slice(border, columns - border)
-    return float(np.abs(a - b)[inner].mean()) + 1e-3
+    return float(np.abs(a - b)[border : rows - border, border : columns - border].mean()) + 1e-3
 
 
 def _planes(rgb: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> torch.Tensor:
-    """(1, 3, h, w) in [0, 1], at most ``SIDE`` wide."""
-    height, width = rgb.shape[:2]
-    rows, columns = working_size(height, width, SIDE)
+    """(1, 3, H, W) in [0, 1]."""
     codes = rgb.astype(np.float32) / np.iinfo(rgb.dtype).max
-    small = cv2.resize(codes, (columns, rows), interpolation=cv2.INTER_AREA)
-    return torch.from_numpy(np.ascontiguousarray(small.transpose(2, 0, 1)))[None]
+    return torch.from_numpy(np.ascontiguousarray(codes.transpose(2, 0, 1)))[None]
+
+
+def blur_lengths(reader: FrameSource, clues: Clues, exposure: Exposure) -> Iterator[float]:
+    """Median length of the blur of every frame, in pixels of the video.
+
+    Args:
+        reader: of the video, which has counted its frames.
+        clues: of the video.
+        exposure: of the video, for frames that do not show their own.
+    """
+    for index in range(len(clues.sharp)):
+        if len(clues.shot_of(index)) == 1:
+            yield 0.0
+            continue
+        excerpt = Excerpt(reader, _around(index, clues, 1), SIDE)
+        luma_, velocity = Explainer(excerpt, clues, exposure).look(index)
+        own = vote(luma_, velocity).share
+        share = exposure.share if own is None else own
+        yield share * median_motion(velocity) * excerpt.zoom

@@ -29,7 +29,7 @@ def plan(seen: Inspection, settings: Settings, gear: Equipment, forecast: Foreca
     size = f"{info.width}x{info.height}, {plural(len(seen.pts), 'frame')}, {plural(len(clues.shots), 'shot')}"
     rows = [("video", size), ("clues", f"{plural(int(clues.sharp.sum()), 'sharp frame')}; {seen.verdict}")]
     if seen.blur is not None:
-        rows.append(("blur", _blur(seen.blur)))
+        rows.append(("blur", described(seen.blur)))
     rows.append(("flow", gear.flow.name))
     if network is not None:
         precision = str(gear.compute.autocast or torch.float32).removeprefix("torch.")
@@ -44,8 +44,8 @@ def plan(seen: Inspection, settings: Settings, gear: Equipment, forecast: Foreca
     return Plan(tuple(rows), times[0].seconds / 60, times)
 
 
-def _blur(blur: Blur) -> str:
-    """How the frames are blurred."""
+def described(blur: Blur) -> str:
+    """How the frames of a video are blurred, in one line."""
     exposure = blur.exposure
     kind = "differs from place to place" if blur.local else "one path for all of a frame"
     return f"{kind}; about {exposure.length:.0f} px, shutter open {exposure.share:.0%} of the time between frames"

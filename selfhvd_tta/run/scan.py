@@ -10,9 +10,9 @@ import numpy as np
 from selfhvd_tta.errors import InputError
 from selfhvd_tta.events import Event, Listener, Note, Progress, ignore
 from selfhvd_tta.method.clues import Clues, laplacian_variance, local_contrast, select_clues
-from selfhvd_tta.run.blur import Blur, measure_blur
+from selfhvd_tta.run.blur import Blur, blur_lengths, measure_blur
 from selfhvd_tta.run.cancelling import CancelToken
-from selfhvd_tta.settings import ClueSettings, Settings
+from selfhvd_tta.settings import BlurKind, ClueSettings
 from selfhvd_tta.video.opening import Reader, open_reader
 from selfhvd_tta.video.probe import VideoInfo
 from selfhvd_tta.video.shots import ShotDetector
@@ -31,6 +31,7 @@ class Inspection:
         verdict: one line for the user.
         helpful: whether there is blur that sharp frames of the same shot could mend.
         blur: of its frames; None: not measured.
+        lengths: median length of the blur of every frame, pixels; empty: not measured.
     """
 
     info: VideoInfo
@@ -39,10 +40,11 @@ class Inspection:
     verdict: str
     helpful: bool
     blur: Blur | None = None
+    lengths: tuple[float, ...] = ()
 
-    def with_blur(self, reader: Reader, settings: Settings) -> Inspection:
+    def with_blur(self, reader: Reader, kind: BlurKind) -> Inspection:
         """With the blur of its frames measured."""
-        return replace(self, blur=measure_blur(reader, self.clues, settings.alignment.blur))
+        return replace(self, blur=measure_blur(reader, self.clues, kind))
 
 
 def scan(reader: Reader, settings: ClueSettings, listen: Listener) -> Inspection:
@@ -100,6 +102,7 @@ def inspect(
     settings: ClueSettings | None = None,
     listen: Listener = ignore,
     cancel: CancelToken | None = None,
+    blur: bool = False,
 ) -> Inspection:
     """Scan a video file without changing anything.
 
@@ -108,6 +111,7 @@ def inspect(
         settings: how clues are selected.
         listen: gets progress.
         cancel: to end the scan from another thread.
+        blur: measure the blur of every frame as well, which takes longer.
 
     Raises:
         InputError: the file cannot be read as a video.
@@ -119,4 +123,14 @@ def inspect(
             cancel.check()
         listen(event)
 
-    return scan(open_reader(path), settings or ClueSettings(), tell)
+    reader = open_reader(path)
+    seen = scan(reader, settings or ClueSettings(), tell)
+    if not blur or len(seen.pts) == 1:
+        return seen
+    seen = seen.with_blur(reader, "auto")
+    assert seen.blur is not None
+    lengths = []
+    for length in blur_lengths(reader, seen.clues, seen.blur.exposure):
+        lengths.append(length)
+        tell(Progress("scan", len(lengths), len(seen.pts)))
+    return replace(seen, lengths=tuple(lengths))

@@ -15,7 +15,7 @@ from selfhvd_tta.events import Event, Note
 from selfhvd_tta.lab.evaluation import trial
 from selfhvd_tta.lab.evaluation.bench import METHODS, BenchSettings, run_bench
 from selfhvd_tta.lab.evaluation.unsharp import Unsharp
-from selfhvd_tta.method.refit import Refit
+from selfhvd_tta.method.refit import ReblurredSupervision
 from tests.test_bench import ONLY_FIDELITY, QUICK, make_set, save
 from tests.test_cli import run
 from tests.tiny import blurry_clip
@@ -81,10 +81,10 @@ def test_methods_come_one_after_the_other_into_one_folder(tmp_path: Path, monkey
 
 
 def test_a_method_that_fails_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(self: Refit, *_: object) -> None:
+    def broken(self: ReblurredSupervision, *_: object) -> None:
         raise RuntimeError("no such luck")
 
-    monkeypatch.setattr(Refit, "step", broken)
+    monkeypatch.setattr(ReblurredSupervision, "lesson", broken)
     root = make_set(tmp_path / "data", videos=1)
     few = replace(ONLY_FIDELITY, methods=("transfer", "refit"))
     result = run_bench(root, tmp_path / "out", few, QUICK)

@@ -20,7 +20,7 @@ BENCH = BenchSettings("bsd", temporal=False)
 BASE = replace(QUICK, detail=False)
 
 
-@pytest.mark.parametrize("study", STUDIES.values(), ids=str)
+@pytest.mark.parametrize("study", STUDIES.values(), ids=lambda study: study.id)
 def test_variants_differ_and_contain_the_default_where_there_is_one(study) -> None:  # type: ignore[no-untyped-def]
     variants = list(study.variants(Settings()))
     labels = [label for label, _ in variants]

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from selfhvd_tta import Settings, deblur
 from selfhvd_tta.cli import app
+from selfhvd_tta.errors import PreconditionError
 from selfhvd_tta.method.exposure import Exposure
 from selfhvd_tta.run.blur import Blur, settled
 from selfhvd_tta.run.scan import inspect
@@ -94,3 +95,32 @@ def test_inspect_measures_the_blur_of_every_frame(clip: Path) -> None:
 def test_an_unknown_kind_of_blur_is_refused() -> None:
     with pytest.raises(Exception, match="--blur"):
         AlignmentSettings(blur="square")  # type: ignore[arg-type]
+
+
+def test_a_video_that_is_blurry_throughout_is_restored_from_its_own_blur(tmp_path: Path) -> None:
+    truth, frames, _ = moving_scene(9, ())
+    write_video(tmp_path / "blurry.mkv", frames)
+    notes: list[str] = []
+    settings = replace(QUICK, alignment=AlignmentSettings(flow="dis"))
+    result = deblur(tmp_path / "blurry.mkv", tmp_path / "out.mkv", settings, listen=lambda e: notes.append(str(e)))
+    assert result.action == "transferred"
+    assert any("own blur" in note for note in result.notes)
+    after = decoded(tmp_path / "out.mkv")
+    inner = (slice(12, -12), slice(16, -16))
+    for i in range(2, 7):
+        wanted = truth[i][inner] * 255
+        assert np.square(after[i][inner] - wanted).mean() < np.square(frames[i][inner] - wanted).mean()
+
+
+def test_strict_refuses_a_video_without_sharp_frames(tmp_path: Path) -> None:
+    _, frames, _ = moving_scene(9, ())
+    write_video(tmp_path / "blurry.mkv", frames)
+    with pytest.raises(PreconditionError):
+        deblur(tmp_path / "blurry.mkv", tmp_path / "out.mkv", replace(QUICK, strict=True))
+    assert not (tmp_path / "out.mkv").exists()
+
+
+def test_short_or_doubtful_blur_is_not_worth_undoing_without_sharp_frames() -> None:
+    assert LOCAL.restorable
+    assert not replace(LOCAL, exposure=Exposure(0.6, 2.2, 1.0)).restorable
+    assert not replace(LOCAL, exposure=Exposure(0.6, 5.0, 0.5)).restorable

@@ -30,8 +30,8 @@ SIDE = 640
 # with depth, movers or people 1.55 to 5.5.
 LOCAL_FROM = 1.2
 # A video without sharp frames is worth restoring from blur of this length in pixels, if so many frames agree on it.
-RESTORABLE_LENGTH = 2.0
-RESTORABLE_VOTES = 0.5
+RESTORABLE_LENGTH = 4.0
+RESTORABLE_VOTES = 0.75
 
 
 @dataclass(frozen=True)

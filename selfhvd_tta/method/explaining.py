@@ -130,7 +130,7 @@ class Explainer:
         share = self._share_of(index)
         sharp = self._sharp_near(index)
         near = [j for j in range(index - NEIGHBOURS, index + NEIGHBOURS + 1) if j != index and j in shot]
-        witnesses = [self._witness(index, j, light, path, share) for j in [*near, *(j for j in sharp if j not in near)]]
+        witnesses = [self._witness(index, j, light, share) for j in [*near, *(j for j in sharp if j not in near)]]
         clear = [w for w in witnesses if w.sharp]
         if restored is not None:
             made = to_light(restored)
@@ -167,23 +167,26 @@ class Explainer:
                 found.append(j)
         return found
 
-    def _witness(self, index: int, other: int, light: Picture, path: FlowArray, share: float) -> _Witness:
+    def _witness(self, index: int, other: int, light: Picture, share: float) -> _Witness:
         """Align frame ``other`` to frame ``index`` by blurring each along the other's path."""
         sharp = self._is_sharp(other)
         their_share = SHARP_SHARE if sharp else self._share_of(other)
-        size = light.shape[:2]
         flow = self._between(index, other)
-        here, there = (cv2.cvtColor(to_light(self._small(j)), cv2.COLOR_RGB2GRAY) for j in (index, other))
+        here, there = (to_light(self._small(j)) for j in (index, other))
         mine, theirs = self._velocity(index), self._velocity(other)
-        ours = _gray(blurred(here, warp(theirs, flow), their_share))
-        matched = _gray(blurred(np.clip(warp(there, flow, cubic=True), 0, 1), mine, share))
+        grays = [cv2.cvtColor(each, cv2.COLOR_RGB2GRAY) for each in (here, there)]
+        ours = _gray(blurred(grays[0], warp(theirs, flow), their_share))
+        matched = _gray(blurred(np.clip(warp(grays[1], flow, cubic=True), 0, 1), mine, share))
         forward, backward = dis_flow(ours, matched), dis_flow(matched, ours)
         # Half of what both directions say: an error of one of them is halved.
         flow = compose(0.5 * (forward - warp(backward, forward)), flow)
-        flow = self._full(flow, size)
-        moved = np.clip(warp(to_light(self._codes(other)), flow, cubic=True), 0, 1)
-        their_path = warp(self._full(theirs, size), flow)
-        belief = _agreement(blurred(light, their_path, their_share), blurred(moved, path, share)) * _inside(flow)
+        moved, their_path = np.clip(warp(there, flow, cubic=True), 0, 1), warp(theirs, flow)
+        belief = _agreement(blurred(here, their_path, their_share), blurred(moved, mine, share)) * _inside(flow)
+        if light.shape != here.shape:
+            height, width = light.shape[:2]
+            flow, their_path = (self._full(each, (height, width)) for each in (flow, their_path))
+            belief = cv2.resize(belief, (width, height), interpolation=cv2.INTER_LINEAR)
+            moved = np.clip(warp(to_light(self._codes(other)), flow, cubic=True), 0, 1)
         return _Witness(moved, their_path, their_share, belief, sharp)
 
     def _first(
@@ -221,7 +224,7 @@ class Explainer:
             return None
         light, share = to_light(self._codes(index)), self._share_of(index)
         path = self._full(self._velocity(index), light.shape[:2])
-        found = self._witness(index, sharp[0], light, path, share)
+        found = self._witness(index, sharp[0], light, share)
         pictures = blurred(light, found.path, found.share), blurred(found.light, path, share)
         recorded, predicted = (_gray(cv2.cvtColor(each, cv2.COLOR_RGB2GRAY)) for each in pictures)
         return sharp[0], recorded, predicted

@@ -77,7 +77,7 @@ def test_a_killed_workers_video_is_continued_elsewhere(
     tmp_path: Path, staged: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("ray", reason="the extra 'cluster' is not installed")
-    from selfhvd_tta.batch.cluster.run import run as cluster
+    from selfhvd_tta.batch.cluster import run as cluster
 
     folder = fill(tmp_path / "in", a_mp4="good A", b_mp4="once B", c_mp4="error", d_mp4="good D")
     plan = batch.make_plan([folder], tmp_path / "out", S)
@@ -223,7 +223,7 @@ def test_no_room_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize("background", [False, True])
 def test_an_interrupt_ends_the_workers_processes_cleanly(tmp_path: Path, background: bool) -> None:
     pytest.importorskip("ray", reason="the extra 'cluster' is not installed")
-    from selfhvd_tta.batch.cluster.run import run as cluster
+    from selfhvd_tta.batch.cluster import run as cluster
 
     folder = fill(tmp_path / "in", a_mp4="slow A", b_mp4="slow B")
     plan = batch.make_plan([folder], tmp_path / "out", S)

@@ -86,6 +86,18 @@ def test_arrows_point_downwards(path: Path) -> None:
         assert not concrete, f"method names concrete networks: {concrete}"
 
 
+SENTENCES = {"text", "message", "hint", "verdict"}
+PARSERS = {"startswith", "endswith", "partition", "rpartition", "split"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_no_meaning_is_read_out_of_a_sentence(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in PARSERS:
+            said = node.func.value
+            assert not (isinstance(said, ast.Attribute) and said.attr in SENTENCES), f"{path}:{node.lineno}"
+
+
 def test_the_top_of_the_package_stays_small() -> None:
     assert len(list(PACKAGE.glob("*.py"))) <= MOST_AT_THE_TOP
 

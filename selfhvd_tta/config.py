@@ -62,6 +62,8 @@ def parse(text: str, where: str = "config", base: Settings | None = None) -> Set
         raise UsageError(
             f"{where}: is not TOML: {error}", "Text needs quotes, and true and false are small letters."
         ) from error
+    except (ValueError, RecursionError) as error:  # thousands of digits or of brackets
+        raise UsageError(f"{where}: holds a number or a nesting that is far too long", "Settings are short.") from error
     return from_table(table, where, base)
 
 

@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 import time
+import unicodedata
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Literal
@@ -23,6 +24,8 @@ from selfhvd_tta.wording import clock, duration
 
 Style = Literal["auto", "plain", "json", "quiet"]
 PLAIN_INTERVAL_S = 5.0
+# Characters that turn the direction of writing: a name could show another ending than it has.
+TURNS = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 # Phases that write the result: what they still take is what the job still takes.
 LAST_PHASES = ("restore", "transfer")
 
@@ -235,7 +238,7 @@ def show_table(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, .
 def show_lines(lines: list[str]) -> None:
     """Lines on standard output, as they are."""
     for line in lines:
-        print(line)
+        print(_visible(line))
 
 
 def terminal_width() -> int:
@@ -244,4 +247,16 @@ def terminal_width() -> int:
 
 
 def _escape(text: str) -> str:
-    return text.replace("[", "\\[")
+    return _visible(text).replace("[", "\\[")
+
+
+def _visible(text: str) -> str:
+    """Text whose control characters, and bytes of file names that are not UTF-8, are shown by number.
+
+    A file's name must not steer the terminal or turn the direction of writing.
+    """
+    return "".join(_numbered(c) if unicodedata.category(c) in ("Cc", "Cs") or c in TURNS else c for c in text)
+
+
+def _numbered(character: str) -> str:
+    return character if character in "\n\t" else repr(character)[1:-1]

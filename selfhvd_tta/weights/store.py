@@ -353,7 +353,7 @@ def load_hub(repo: str, *, offline: bool, on_progress: OnProgress | None = None,
     described = hub.fetch(Hub(repo, CONFIG_FILE, revision), sha256="", offline=offline, progress=None)
     try:
         config = json.loads(described.path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"hf:{repo}/{CONFIG_FILE} is not JSON", "Publish it again.") from error
     if not isinstance(config, dict) or not isinstance(config.get("backbone"), str):
         raise WeightsError(

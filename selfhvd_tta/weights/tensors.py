@@ -58,11 +58,14 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not tensors:
         raise WeightsError(f"{path} holds no tensors", "Fetch it again.")
     for name, tensor in tensors.items():
+        if tensor.is_floating_point() and tensor.element_size() == 1:
+            message = f"{path}: '{name}' holds numbers of 8 bits or fewer ({tensor.dtype}), which no network here uses"
+            raise WeightsError(message, "Save the weights as float16, bfloat16 or float32.")
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise WeightsError(f"{path} is damaged: '{name}' holds values that are not finite", "Fetch it again.")
     try:
         config = json.loads(metadata.get(METADATA_KEY, "{}"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path} describes itself in damaged JSON", "Save or convert it again.") from error
     if not isinstance(config, dict):
         raise WeightsError(f"{path} describes itself by something other than a table", "Save or convert it again.")

@@ -49,7 +49,7 @@ class Depot:
 
     def remove(self, key: str, name: str = "") -> None:
         """Forget a file, or all of a video."""
-        path = self._path(key, name) if name else self.root / key
+        path = self._path(key, name)
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
@@ -60,9 +60,11 @@ class Depot:
         shutil.rmtree(self.root, ignore_errors=True)
 
     def _path(self, key: str, name: str) -> Path:
-        path = (self.root / key / name).resolve()
-        if not path.is_relative_to((self.root / key).resolve()):
-            raise ValueError(f"{name}: leads out of the depot")
+        root = self.root.resolve()
+        video = (root / key).resolve()
+        path = (video / name).resolve()
+        if root not in video.parents or not path.is_relative_to(video):
+            raise ValueError(f"{key}: {name}: leads out of the depot")
         return path
 
 

@@ -95,6 +95,8 @@ def _transfer(
         if seconds <= left:
             break
     done = f"sharp-detail transfer from {plural(teachers, 'frame')} each"
+    if settings.alignment.blur == "local":
+        done = "every frame explained by its own blur and the frames around it"
     if settings.networked and not way.networked:
         done += " into the frames as recorded"
     return chosen, seconds, done

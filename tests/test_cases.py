@@ -18,6 +18,7 @@ from selfhvd_tta.run.scan import scan
 from selfhvd_tta.settings import ClueSettings, OutputSettings
 from selfhvd_tta.times import TimeRange
 from selfhvd_tta.video.compat import time_base_of
+from selfhvd_tta.video.headers import unread
 from selfhvd_tta.video.opening import open_reader
 from selfhvd_tta.video.passthrough import pass_through
 from selfhvd_tta.video.reader import VideoReader
@@ -308,3 +309,35 @@ class TestSaid:
     def test_merged_subtitles_are_no_loss(self, tmp_path: Path) -> None:
         notes = written(case("avchd.m2ts"), tmp_path / "out.mkv").notes
         assert not [note for note in notes if "did not make it" in note]
+
+    @pytest.mark.parametrize(
+        ("name", "words"),
+        [
+            ("clap.mp4", "the visible crop: the borders that it hides will show"),
+            ("crop.mkv", "the visible crop: the borders that it hides will show"),
+            ("amve.mp4", "the ambient viewing environment of HDR"),
+            ("android_fps.mp4", "the types of metadata values: 2 become text or are lost"),
+        ],
+    )
+    def test_what_no_result_can_have(self, name: str, words: str, tmp_path: Path) -> None:
+        assert f"left out: {words}" in written(case(name), tmp_path / "out.mp4").notes
+
+    def test_plain_files_lose_nothing_of_their_header(self, tmp_path: Path) -> None:
+        assert not [note for note in written(case("base.mp4"), tmp_path / "out.mp4").notes if "left out" in note]
+
+    def test_a_damaged_header_ends_the_search(self, tmp_path: Path) -> None:
+        path = tmp_path / "x"
+        for name, kind in (("clap.mp4", "mov,mp4"), ("crop.mkv", "matroska,webm")):
+            whole = case(name).read_bytes()
+            for cut in range(8, 600, 7):
+                path.write_bytes(whole[:cut])
+                assert unread(path, kind) == []
+            path.write_bytes(whole[:4] + b"\xff" * 400)
+            assert unread(path, kind) == []
+
+    @pytest.mark.parametrize(("ending", "said"), [(".mkv", False), (".mp4", True)])
+    def test_stereoscopic_tags(self, ending: str, said: bool, tmp_path: Path) -> None:
+        result = written(case("stereo.mkv"), tmp_path / f"out{ending}")
+        assert ("left out: stereoscopic tags" in result.notes) == said
+        with av.open(str(result.path)) as container:
+            assert ("stereo_mode" in container.streams.video[0].metadata) != said

@@ -13,6 +13,7 @@ import av
 import av.error
 
 from selfhvd_tta.video.compat import KEEP_BYTES, as_fraction, disposition_bits
+from selfhvd_tta.video.headers import unread
 from selfhvd_tta.video.probe import VideoInfo
 from selfhvd_tta.video.segments import CodedPacket
 from selfhvd_tta.video.source import open_input
@@ -82,6 +83,7 @@ def join(video: CodedVideo, info: VideoInfo, container: str, out: Path, faststar
             with disk_errors(out) if not expendable else ExitStack():
                 copies = _write(video, info, container, out, faststart, shift, left_out, said)
                 said += missing_streams(out, copies)
+                said += _lost_of_header(info, container, out)
         except av.error.FFmpegError as error:
             if error.errno in DISK_ERRNOS:
                 with disk_errors(out):
@@ -96,6 +98,26 @@ def join(video: CodedVideo, info: VideoInfo, container: str, out: Path, faststar
         notes.append(f"all streams start {-float(shift):.3f} s earlier, so that the first one starts at zero")
     notes += said
     return shift
+
+
+def _lost_of_header(info: VideoInfo, container: str, out: Path) -> list[str]:
+    """One line for each thing that the source's header holds and the written file's does not."""
+    if not info.path.is_file():
+        return []
+    lines = [f"left out: {words}" for words in unread(info.path, info.container)]
+    with open_input(info.path) as source, av.open(f"file:{out}", **KEEP_BYTES) as written:
+        wanted = clean_tags(dict(source.metadata), container)
+        stereo = "stereo_mode" in source.streams[info.stream_index].metadata
+        found = {key.lower() for stream in (written, *written.streams) for key in stream.metadata}
+    # Those that cover art displaces are told when the muxer is set up, and a part has no time code.
+    art = container != "matroska" and any(other.kind == "picture" for other in info.others)
+    names = {key for key in wanted if not art or key.lower() in MP4_TAGS}
+    lost = sorted(key for key in names if key.lower() not in found and key.lower() != "timecode")
+    if lost:
+        lines.append(f"tags that did not make it into the file: {', '.join(lost)}")
+    if stereo and container != "matroska":
+        lines.append("left out: stereoscopic tags")
+    return lines
 
 
 def _write(

@@ -28,6 +28,7 @@ UNTRANSFERABLE = {
     "SPHERICAL": "360-degree projection tags",
     "STEREO3D": "stereoscopic tags",
     "ICC_PROFILE": "the ICC colour profile",
+    "AMBIENT_VIEWING_ENVIRONMENT": "the ambient viewing environment of HDR",
 }
 
 
@@ -186,13 +187,20 @@ def _describe(path: Path, container: Any, stream: Any, frame: Any) -> VideoInfo:
         duration_is_video=own_duration is not None,
         origin=(frame.pts or 0) * time_base_of(stream),
         chroma_location=int(getattr(frame, "chroma_location", 0)),
-        untransferable=tuple(sorted({words for name, words in UNTRANSFERABLE.items() if name in side}) + _lost(stream)),
+        untransferable=_untransferable(side, stream),
     )
 
 
-def _lost(stream: Any) -> list[str]:
-    """What the stream's tags tell of its pictures and the decoder does not deliver."""
-    return ["the alpha channel, which lies in side data"] if stream.metadata.get("alpha_mode") == "1" else []
+def _untransferable(side: dict[str, bytes], stream: Any) -> tuple[str, ...]:
+    found = sorted({words for name, words in UNTRANSFERABLE.items() if name in side and not _in_header(name, stream)})
+    # The decoder does not deliver it, but the stream's tags tell.
+    alpha = ["the alpha channel, which lies in side data"] if stream.metadata.get("alpha_mode") == "1" else []
+    return (*found, *alpha)
+
+
+def _in_header(name: str, stream: Any) -> bool:
+    """Whether Matroska's header says it too, which is carried over where the container can hold it."""
+    return name == "STEREO3D" and "stereo_mode" in stream.metadata
 
 
 def rotation_of(display_matrix: tuple[int, ...] | None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import shutil
 import sys
@@ -239,6 +240,13 @@ def show_lines(lines: list[str]) -> None:
     """Lines on standard output, as they are."""
     for line in lines:
         print(_visible(line))
+
+
+def tolerate_encodings() -> None:
+    """Let standard output and errors show by number what their encoding (Latin-1, ASCII) lacks, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def terminal_width() -> int:

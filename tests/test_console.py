@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import sys
 
 import pytest
 from rich.console import Console
 
-from selfhvd_tta.console import Display, JobClock
+from selfhvd_tta.cli import main
+from selfhvd_tta.console import Display, JobClock, show_lines
 from selfhvd_tta.events import Event, Finished, Note, Plan, Progress
 
 
@@ -108,3 +110,15 @@ def test_lines_without_a_terminal(verbose: bool, clock: list[float]) -> None:
     assert ("loss" in middle) == verbose
     assert any("10 of 10 steps" in line for line in lines)
     assert "done sharp.mp4" in lines[-1]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_output_that_cannot_show_every_character(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, encoding=encoding))
+    with pytest.raises(SystemExit) as end:
+        main(["inspect", "\u65e5\u672c.mp4", "--json"])
+    show_lines(["\u65e5 \u2014 \udcff"])
+    sys.stdout.flush()
+    assert end.value.code == 1
+    assert b"\\u65e5 \\u2014 \\udcff" in written.getvalue()

@@ -27,7 +27,7 @@ from selfhvd_tta.cli import (
 )
 from selfhvd_tta.cli.help import Command, Program
 from selfhvd_tta.cli.options import Asked
-from selfhvd_tta.console import show_error, show_lines
+from selfhvd_tta.console import show_error, show_lines, tolerate_encodings
 from selfhvd_tta.errors import ExitCode, Interrupted, SelfHVDError
 
 # Newer releases of typer carry their own copy of click: its errors are not those of the package of that name.
@@ -95,6 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: runs a command and turns errors into one line and an exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     asked = Asked()
+    tolerate_encodings()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = app(args=list(arguments), standalone_mode=False, prog_name="selfhvd-tta", obj=asked)

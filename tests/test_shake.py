@@ -19,6 +19,7 @@ from selfhvd_tta.lab.datasets.photos import bundled_photo
 from selfhvd_tta.lab.simulation.simulate import ShakeSettings, simulate_clip
 from selfhvd_tta.lab.training.flow_batches import batch_of
 from selfhvd_tta.lab.training.flow_pairs import make_pairs
+from selfhvd_tta.run.equipment import Equipment
 from selfhvd_tta.run.networks import load_flow
 from selfhvd_tta.settings import AlignmentSettings, RuntimeSettings, Settings
 from tests.pictures import inner, shifted_pair, tensor, texture
@@ -119,10 +120,11 @@ def test_it_is_the_default_where_sea_raft_cannot_be_had(tmp_path: Path, monkeypa
     monkeypatch.setenv("SELFHVD_TTA_CACHE", str(tmp_path))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     notes: list[str] = []
-    settings = Settings(runtime=RuntimeSettings(offline=True))
-    loaded = load_flow(settings, torch.device("cpu"), lambda event: notes.append(str(event)))
+    settings = Settings(method="transfer", backbone="none", runtime=RuntimeSettings(offline=True))
+    loaded = load_flow(settings, torch.device("cpu"), lambda event: None)
     assert loaded.name == "shake:dis"
-    assert any("bundled" in note for note in notes)
+    Equipment.load(settings, lambda event: notes.append(str(event)))
+    assert len([note for note in notes if "shake:dis" in note]) == 1
 
 
 def test_weights_of_others_are_refused() -> None:

@@ -114,12 +114,6 @@ def blurred(light: Picture, velocity: FlowArray, share: float, samples: int | No
     return total / np.float32(count)
 
 
-def blur_length(velocity: FlowArray, share: float) -> float:
-    """Median length of the blur in pixels."""
-    small = velocity[::4, ::4]
-    return share * float(np.median(np.hypot(small[..., 0], small[..., 1])))
-
-
 def back_projected(
     estimate: Picture, recorded: Picture, velocity: FlowArray, share: float, steps: int, floor: float = 1e-3
 ) -> Picture:

@@ -68,21 +68,6 @@ Frames = Callable[[int], npt.NDArray[np.uint8] | npt.NDArray[np.uint16]]
 
 
 @dataclass(frozen=True)
-class Explained:
-    """A restored frame.
-
-    Attributes:
-        codes: (H, W, 3) float32 in [0, 1].
-        share: exposure share that its blur was taken for.
-        length: median length of its blur in pixels.
-    """
-
-    codes: Picture
-    share: float
-    length: float
-
-
-@dataclass(frozen=True)
 class _Witness:
     """A frame brought to the place of another: linear light, its own blur's path there, and belief (H, W) in 0..1."""
 
@@ -112,19 +97,22 @@ class Explainer:
         self._shares: dict[int, float] = {}
         self._sharp: dict[int, bool] = {}
 
-    def explain(self, index: int, restored: Picture | None = None) -> Explained:
+    def explain(self, index: int, restored: Picture | None = None) -> Picture:
         """Restore one frame. A sharp frame comes back as it was recorded.
 
         Args:
             index: of the frame; those asked for ascend.
             restored: what a network makes of it, (H, W, 3) float32 in [0, 1]: believed where, blurred, it gives what
                 was recorded.
+
+        Returns:
+            (H, W, 3) float32 in [0, 1].
         """
         self._forget(index)
         recorded = self._codes(index)
         shot = self.clues.shot_of(index)
         if len(shot) == 1 or self._is_sharp(index):
-            return Explained(recorded, 0.0, 0.0)
+            return recorded
         light = to_light(recorded)
         path = self._full(self._velocity(index), recorded.shape[:2])
         share = self._share_of(index)
@@ -141,7 +129,7 @@ class Explainer:
             steps = JOINT_STEPS if sharp else LONE_STEPS
             picture = _jointly(picture, light, path, share, witnesses, steps)
         picture = back_projected(picture, light, path, share, OWN_STEPS)
-        return Explained(to_codes(picture), share, share * median_motion(path))
+        return to_codes(picture)
 
     def _is_sharp(self, index: int) -> bool:
         """Whether a clue is sharp, not only the least blurry of its segment: its blur is short beside the others'."""

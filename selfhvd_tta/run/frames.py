@@ -176,7 +176,7 @@ class _Explaining:
     def blend(self, frame: Frame, current: Tensor) -> Tensor:
         self.window.present = frame.index
         restored = feeds.to_array(current) if self.network else None
-        codes = self.explainer.explain(frame.index, restored).codes
+        codes = self.explainer.explain(frame.index, restored)
         return torch.from_numpy(codes).to(self.device).permute(2, 0, 1)
 
     def close(self) -> None:

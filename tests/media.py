@@ -10,8 +10,9 @@ from typing import Any
 import av
 import numpy as np
 
-from selfhvd_tta.video.color import PixelLayout
+from selfhvd_tta.video.color import BT709, PixelLayout, YuvCoding, rgb_to_yuv
 from selfhvd_tta.video.planes import frame_from_planes
+from tests.tiny import blurry_clip
 
 Planes = tuple[np.ndarray, ...]
 
@@ -132,3 +133,29 @@ def packets(path: Path, kind: str) -> list[list[tuple[Any, Any, bytes]]]:
             if packet.size:
                 found[packet.stream.index].append((packet.pts, packet.dts, bytes(packet)))
         return list(found.values())
+
+
+def shaky_file(path: Path, count: int = 12, seconds: float = 0.4) -> Path:
+    """A clip of still texture, every third frame sharp, with sound."""
+    frames = blurry_clip(count, 64, 80)
+    coding = YuvCoding(matrix=BT709, full_range=False, bits=8)
+
+    def planes(index: int, width: int, height: int, pix_fmt: str) -> tuple[np.ndarray, ...]:
+        return rgb_to_yuv(frames[index], coding)
+
+    return make_clip(
+        path,
+        tuple(512 * i for i in range(count)),
+        size=(80, 64),
+        planes=planes,
+        color=(1, 1, 1, 1),
+        audio_seconds=seconds,
+    )
+
+
+def check_media(source: Path, result: Path) -> None:
+    """The same times, sizes and sound packets."""
+    before, after = decode_planes(source), decode_planes(result)
+    assert [pts for pts, _ in before] == [pts for pts, _ in after]
+    assert all(a[0].shape == b[0].shape for (_, a), (_, b) in zip(before, after, strict=True))
+    assert [p[2] for p in packets(source, "audio")[0]] == [p[2] for p in packets(result, "audio")[0]]

@@ -13,8 +13,8 @@ from selfhvd_tta.lab.evaluation.ablations import run_studies
 from selfhvd_tta.lab.evaluation.bench import BenchSettings
 from selfhvd_tta.lab.evaluation.studies import STUDIES
 from selfhvd_tta.settings import Settings
+from tests.commands import run
 from tests.test_bench import QUICK, make_set
-from tests.test_cli import run
 
 BENCH = BenchSettings("bsd", temporal=False)
 BASE = replace(QUICK, detail=False)

@@ -16,8 +16,8 @@ from selfhvd_tta.lab.evaluation import trial
 from selfhvd_tta.lab.evaluation.bench import METHODS, BenchSettings, run_bench
 from selfhvd_tta.lab.evaluation.unsharp import Unsharp
 from selfhvd_tta.method.refit import ReblurredSupervision
+from tests.commands import run
 from tests.test_bench import ONLY_FIDELITY, QUICK, make_set, save
-from tests.test_cli import run
 from tests.tiny import blurry_clip
 
 ALL = replace(ONLY_FIDELITY, methods=("all",))

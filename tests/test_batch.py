@@ -20,8 +20,7 @@ from selfhvd_tta.config import override
 from selfhvd_tta.errors import BatchError, InputError, Interrupted, UsageError
 from selfhvd_tta.events import Event, Finished, Loaded, Note, Plan, Progress
 from selfhvd_tta.settings import Settings
-from tests.media import decode_planes
-from tests.test_cli import shaky_file
+from tests.media import decode_planes, shaky_file
 
 ROOT = Path(__file__).parent.parent
 FAKE = (sys.executable, "-S", str(Path(__file__).parent / "batch_worker.py"))

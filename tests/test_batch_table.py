@@ -14,8 +14,9 @@ from selfhvd_tta.batch import BatchEvent, Outcome, VideoEnded, VideoEvent, Video
 from selfhvd_tta.cli.batch_table import BatchTable
 from selfhvd_tta.events import Note, Plan, Progress, Written
 from selfhvd_tta.settings import Settings
+from tests.commands import QUICK, run
+from tests.media import shaky_file
 from tests.test_batch import FAKE, fill
-from tests.test_cli import QUICK, run, shaky_file
 
 
 def text_of(table: BatchTable) -> str:

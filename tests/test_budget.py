@@ -22,7 +22,7 @@ from selfhvd_tta.run.scan import scan
 from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, RuntimeSettings, Settings
 from selfhvd_tta.times import seconds_of
 from selfhvd_tta.video.opening import open_reader
-from tests.test_cli import shaky_file
+from tests.media import shaky_file
 
 SPEEDS = Speeds(pair=0.1, write=0.02, frame=0.05, step=2e-6)
 LOAD = Load(frames=48, blurry=30, working=48, height=256, width=384)

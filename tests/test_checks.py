@@ -16,7 +16,7 @@ from selfhvd_tta.extras import Extras, deblur_with
 from selfhvd_tta.run.checks import NewFile, check_file, check_names, check_paths
 from selfhvd_tta.run.networks import find_backbone
 from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, OutputSettings, RuntimeSettings, Settings
-from tests.test_cli import shaky_file
+from tests.media import shaky_file
 
 QUICK = Settings(
     backbone="estrnn:lite",

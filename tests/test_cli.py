@@ -11,59 +11,16 @@ import threading
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from selfhvd_tta.video.color import BT709, YuvCoding, rgb_to_yuv
-from tests.media import decode_planes, make_clip, packets
+from tests.commands import FEW, QUICK, ROOT, run
+from tests.media import check_media, decode_planes, make_clip, shaky_file
 from tests.tiny import blurry_clip
-
-ROOT = Path(__file__).parent.parent
-QUICK = ["--backbone", "estrnn:lite", "--flow", "dis:ultrafast", "--teachers", "1", "--offline", "--device", "cpu"]
-FEW = ["--iters", "4", "--crop", "32", "--clip-length", "4"]
-
-
-def run(*arguments: object, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"} | (env or {})
-    return subprocess.run(
-        [sys.executable, "-m", "selfhvd_tta", *map(str, arguments)],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
-def shaky_file(path: Path, count: int = 12, seconds: float = 0.4) -> Path:
-    """A clip of still texture, every third frame sharp, with sound."""
-    frames = blurry_clip(count, 64, 80)
-    coding = YuvCoding(matrix=BT709, full_range=False, bits=8)
-
-    def planes(index: int, width: int, height: int, pix_fmt: str) -> tuple[np.ndarray, ...]:
-        return rgb_to_yuv(frames[index], coding)
-
-    return make_clip(
-        path,
-        tuple(512 * i for i in range(count)),
-        size=(80, 64),
-        planes=planes,
-        color=(1, 1, 1, 1),
-        audio_seconds=seconds,
-    )
 
 
 @pytest.fixture(scope="module")
 def shaky(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return shaky_file(tmp_path_factory.mktemp("clip") / "shaky clip.mp4")
-
-
-def check_media(source: Path, result: Path) -> None:
-    before, after = decode_planes(source), decode_planes(result)
-    assert [pts for pts, _ in before] == [pts for pts, _ in after]
-    assert all(a[0].shape == b[0].shape for (_, a), (_, b) in zip(before, after, strict=True))
-    assert [p[2] for p in packets(source, "audio")[0]] == [p[2] for p in packets(result, "audio")[0]]
 
 
 def test_adaptation_end_to_end(shaky: Path, tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 from selfhvd_tta import config
 from selfhvd_tta.config import override
 from selfhvd_tta.settings import Settings
-from tests.test_cli import FEW, QUICK, ROOT, run, shaky_file
+from tests.commands import FEW, QUICK, ROOT, run
+from tests.media import shaky_file
 
 
 def test_config_show_and_config(tmp_path: Path) -> None:

@@ -87,8 +87,7 @@ def test_a_mistyped_command_is_not_a_file(word: str, hint: str) -> None:
 
 
 def test_strength_mixes_the_result_into_the_recorded_frames(tmp_path: Path) -> None:
-    from tests.media import decode_planes
-    from tests.test_cli import shaky_file
+    from tests.media import decode_planes, shaky_file
 
     source = shaky_file(tmp_path / "shaky.mp4")
 

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from selfhvd_tta.cli import app
-from tests.test_cli import shaky_file
+from tests.media import shaky_file
 
 
 @pytest.mark.parametrize("columns", ["80", "50"])

@@ -17,9 +17,9 @@ from selfhvd_tta.batch.cluster.depot import JOB, Depot, DepotClient, Mirror
 from selfhvd_tta.errors import DeviceError, Interrupted, UsageError
 from selfhvd_tta.events import Note, Progress
 from selfhvd_tta.settings import Settings
-from tests.media import decode_planes
+from tests.commands import QUICK, run
+from tests.media import decode_planes, shaky_file
 from tests.test_batch import FAKE, fill
-from tests.test_cli import QUICK, run, shaky_file
 
 S = Settings()
 

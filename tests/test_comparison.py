@@ -14,8 +14,7 @@ from selfhvd_tta.settings import Layout, OutputSettings
 from selfhvd_tta.video.opening import open_reader
 from selfhvd_tta.video.orientation import coded, picture, upright
 from selfhvd_tta.video.reader import VideoReader
-from tests.media import decode_planes, make_clip, packets
-from tests.test_cli import shaky_file
+from tests.media import decode_planes, make_clip, packets, shaky_file
 
 UNIT = 1 << 16
 # The eight orientations: display matrix, and what it makes of a picture, by numpy alone.

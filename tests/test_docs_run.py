@@ -17,7 +17,8 @@ import typer
 
 from selfhvd_tta.cli import app
 from selfhvd_tta.errors import SelfHVDError, WeightsError
-from tests.test_cli import QUICK, ROOT, run, shaky_file
+from tests.commands import QUICK, ROOT, run
+from tests.media import shaky_file
 from tests.test_docs import commands_in
 
 GUIDES = ("first-video", "reports", "batch", "long-videos")

@@ -29,7 +29,7 @@ from selfhvd_tta.run.forecast import (
 from selfhvd_tta.run.scan import Inspection
 from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, ClueSettings, RuntimeSettings, Settings
 from selfhvd_tta.video.opening import open_reader
-from tests.test_cli import shaky_file
+from tests.media import shaky_file
 from tests.tiny import Still
 
 SPEEDS = Speeds(pair=0.1, write=0.02, frame=0.5, step=1e-5, merge=0.3)

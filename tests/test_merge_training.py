@@ -41,8 +41,8 @@ from selfhvd_tta.method.merge_network import evidence
 from selfhvd_tta.run.networks import MERGER, load_merger
 from selfhvd_tta.settings import AlignmentSettings, RuntimeSettings, Settings
 from selfhvd_tta.weights import load, load_file
+from tests.media import shaky_file
 from tests.pictures import texture
-from tests.test_cli import shaky_file
 from tests.tiny import drift
 
 

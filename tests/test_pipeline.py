@@ -14,8 +14,7 @@ from selfhvd_tta.errors import DeviceError, PreconditionError
 from selfhvd_tta.events import Event, Finished, Note, Plan, Progress
 from selfhvd_tta.method.adaptation import Adaptation
 from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, RuntimeSettings, Settings
-from tests.media import make_clip
-from tests.test_cli import shaky_file
+from tests.media import make_clip, shaky_file
 
 QUICK = Settings(
     backbone="estrnn:lite",

@@ -18,8 +18,8 @@ from selfhvd_tta.run.scan import Inspection, inspect
 from selfhvd_tta.settings import ClueSettings
 from selfhvd_tta.times import TimeRange
 from selfhvd_tta.video.opening import open_reader
-from tests.media import make_clip, packets
-from tests.test_cli import run, shaky_file
+from tests.commands import run
+from tests.media import make_clip, packets, shaky_file
 from tests.test_pipeline import QUICK
 
 TRANSFER = replace(QUICK, method="transfer")

@@ -17,8 +17,8 @@ from selfhvd_tta.times import TimeRange
 from selfhvd_tta.video.images import ImageReader, save_image
 from selfhvd_tta.video.opening import open_reader, open_writer
 from selfhvd_tta.video.reader import VideoReader
-from tests.media import decode_planes, make_clip, packets
-from tests.test_cli import QUICK, run, shaky_file
+from tests.commands import QUICK, run
+from tests.media import decode_planes, make_clip, packets, shaky_file
 from tests.test_video_streams import CUES, chapters, cues, rich_clip, streams
 
 

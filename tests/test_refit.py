@@ -21,7 +21,7 @@ from selfhvd_tta.method.refit import ReblurredSupervision, from_linear, kernel, 
 from selfhvd_tta.method.restoration import Compute, Restorer
 from selfhvd_tta.method.sampling import Draw
 from selfhvd_tta.settings import AdaptationSettings, RuntimeSettings, Settings
-from tests.test_cli import shaky_file
+from tests.media import shaky_file
 from tests.test_pipeline import QUICK
 from tests.test_resume import Stopper
 from tests.tiny import adaptation_of, blurry_clip

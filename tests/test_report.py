@@ -30,9 +30,9 @@ from selfhvd_tta.method.clues import select_clues
 from selfhvd_tta.settings import ClueSettings, OutputSettings, Settings
 from selfhvd_tta.weights import bundled_folder
 from tests.browser import chromium, set_view
-from tests.media import make_clip
-from tests.test_cli import QUICK as QUICK_FLAGS
-from tests.test_cli import run, shaky_file
+from tests.commands import QUICK as QUICK_FLAGS
+from tests.commands import run
+from tests.media import make_clip, shaky_file
 from tests.test_pipeline import QUICK
 
 HOSTILE = "<img src=x onerror=alert(1)> & 'clip'.mp4"

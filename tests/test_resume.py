@@ -24,9 +24,9 @@ from selfhvd_tta.method.checkpoint import Checkpoint, capture, resume
 from selfhvd_tta.run.cancelling import CancelToken
 from selfhvd_tta.run.job import Job, job_folder, sweep
 from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, RuntimeSettings, Settings
+from tests.commands import QUICK, run
 from tests.conftest import ROOT
-from tests.media import decode_planes
-from tests.test_cli import QUICK, run, shaky_file
+from tests.media import decode_planes, shaky_file
 from tests.test_pipeline import QUICK as SETTINGS
 from tests.tiny import Still, adaptation_of, blurry_clip
 

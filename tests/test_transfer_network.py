@@ -14,7 +14,7 @@ from selfhvd_tta.run import networks as models
 from selfhvd_tta.run.device import choose_device
 from selfhvd_tta.settings import AlignmentSettings, RuntimeSettings, Settings
 from tests.fidelity import decode_planes
-from tests.test_cli import shaky_file
+from tests.media import shaky_file
 
 TRANSFER = Settings(
     method="transfer",

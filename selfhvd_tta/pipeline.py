@@ -22,8 +22,7 @@ from selfhvd_tta.run.choice import choose_method
 from selfhvd_tta.run.equipment import Equipment
 from selfhvd_tta.run.fingerprint import fingerprint
 from selfhvd_tta.run.forecast import Forecast
-from selfhvd_tta.run.frames import Result as Restored
-from selfhvd_tta.run.frames import blending, mixed, run_frames
+from selfhvd_tta.run.frames import RestoredFrame, blending, mixed, run_frames
 from selfhvd_tta.run.job import Job, sweep
 from selfhvd_tta.run.memory import working_set_limit
 from selfhvd_tta.run.networks import save_adapted
@@ -153,12 +152,12 @@ def _restore(
 
 def _restored(
     reader: Reader, seen: Inspection, settings: Settings, gear: Equipment, job: Job, tell: Listener
-) -> Callable[[int], Iterator[Restored]]:
+) -> Callable[[int], Iterator[RestoredFrame]]:
     """The frames of the result from a given one on: through the network, then with sharp details blended in."""
     restorer = gear.restorer(reader.info.height, reader.info.width, settings, tell)
     details = blending(seen.blur, gear, settings) if settings.transfers else None
 
-    def frames(first: int) -> Iterator[Restored]:
+    def frames(first: int) -> Iterator[RestoredFrame]:
         opener, mark = feeds.opener(reader), job.mark(first)
         return run_frames(opener, seen.clues, gear.device, restorer, details, first, mark, job.save_mark)
 
@@ -168,7 +167,7 @@ def _restored(
 def _write(
     reader: Reader,
     output: Path,
-    frames: Callable[[int], Iterator[Restored]],
+    frames: Callable[[int], Iterator[RestoredFrame]],
     settings: Settings,
     job: Job,
     tell: Listener,

@@ -18,7 +18,7 @@ from selfhvd_tta.lab.training import network, pretrain
 from selfhvd_tta.lab.training.checkpoint import Run
 from selfhvd_tta.lab.training.config import PretrainConfig
 from selfhvd_tta.lab.training.distributed import ranks_of_environment
-from selfhvd_tta.lab.training.loop import Task
+from selfhvd_tta.lab.training.loop import TrainingTask
 from selfhvd_tta.lab.training.validation import ValidationClip
 
 TINY = Variant("tiny", {"n_features": 2, "n_blocks": 1, "global_residual": True}, (), "rgb", (-0.5, 0.5))
@@ -35,7 +35,7 @@ def train_as_told(settings_file: Path) -> None:
     runs: list[Run] = []
     plain = pretrain.train
 
-    def train(config: PretrainConfig, run: Run, task: Task) -> pretrain.PretrainProgress:
+    def train(config: PretrainConfig, run: Run, task: TrainingTask) -> pretrain.PretrainProgress:
         runs.append(run)
         return plain(config, run, task)
 

@@ -26,7 +26,7 @@ def _leaky() -> nn.Module:
     return nn.LeakyReLU(0.1, inplace=True)
 
 
-class ResidualStack(nn.Module):
+class ResidualBlocksWithInputConv(nn.Module):
     """A convolution and residual blocks, under the official key ``main``."""
 
     def __init__(self, inputs: int, channels: int, blocks: int) -> None:
@@ -134,15 +134,18 @@ class BasicVSRPlusPlus(nn.Module):
             _leaky(),
             nn.Conv2d(channels, channels, 3, stride=2, padding=1),
             _leaky(),
-            ResidualStack(channels, channels, outer_blocks),
+            ResidualBlocksWithInputConv(channels, channels, outer_blocks),
         )
         self.deform_align = nn.ModuleDict(
             {branch: SecondOrderAlignment(channels, groups, largest_residue) for branch in _BRANCHES}
         )
         self.backbone = nn.ModuleDict(
-            {branch: ResidualStack((2 + i) * channels, channels, blocks) for i, branch in enumerate(_BRANCHES)}
+            {
+                branch: ResidualBlocksWithInputConv((2 + i) * channels, channels, blocks)
+                for i, branch in enumerate(_BRANCHES)
+            }
         )
-        self.reconstruction = ResidualStack(5 * channels, channels, outer_blocks)
+        self.reconstruction = ResidualBlocksWithInputConv(5 * channels, channels, outer_blocks)
         self.upsample1 = Upsampling(channels)
         self.upsample2 = Upsampling(channels)
         self.conv_hr = nn.Conv2d(channels, channels, 3, padding=1)

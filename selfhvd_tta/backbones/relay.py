@@ -36,7 +36,7 @@ class Carried(NamedTuple):
     features: Tensor
 
 
-class Cell(TwoScales):
+class RelayCell(TwoScales):
     """One frame's work in one direction: a U-net at a half and a quarter of the resolution.
 
     Args:
@@ -120,9 +120,9 @@ class Relay(nn.Module):
         super().__init__()
         self.features, self.checkpointing = features, checkpointing
         # With the candidates: the neighbour's frame as recorded (3), where it covers this one (1), the features.
-        self.backward_cell = Cell(2, 4 + features, features, width, outer_blocks, inner_blocks)
+        self.backward_cell = RelayCell(2, 4 + features, features, width, outer_blocks, inner_blocks)
         self.aligner = Aligner(aligner_width)
-        self.forward_cell = Cell(3, 4 + 2 * features, features, width, outer_blocks, inner_blocks)
+        self.forward_cell = RelayCell(3, 4 + 2 * features, features, width, outer_blocks, inner_blocks)
 
     def forward(self, frames: Tensor) -> Tensor:
         """(B, T, 3, H, W) in [0, 1] to the same; H and W multiples of 4."""
@@ -147,7 +147,7 @@ class Relay(nn.Module):
         gray = [gray_u8(clip) for clip in frames]
         count = frames.shape[1]
 
-        def visit(cell: Cell, t: int, neighbour: int, known: Carried | None, *later: Carried) -> Carried:
+        def visit(cell: RelayCell, t: int, neighbour: int, known: Carried | None, *later: Carried) -> Carried:
             frame = frames[:, t]
             if known is None:
                 picture, others = self._alone(frame)
@@ -186,7 +186,7 @@ class Relay(nn.Module):
         seen, picture = pictures.split(3, 1)
         return picture, torch.cat([seen, moved], 1), flow
 
-    def _work(self, cell: Cell, others: Tensor, *pictures: Tensor) -> Carried:
+    def _work(self, cell: RelayCell, others: Tensor, *pictures: Tensor) -> Carried:
         if self.checkpointing:
             return Carried(*recompute(cell, others, *pictures))
         return cell(others, *pictures)

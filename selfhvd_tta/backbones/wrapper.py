@@ -103,7 +103,7 @@ class Network(nn.Module):
         output, loss = cast(Any, self.raw).supervised(self._encode(frames), self._encode(truth))
         return self._decode(output, frames), loss
 
-    def open_stream(self) -> Stream:
+    def open_stream(self) -> NetworkStream:
         """Restore a clip piece by piece, without gradients, with the same result as :meth:`forward` on all of it.
 
         Raises:
@@ -111,7 +111,7 @@ class Network(nn.Module):
         """
         if self.backbone.temporal == "bidirectional" or self.backbone.even_frames:
             raise ValueError(f"{self.backbone.id} needs the whole clip at once and cannot stream")
-        return Stream(self)
+        return NetworkStream(self)
 
     def _encode(self, frames: Tensor) -> Tensor:
         """To the raw network's size, channel order and value range."""
@@ -134,7 +134,7 @@ class Network(nn.Module):
         return output.flip(2) if self.variant.channel_order == "bgr" else output
 
 
-class Stream:
+class NetworkStream:
     """Restores one clip as its frames arrive; see :meth:`Network.open_stream`. Not reusable after ``finish``."""
 
     def __init__(self, network: Network) -> None:

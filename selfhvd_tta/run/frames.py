@@ -29,7 +29,7 @@ OpenFrames = Callable[[int], Iterator[Frame]]
 
 
 @dataclass(frozen=True)
-class Result:
+class RestoredFrame:
     """One frame's way through the method.
 
     Attributes:
@@ -47,7 +47,7 @@ class Result:
     recorded: np.ndarray
 
 
-def mixed(result: Result, strength: float) -> Tensor:
+def mixed(result: RestoredFrame, strength: float) -> Tensor:
     """The frame to write, (3, H, W) float in [0, 1]: recorded + strength * (blended - recorded)."""
     if strength == 1:
         return result.blended
@@ -210,7 +210,7 @@ def run_frames(
     first: int = 0,
     mark: Mark | None = None,
     keep: Callable[[Mark], None] | None = None,
-) -> Iterator[Result]:
+) -> Iterator[RestoredFrame]:
     """Everything that is done to the frames of a video once the network has its weights.
 
     Decoding runs ahead in threads of its own; the order of the computations, and so the result, does not depend on it.
@@ -251,7 +251,7 @@ def run_frames(
                 if index < first:
                     continue
                 blended = blender.blend(frame, output) if blender is not None else output
-                yield Result(index, frame.pts, output, blended, frame.rgb)
+                yield RestoredFrame(index, frame.pts, output, blended, frame.rgb)
                 if keep and restorer and restorer.boundary_at == index + 1 - shot.start:
                     keep(Mark(shot.start, restorer.boundary()))
             restart = Restart()

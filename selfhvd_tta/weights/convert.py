@@ -22,7 +22,7 @@ _CONTAINERS = ("params_ema", "params", "state_dict", "model_state_dict", "model_
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class ForeignCheckpoint:
     """The network's tensors out of a training framework's file.
 
     Attributes:
@@ -107,7 +107,7 @@ def _is_state(value: object) -> bool:
     return isinstance(value, Mapping) and any(isinstance(item, torch.Tensor) for item in value.values())
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
+def read_checkpoint(path: Path) -> ForeignCheckpoint:
     """Read an authors' checkpoint (``.pth``, ``.pth.tar``, ``.pt``) or a safetensors file.
 
     Knows the layouts of plain PyTorch, BasicSR (``params``), MMEditing (``state_dict``, ``generator.``) and
@@ -119,7 +119,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     import torch
 
     if path.suffix == ".safetensors":
-        return Checkpoint(read_safetensors(path)[0], "")
+        return ForeignCheckpoint(read_safetensors(path)[0], "")
     content = _unpickle(path)
     steps: list[str] = []
     while isinstance(content, Mapping) and not _is_state(content):
@@ -139,7 +139,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             dropped += [name for name in state if not name.startswith(prefix)]
             state = inside
             steps.append(prefix)
-    return Checkpoint(independent(state), ", ".join(steps), tuple(dropped))
+    return ForeignCheckpoint(independent(state), ", ".join(steps), tuple(dropped))
 
 
 def convert_checkpoint(

@@ -22,7 +22,7 @@ POLL_S = 0.3
 KILL_WITH_PARENT = "SELFHVD_TTA_KILL_WITH_PARENT"
 
 
-class Hub:
+class EventActor:
     """What the videos tell, until the driver fetches it. Runs as a Ray actor; progress is thinned out."""
 
     def __init__(self) -> None:

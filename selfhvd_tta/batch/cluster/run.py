@@ -20,7 +20,7 @@ from typing import Any
 
 import selfhvd_tta
 from selfhvd_tta.batch.cluster.depot import Depot, DepotClient
-from selfhvd_tta.batch.cluster.remote import POLL_S, Hub, sees, video
+from selfhvd_tta.batch.cluster.remote import POLL_S, EventActor, sees, video
 from selfhvd_tta.batch.events import Outcome
 from selfhvd_tta.batch.plan import BatchPlan
 from selfhvd_tta.batch.process import GRACE_S, Request, Tell
@@ -109,7 +109,7 @@ class RayCrew:
         pinned: dict[str, Any] = {"num_cpus": 0}
         if any("node:__internal_head__" in n["Resources"] for n in nodes):
             pinned["resources"] = {"node:__internal_head__": 0.001}
-        self.hub = ray.remote(Hub).options(**pinned).remote()
+        self.hub = ray.remote(EventActor).options(**pinned).remote()
         self.staged = not self._nodes_see_our_folders(nodes)
         self.depot = ray.remote(Depot).options(**pinned).remote() if self.staged else None
         self.task = ray.remote(video).options(

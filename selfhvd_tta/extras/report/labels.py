@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from selfhvd_tta.extras.report.pictures import Pair
+from selfhvd_tta.extras.report.pictures import VideoPair
 from selfhvd_tta.method import transfer
 from selfhvd_tta.method.clues import Clues
 from selfhvd_tta.method.teachers import choose_teachers
@@ -46,7 +46,7 @@ def with_labels(order: Sequence[int], clues: Clues, settings: Settings, count: i
 
 
 @torch.no_grad()
-def show_labels(pair: Pair, indices: Sequence[int], clues: Clues, settings: Settings) -> Iterator[Shown]:
+def show_labels(pair: VideoPair, indices: Sequence[int], clues: Clues, settings: Settings) -> Iterator[Shown]:
     """Align the sharp frames once more, this time to the output, which is the best picture of the frame there is.
 
     Args:

@@ -75,10 +75,10 @@ def write_report(
 def collect(source: Path, result: Any, settings: Settings, log: RunLog) -> dict[str, Any]:
     """What the template shows."""
     from selfhvd_tta.extras.report import facts, plots
-    from selfhvd_tta.extras.report.pictures import Pair, evenly, jpeg, most_changed
+    from selfhvd_tta.extras.report.pictures import VideoPair, evenly, jpeg, most_changed
     from selfhvd_tta.video.orientation import picture
 
-    pair = Pair(source, result.output, settings.part)
+    pair = VideoPair(source, result.output, settings.part)
     change = pair.measure()
     clues, info = result.clues, pair.info
     forced = clues.forced

@@ -35,7 +35,7 @@ class Change:
     difference: FloatArray
 
 
-class Pair:
+class VideoPair:
     """The input and the output of a run, read again.
 
     Both are decoded once more, their luma only, a frame at a time; then the frames that are shown are fetched by

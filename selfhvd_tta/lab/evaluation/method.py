@@ -25,7 +25,7 @@ from selfhvd_tta.method.working_set import WorkingSet, choose_frames, restrict
 from selfhvd_tta.run import memory as resources
 from selfhvd_tta.run.blur import Blur, measure_blur, settled
 from selfhvd_tta.run.equipment import Equipment
-from selfhvd_tta.run.frames import Result, blending, run_frames
+from selfhvd_tta.run.frames import RestoredFrame, blending, run_frames
 from selfhvd_tta.run.scan import judge
 from selfhvd_tta.settings import BlurKind, ClueSettings, Method, Settings
 from selfhvd_tta.video.reader import Frame
@@ -195,7 +195,7 @@ class Subject:
     def _restorer(self, video: Scanned) -> Restorer | None:
         return self.gear.restorer(*video.frames.canvas, self.settings, self.listen)
 
-    def _run(self, video: Scanned, restorer: Restorer | None, blur: Blur | None = None) -> Iterator[Result]:
+    def _run(self, video: Scanned, restorer: Restorer | None, blur: Blur | None = None) -> Iterator[RestoredFrame]:
         """Frames through the network and, where the blur is given, with sharp details blended in."""
         count = len(video.frames)
         gear = self.gear if restorer is not None else replace(self.gear, network=None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 
-from selfhvd_tta.lab.speed.results import Row, SpeedReport
+from selfhvd_tta.lab.speed.results import SpeedReport, TimingRow
 
 METHOD = (
     "One warm-up round, then {repeats} rounds that run every task of a group once each; medians of the wall clock; the "
@@ -71,7 +71,7 @@ def as_markdown(report: SpeedReport) -> str:
     return "\n".join(lines)
 
 
-def _line(row: Row) -> str:
+def _line(row: TimingRow) -> str:
     t = row.timing
     floor = "-" if row.floor is None else time_text(row.floor)
     share = "-" if row.floor is None else f"{t.median / row.floor:,.3g}"

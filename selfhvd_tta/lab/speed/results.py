@@ -50,7 +50,7 @@ class SpeedSettings:
 
 
 @dataclass(frozen=True)
-class Row:
+class TimingRow:
     """One line of the result.
 
     Attributes:
@@ -90,6 +90,6 @@ class SpeedReport:
     settings: SpeedSettings
     dtype: dict[str, str]
     rates: Rates
-    rows: tuple[Row, ...]
+    rows: tuple[TimingRow, ...]
     breakdown: Breakdown | None
     notes: tuple[str, ...]

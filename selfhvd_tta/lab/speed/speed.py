@@ -18,7 +18,7 @@ from selfhvd_tta.lab.evaluation.memory import PeakMemory
 from selfhvd_tta.lab.speed.end_to_end import break_down
 from selfhvd_tta.lab.speed.floors import Work, count_operations, measure_rates
 from selfhvd_tta.lab.speed.machine import describe
-from selfhvd_tta.lab.speed.results import Row, SpeedReport, SpeedSettings
+from selfhvd_tta.lab.speed.results import SpeedReport, SpeedSettings, TimingRow
 from selfhvd_tta.lab.speed.sample import Frames, shaky_frames, write_video
 from selfhvd_tta.lab.speed.timing import Timing, measure, synchronise
 from selfhvd_tta.method.adaptation import Adaptation
@@ -64,7 +64,7 @@ class _Bench:
         self.listen = listen
         self.notes: list[str] = []
         self.device = choose_device(settings.run.runtime.device, self._tell)
-        self.rows: list[Row] = []
+        self.rows: list[TimingRow] = []
         self.dtype: dict[str, str] = {}
 
     def _tell(self, event: object) -> None:
@@ -150,7 +150,7 @@ class _Bench:
             each = Timing(t.median / case.count, t.best / case.count, t.cpu / case.count, t.repeats)
             floor = case.least.floor(self.rates, case.dtype) / case.count
             on_gpu = device.read().size if self.device.type == "cuda" else None
-            self.rows.append(Row(group, case.task, case.per, each, floor or None, host.read().size, on_gpu))
+            self.rows.append(TimingRow(group, case.task, case.per, each, floor or None, host.read().size, on_gpu))
         self.listen(Progress(group, total, total, "runs"))
 
     def _shared(self, clip: Path, frames: Frames, gear: Equipment, working: WorkingSet, folder: Path) -> list[_Case]:

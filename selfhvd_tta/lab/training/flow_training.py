@@ -21,7 +21,7 @@ from selfhvd_tta.lab.training.flow_batches import training_batch
 from selfhvd_tta.lab.training.flow_pairs import PairPool
 from selfhvd_tta.lab.training.flow_structures import build_structure, flow_loss, is_inner
 from selfhvd_tta.lab.training.flow_validation import FlowValidation, validate_flow
-from selfhvd_tta.lab.training.loop import Task, TrainingProgress, train
+from selfhvd_tta.lab.training.loop import TrainingProgress, TrainingTask, train
 from selfhvd_tta.lab.training.optimisers import build_optimisers
 
 FlowProgress = TrainingProgress[FlowValidation]
@@ -67,7 +67,7 @@ def train_flow(
     def measure() -> dict[str, FlowValidation]:
         return {"held out": validate_flow(run.average, held, device)}
 
-    return train(config, run, Task(losses, measure, on_progress))
+    return train(config, run, TrainingTask(losses, measure, on_progress))
 
 
 def _pool(config: FlowTrainingConfig, photos: list[Path], folder: str, clips: int, pairs: int, seed: int) -> PairPool:

@@ -58,7 +58,7 @@ class TrainingProgress(Generic[Validation]):
 
 
 @dataclass(frozen=True)
-class Task(Generic[Validation]):
+class TrainingTask(Generic[Validation]):
     """What is trained for.
 
     Attributes:
@@ -72,7 +72,7 @@ class Task(Generic[Validation]):
     on_progress: Callable[[TrainingProgress[Validation]], None] | None = None
 
 
-def train(config: RunConfig, run: Run, task: Task[Validation]) -> TrainingProgress[Validation]:
+def train(config: RunConfig, run: Run, task: TrainingTask[Validation]) -> TrainingProgress[Validation]:
     """Take the steps that a run has left. Every process calls it; only the first one measures, logs and saves.
 
     Args:

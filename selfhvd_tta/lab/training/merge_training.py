@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from selfhvd_tta.lab.training.checkpoint import Run, export_average
 from selfhvd_tta.lab.training.clip_files import make_all
 from selfhvd_tta.lab.training.config import MergeTrainingConfig
-from selfhvd_tta.lab.training.loop import Task, TrainingProgress, train
+from selfhvd_tta.lab.training.loop import TrainingProgress, TrainingTask, train
 from selfhvd_tta.lab.training.losses import psnr, restoration_loss
 from selfhvd_tta.lab.training.merge_samples import CANDIDATES, MergeSample, SamplePool, gear_of
 from selfhvd_tta.lab.training.optimisers import build_optimisers
@@ -160,7 +160,7 @@ def train_merge(
     def measure() -> dict[str, MergeValidation]:
         return {"held out": validate_merge(average, held, device)}
 
-    return train(config, run, Task(losses, measure, on_progress))
+    return train(config, run, TrainingTask(losses, measure, on_progress))
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from selfhvd_tta.errors import UsageError
 from selfhvd_tta.lab.training.checkpoint import Run, export_average
 from selfhvd_tta.lab.training.config import PretrainConfig
 from selfhvd_tta.lab.training.distributed import process_group, ranks_of_environment, share_gradients
-from selfhvd_tta.lab.training.loop import Task, TrainingProgress, train
+from selfhvd_tta.lab.training.loop import TrainingProgress, TrainingTask, train
 from selfhvd_tta.lab.training.losses import restoration_loss
 from selfhvd_tta.lab.training.network import Supervised, build_network, is_inner
 from selfhvd_tta.lab.training.optimisers import build_optimisers
@@ -89,7 +89,7 @@ def pretrain(
             def measure() -> dict[str, Validation]:
                 return {name: validate(run.average, clips) for name, clips in sets.items()}
 
-            return train(config, run, Task(losses, measure, on_progress))
+            return train(config, run, TrainingTask(losses, measure, on_progress))
 
 
 def _pool(config: PretrainConfig, rank: int, count: int, data: TrainingData) -> ClipPool:

@@ -22,7 +22,7 @@ from selfhvd_tta.run.choice import choose_method
 from selfhvd_tta.run.equipment import Equipment
 from selfhvd_tta.run.fingerprint import fingerprint
 from selfhvd_tta.run.forecast import Forecast
-from selfhvd_tta.run.frames import RestoredFrame, blending, mixed, run_frames
+from selfhvd_tta.run.frames import Place, RestoredFrame, blending, mixed, run_frames
 from selfhvd_tta.run.job import Job, sweep
 from selfhvd_tta.run.memory import working_set_limit
 from selfhvd_tta.run.networks import save_adapted
@@ -158,8 +158,8 @@ def _restored(
     details = blending(seen.blur, gear, settings) if settings.transfers else None
 
     def frames(first: int) -> Iterator[RestoredFrame]:
-        opener, mark = feeds.opener(reader), job.mark(first)
-        return run_frames(opener, seen.clues, gear.device, restorer, details, first, mark, job.save_mark)
+        place = Place(first, job.mark(first), job.save_mark)
+        return run_frames(feeds.opener(reader), seen.clues, gear.device, restorer, details, place)
 
     return frames
 

@@ -102,6 +102,35 @@ def test_the_top_of_the_package_stays_small() -> None:
     assert len(list(PACKAGE.glob("*.py"))) <= MOST_AT_THE_TOP
 
 
+MOST_PARAMETERS = 7
+# Their parameters are the command's flags, or the structure of a network as its authors named it.
+GENERATED = {"ablate", "batch", "bench", "deblur", "inspect", "pretrain", "pretrain_flow", "pretrain_merge"}
+
+
+def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    given = function.args
+    names = [a.arg for a in (*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg) if a]
+    return len([name for name in names if name not in {"self", "cls"}])
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_functions_have_few_parameters(path: Path) -> None:
+    part = path.relative_to(PACKAGE).parts[0]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            free = (part == "cli" and node.name in GENERATED) or (part == "backbones" and node.name == "__init__")
+            assert free or parameters(node) <= MOST_PARAMETERS, f"{path}:{node.lineno} {node.name}"
+
+
+def test_no_public_class_name_is_used_twice() -> None:
+    places: dict[str, list[str]] = {}
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(str(path.relative_to(PACKAGE)))
+    assert not {name: found for name, found in places.items() if len(found) > 1}
+
+
 SLOW = ("torch", "torchvision", "cv2", "av", "numpy")
 
 

@@ -15,7 +15,7 @@ from selfhvd_tta.cli import main
 from selfhvd_tta.errors import UsageError, WeightsError
 from selfhvd_tta.events import ignore
 from selfhvd_tta.lab.simulation.simulate import ShakeSettings, simulate_clip
-from selfhvd_tta.lab.training.clip_files import make_all
+from selfhvd_tta.lab.training.clip_files import ClipSize, make_all
 from selfhvd_tta.lab.training.config import MergeTrainingConfig
 from selfhvd_tta.lab.training.losses import restoration_loss
 from selfhvd_tta.lab.training.merge_samples import (
@@ -93,9 +93,7 @@ def pool_in(folder: Path, config: MergeTrainingConfig) -> SamplePool:
         folder,
         backbone=config.backbone,
         clips=config.clips,
-        width=config.width,
-        height=config.height,
-        frames=config.frames,
+        size=ClipSize(config.width, config.height, config.frames),
         seed=config.seed,
         device=torch.device("cpu"),
     )

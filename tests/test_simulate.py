@@ -14,7 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selfhvd_tta.lab.datasets.photos import BUNDLED, bundled_photo, list_photos, read_photo
-from selfhvd_tta.lab.simulation.camera import SAMPLES_PER_FRAME, band_limited_noise, calm_envelope, handheld_trajectory
+from selfhvd_tta.lab.simulation.camera import (
+    SAMPLES_PER_FRAME,
+    Tremor,
+    band_limited_noise,
+    calm_envelope,
+    handheld_trajectory,
+)
 from selfhvd_tta.lab.simulation.codec import h264_round_trip
 from selfhvd_tta.lab.simulation.shake import Bursts
 from selfhvd_tta.lab.simulation.simulate import ShakeSettings, SimulatedClip, preset, simulate_clip
@@ -162,9 +168,8 @@ def test_calm_moments_come_at_least_every_gap(seed: int) -> None:
 
 
 def test_speed_is_what_was_asked_for() -> None:
-    trajectory = handheld_trajectory(
-        np.random.default_rng(0), 400, 5.0, 384, band=(0.03, 0.3), roll=0.3, zoom=0.1, gap=(900, 901), calm=(1, 2)
-    )
+    tremor = Tremor(band=(0.03, 0.3), roll=0.3, zoom=0.1, gap=(900, 901), calm=(1, 2))
+    trajectory = handheld_trajectory(np.random.default_rng(0), 400, 5.0, 384, tremor)
     shift = trajectory.at(np.arange(400.0))[:, :2]
     speed = np.sqrt(np.square(np.diff(shift, axis=0)).sum(1).mean())
     assert 3.0 < speed < 7.0

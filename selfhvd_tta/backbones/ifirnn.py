@@ -28,7 +28,7 @@ class MainBranchBlock(nn.Module):
         return x + self.main_branch(x)
 
 
-class RecurrentCell(nn.Module):
+class StateUpdate(nn.Module):
     """One update of the hidden state from a frame.
 
     Args:
@@ -70,8 +70,8 @@ class IFIRNN(nn.Module):
         super().__init__()
         self.width = width
         self.iterations = iterations
-        self.rnncell0 = RecurrentCell(width, blocks, reconstructs=False)
-        self.rnncell1 = RecurrentCell(width, blocks, reconstructs=True)
+        self.rnncell0 = StateUpdate(width, blocks, reconstructs=False)
+        self.rnncell1 = StateUpdate(width, blocks, reconstructs=True)
 
     def _step(self, frame: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         _, hidden = self.rnncell0(self.rnncell0.F_B(frame), hidden)

@@ -30,6 +30,17 @@ PROPOSALS = 5
 REACH = 2.5
 
 
+class _Given(NamedTuple):
+    """What all passes over a pair share: ``target`` and ``luma`` (of the source) at full size, other maps at half."""
+
+    target: Tensor
+    luma: Tensor
+    colour: Tensor
+    constant: Tensor
+    guess: Tensor
+    grey: Tensor
+
+
 class Reading(NamedTuple):
     """What one pass says, all (B, ., H, W) at the full size.
 
@@ -176,27 +187,18 @@ class ShakeNetwork(nn.Module):
             (colour - 0.5, 10 * detail, 10 * still, 10 * gaussian(still.abs().mean(1, keepdim=True), 3, REACH)), dim=1
         )
         constant = _channels_last((constant, 20 * contrast, reduced(gap, 2).clamp(max=8)), half)
+        given = _Given(target, luma[0], colour, constant, guess, grey)
         flow = guess
         readings = []
         for _ in range(self.passes):
             flow = flow.detach()
-            readings.append(self._pass(source, target, luma[0], colour, constant, guess, flow, grey, half))
+            readings.append(self._pass(given, flow, half))
             flow = readings[-1].flow
         return readings
 
-    def _pass(
-        self,
-        source: Tensor,
-        target: Tensor,
-        luma: Tensor,
-        colour: Tensor,
-        constant: Tensor,
-        guess: Tensor,
-        flow: Tensor,
-        grey: Tensor,
-        half: torch.dtype | None,
-    ) -> Reading:
+    def _pass(self, given: _Given, flow: Tensor, half: torch.dtype | None) -> Reading:
         """One correction of the flow (B, 2, H / 2, W / 2); the reading has that size."""
+        target, luma, colour, constant, guess, grey = given
         with torch.no_grad():
             fine = F.interpolate(flow, scale_factor=2.0, mode="bilinear", align_corners=False)
             warped = warp_by(target, fine)

@@ -201,15 +201,28 @@ class Mark:
         return self.shot + self.restart.valid_from
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where the frame loop begins, and what it leaves for a later run.
+
+    Attributes:
+        first: frame to begin with; the ones before are done.
+        mark: the last one at or before ``first``; without one, a network starts with the shot.
+        keep: gets a mark now and then, after the results before it were taken.
+    """
+
+    first: int = 0
+    mark: Mark | None = None
+    keep: Callable[[Mark], None] | None = None
+
+
 def run_frames(
     open_frames: OpenFrames,
     clues: Clues,
     device: torch.device,
     restorer: Restorer | None,
     details: Blending | None,
-    first: int = 0,
-    mark: Mark | None = None,
-    keep: Callable[[Mark], None] | None = None,
+    place: Place = Place(),
 ) -> Iterator[RestoredFrame]:
     """Everything that is done to the frames of a video once the network has its weights.
 
@@ -221,13 +234,12 @@ def run_frames(
         device: to compute on.
         restorer: the network; None hands the frames on as they are.
         details: blends sharp details in; None leaves the network's output.
-        first: frame to begin with; the ones before are done.
-        mark: the last one at or before ``first``; without one, a network starts with the shot.
-        keep: gets a mark now and then, after the results before it were taken.
+        place: where to begin, and what is kept for a later run.
 
     Yields:
-        One result per frame from ``first`` on, in order.
+        One result per frame from ``place.first`` on, in order.
     """
+    first, mark, keep = place.first, place.mark, place.keep
     shots = [shot for shot in clues.shots if shot.stop > first]
     if not shots:
         return

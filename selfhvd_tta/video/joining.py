@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import av
 import av.error
@@ -75,13 +75,14 @@ def join(video: CodedVideo, info: VideoInfo, container: str, out: Path, faststar
         InputError: the source cannot be read any more.
     """
     shift = needed_shift(video.pts[0], info, container)
+    target = _Target(container, out, faststart, shift)
     expendable = [kind for kind in EXPENDABLE if any(other.kind == kind for other in info.others)]
     left_out: frozenset[int] = frozenset()
     while True:
         said: list[str] = []
         try:
             with disk_errors(out) if not expendable else ExitStack():
-                copies = _write(video, info, container, out, faststart, shift, left_out, said)
+                copies = _write(video, info, target, left_out, said)
                 said += missing_streams(out, copies)
                 said += _lost_of_header(info, container, out)
         except av.error.FFmpegError as error:
@@ -120,16 +121,19 @@ def _lost_of_header(info: VideoInfo, container: str, out: Path) -> list[str]:
     return lines
 
 
+class _Target(NamedTuple):
+    """The file to write; ``shift`` in seconds, for all its streams."""
+
+    container: str
+    path: Path
+    faststart: bool
+    shift: Fraction
+
+
 def _write(
-    video: CodedVideo,
-    info: VideoInfo,
-    container: str,
-    out: Path,
-    faststart: bool,
-    shift: Fraction,
-    left_out: frozenset[int],
-    notes: list[str],
+    video: CodedVideo, info: VideoInfo, target: _Target, left_out: frozenset[int], notes: list[str]
 ) -> list[Copied]:
+    container, shift = target.container, target.shift
     unit = output_time_base(info, container)
     times = output_times(video.pts, info, container, shift)
     with ExitStack() as stack:
@@ -141,9 +145,9 @@ def _write(
         tags = clean_tags(dict(source.metadata), container) if source else {}
         if cut is not None and source is not None and _drop_time_code(tags, source):
             notes.append("the time code is left out, because it is that of the file's first frame")
-        options = _muxer_options(info, container, faststart, times[0], tags, notes)
+        options = _muxer_options(info, container, target.faststart, times[0], tags, notes)
         output = stack.enter_context(
-            av.open(f"file:{out}", "w", format=container, container_options=options, **KEEP_BYTES)
+            av.open(f"file:{target.path}", "w", format=container, container_options=options, **KEEP_BYTES)
         )
         output.metadata.update(tags)
         stream = _add_video(output, template, video, info, container, source)

@@ -8,6 +8,7 @@ import signal
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -72,38 +73,43 @@ def video(name: str, key: str, request: dict[str, Any], hub: Any, depot: Any, wo
         here = f"{ray.util.get_node_ip_address()}, process {os.getpid()}"
         attempt = ray.get(hub.begin.remote(key, here))
         try:
-            return _attempt(name, key, request, hub, depot, worker, version, here, attempt)
+            if selfhvd_tta.__version__ != version:
+                message = f"{here} has selfhvd-tta {selfhvd_tta.__version__}, the batch {version}"
+                hint = "Install the same version on every node."
+                return Outcome(name, request["video"], request["output"], "failed", "", 0.0, message, hint, exit_code=2)
+            return _attempt(name, request, Link(key, hub, depot), worker, attempt)
         finally:
             hub.end.remote(key)
     finally:
         signal.signal(signal.SIGINT, before or signal.SIG_DFL)
 
 
-def _attempt(
-    name: str,
-    key: str,
-    request: dict[str, Any],
-    hub: Any,
-    depot: Any,
-    worker: Any,
-    version: str,
-    here: str,
-    attempt: int,
-) -> Outcome:
+@dataclass(frozen=True)
+class Link:
+    """How the task of one video reaches the driver.
+
+    Attributes:
+        key: of the video.
+        hub: handle of the :class:`EventActor`.
+        depot: handle of the depot, through which files travel; None if all nodes see the folders.
+    """
+
+    key: str
+    hub: Any
+    depot: Any
+
+
+def _attempt(name: str, request: dict[str, Any], link: Link, worker: Any, attempt: int) -> Outcome:
     import ray
 
-    output = Path(request["output"])
-    if selfhvd_tta.__version__ != version:
-        message = f"{here} has selfhvd-tta {selfhvd_tta.__version__}, the batch {version}"
-        hint = "Install the same version on every node."
-        return Outcome(name, request["video"], request["output"], "failed", "", 0.0, message, hint, exit_code=2)
+    output, depot = Path(request["output"]), link.depot
     if attempt > 1 and depot is None and output.exists() and not request["settings"]["output"]["overwrite"]:
         # It was not there when the batch began, and appears only when complete: the lost attempt had finished.
         return Outcome(name, request["video"], request["output"], "done", "finished by a worker that was lost then")
     with contextlib.ExitStack() as stack:
-        teller = stack.enter_context(Teller(hub, key))
+        teller = stack.enter_context(Teller(link.hub, link.key))
         if depot is not None:
-            client = DepotClient(lambda method, *args: ray.get(getattr(depot, method).remote(*args)), key)
+            client = DepotClient(lambda method, *args: ray.get(getattr(depot, method).remote(*args)), link.key)
             place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="selfhvd-tta-")))
             request = _localised(request, place)
             client.fetch(f"in/{Path(request['video']).name}", Path(request["video"]))

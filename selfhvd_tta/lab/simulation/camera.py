@@ -117,18 +117,33 @@ def burst_velocity(generator: np.random.Generator, times: Array, bursts: Bursts)
     return velocity
 
 
+@dataclass(frozen=True)
+class Tremor:
+    """How a hand shakes.
+
+    Attributes:
+        band: lowest and highest frequency in cycles per frame.
+        roll: shift at the frame's edge that roll adds, as a share of the speed.
+        zoom: the same for the zoom (the camera moving back and forth).
+        gap: range of the distance between calm moments, in frames.
+        calm: range of the half-width of calm moments, in frames.
+        floor: share of the speed that remains in calm moments.
+    """
+
+    band: tuple[float, float]
+    roll: float
+    zoom: float
+    gap: tuple[float, float]
+    calm: tuple[float, float]
+    floor: float = 0.02
+
+
 def handheld_trajectory(
     generator: np.random.Generator,
     frames: int,
     speed: float,
     width: int,
-    *,
-    band: tuple[float, float],
-    roll: float,
-    zoom: float,
-    gap: tuple[float, float],
-    calm: tuple[float, float],
-    floor: float = 0.02,
+    tremor: Tremor,
     focal: float = 1.2,
     jumps: Array | None = None,
 ) -> Trajectory:
@@ -139,22 +154,17 @@ def handheld_trajectory(
         frames: length of the clip.
         speed: root mean square of the shift per frame outside calm moments, in pixels.
         width: larger side of the frame in pixels; sets focal length and the lever of roll and zoom.
-        band: lowest and highest frequency of the tremor in cycles per frame.
-        roll: shift at the frame's edge that roll adds, as a share of ``speed``.
-        zoom: the same for the zoom (the camera moving back and forth).
-        gap: range of the distance between calm moments, in frames.
-        calm: range of the half-width of calm moments, in frames.
-        floor: share of the speed that remains in calm moments.
+        tremor: how the hand shakes.
         focal: focal length in widths.
         jumps: (2, K) velocity added to the shift, in pixels per frame, at :func:`sample_times`.
     """
     times = sample_times(frames)
-    velocity = band_limited_noise(generator, 4, len(times), *band)
-    envelope = calm_envelope(generator, times, gap, calm, floor)
+    velocity = band_limited_noise(generator, 4, len(times), *tremor.band)
+    envelope = calm_envelope(generator, times, tremor.gap, tremor.calm, tremor.floor)
     mood = band_limited_noise(generator, 1, len(times), 0.01, 0.06)[0]
     pace = speed * envelope * np.exp(0.35 * mood - 0.06)
     lever = width / 2
-    velocity *= np.array([0.707, 0.707, roll / lever, zoom / lever])[:, None] * pace
+    velocity *= np.array([0.707, 0.707, tremor.roll / lever, tremor.zoom / lever])[:, None] * pace
     if jumps is not None:
         velocity[:2] += jumps
     pose = np.zeros_like(velocity)

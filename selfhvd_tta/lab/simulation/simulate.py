@@ -17,7 +17,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from selfhvd_tta.lab.simulation.camera import Array, Trajectory, burst_velocity, handheld_trajectory, sample_times
+from selfhvd_tta.lab.simulation.camera import (
+    Array,
+    Trajectory,
+    Tremor,
+    burst_velocity,
+    handheld_trajectory,
+    sample_times,
+)
 from selfhvd_tta.lab.simulation.codec import compress, h264_round_trip
 from selfhvd_tta.lab.simulation.foreground import add_lights, figure, near_layer
 from selfhvd_tta.lab.simulation.phone import code_deviation, finish, noise_like, reduce_noise, to_code
@@ -188,19 +195,9 @@ def draw_trajectory(
     generator: np.random.Generator, settings: ShakeSettings, speed: float, jumps: Array | None = None
 ) -> Trajectory:
     """Motion of a camera (or of a layer against it) of this kind, with ``jumps`` (2, K) added to its velocity."""
-    return handheld_trajectory(
-        generator,
-        settings.frames,
-        speed,
-        max(settings.width, settings.height),
-        band=settings.band,
-        roll=settings.roll,
-        zoom=settings.zoom,
-        gap=settings.gap,
-        calm=settings.calm,
-        focal=settings.focal,
-        jumps=jumps,
-    )
+    tremor = Tremor(settings.band, settings.roll, settings.zoom, settings.gap, settings.calm)
+    larger = max(settings.width, settings.height)
+    return handheld_trajectory(generator, settings.frames, speed, larger, tremor, settings.focal, jumps)
 
 
 def blur_extent(scene: Scene, settings: ShakeSettings) -> Array:

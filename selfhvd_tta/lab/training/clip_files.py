@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import BinaryIO, Generic, TypeVar
+from typing import BinaryIO, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,14 @@ from selfhvd_tta.lab.training.store import ClipStore, make_in_worker, start_work
 Lesson = TypeVar("Lesson")
 
 
+class ClipSize(NamedTuple):
+    """Width and height of a clip in pixels, and its number of frames."""
+
+    width: int
+    height: int
+    frames: int
+
+
 class ClipFiles(ClipStore, Generic[Lesson]):
     """One file per clip, of arrays. Can be sent to another process.
 
@@ -25,8 +33,7 @@ class ClipFiles(ClipStore, Generic[Lesson]):
         photos: photographs to shake a camera at.
         folder: where files are kept; created.
         clips: how many clips there are.
-        width, height: of the clips.
-        frames: length of the clips.
+        size: of every clip.
         seed: of everything.
         device: where clips are simulated; what is made of them is made on the CPU.
     """
@@ -40,15 +47,12 @@ class ClipFiles(ClipStore, Generic[Lesson]):
         folder: Path,
         *,
         clips: int,
-        width: int,
-        height: int,
-        frames: int,
+        size: ClipSize,
         seed: int,
         device: torch.device,
     ) -> None:
         super().__init__(folder)
-        self.photos, self.clips = photos, clips
-        self.width, self.height, self.frames = width, height, frames
+        self.photos, self.clips, self.size = photos, clips, size
         self.seed, self.device = seed, device
 
     @abstractmethod
@@ -61,7 +65,8 @@ class ClipFiles(ClipStore, Generic[Lesson]):
 
     def path(self, number: int) -> Path:
         """Where what that clip teaches is kept."""
-        return self.folder / f"{self.mark}{self.seed}-{self.width}x{self.height}x{self.frames}-{number:06d}.npz"
+        width, height, frames = self.size
+        return self.folder / f"{self.mark}{self.seed}-{width}x{height}x{frames}-{number:06d}.npz"
 
     def write(self, number: int, file: BinaryIO) -> None:
         """Make the clip of that number; one that teaches nothing gives way to another."""
@@ -70,7 +75,7 @@ class ClipFiles(ClipStore, Generic[Lesson]):
         while made is None:
             generator = np.random.default_rng((self.seed, 3, number, attempt))
             photo = read_photo(self.photos[int(generator.integers(len(self.photos)))])
-            settings = flow_settings(generator, self.width, self.height, self.frames)
+            settings = flow_settings(generator, *self.size)
             clip = simulate_clip(photo, settings, seed=int(generator.integers(2**31)), device=self.device)
             made = self.lesson(clip, generator)
             attempt += 1

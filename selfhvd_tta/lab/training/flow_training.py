@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from selfhvd_tta.lab.training.checkpoint import Run, export_average
-from selfhvd_tta.lab.training.clip_files import make_all
+from selfhvd_tta.lab.training.clip_files import ClipSize, make_all
 from selfhvd_tta.lab.training.config import FlowTrainingConfig
 from selfhvd_tta.lab.training.flow_batches import training_batch
 from selfhvd_tta.lab.training.flow_pairs import PairPool
@@ -75,9 +75,7 @@ def _pool(config: FlowTrainingConfig, photos: list[Path], folder: str, clips: in
         photos,
         config.output / folder,
         clips=clips,
-        width=config.width,
-        height=config.height,
-        frames=config.frames,
+        size=ClipSize(config.width, config.height, config.frames),
         pairs=pairs,
         seed=seed,
         device=torch.device("cpu"),

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from selfhvd_tta.lab.training.checkpoint import Run, export_average
-from selfhvd_tta.lab.training.clip_files import make_all
+from selfhvd_tta.lab.training.clip_files import ClipSize, make_all
 from selfhvd_tta.lab.training.config import MergeTrainingConfig
 from selfhvd_tta.lab.training.loop import TrainingProgress, TrainingTask, train
 from selfhvd_tta.lab.training.losses import psnr, restoration_loss
@@ -135,9 +135,7 @@ def train_merge(
             config.output / folder,
             backbone=name,
             clips=clips,
-            width=config.width,
-            height=config.height,
-            frames=config.frames,
+            size=ClipSize(config.width, config.height, config.frames),
             seed=seed,
             device=torch.device("cpu"),
         )

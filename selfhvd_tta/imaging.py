@@ -5,6 +5,7 @@ Results are the same but for rounding. Gradients go through torch's way, which i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import cv2
@@ -14,6 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LUMA = (0.299, 0.587, 0.114)  # weights of R, G and B (BT.601)
+
+
+def decibels(error: float) -> float:
+    """Peak signal-to-noise ratio of a mean squared error on the 0..255 scale; infinite for 0."""
+    return math.inf if error == 0 else 10 * math.log10(255.0**2 / error)
 
 
 def gaussian(maps: Tensor, sigma: float, reach: float) -> Tensor:

@@ -14,7 +14,6 @@ from selfhvd_tta.method.record import Record
 from selfhvd_tta.method.working_set import choose_frames
 from selfhvd_tta.run import feeds
 from selfhvd_tta.run.adapting import adapt
-from selfhvd_tta.run.blur import settled
 from selfhvd_tta.run.budget import Fit, fit_once
 from selfhvd_tta.run.cancelling import CancelToken
 from selfhvd_tta.run.checks import check_names, check_paths
@@ -27,7 +26,7 @@ from selfhvd_tta.run.job import Job, sweep
 from selfhvd_tta.run.memory import working_set_limit
 from selfhvd_tta.run.networks import save_adapted
 from selfhvd_tta.run.plan import plan, summary
-from selfhvd_tta.run.scan import Inspection, scan
+from selfhvd_tta.run.scan import Inspection, examine
 from selfhvd_tta.settings import Settings
 from selfhvd_tta.video.opening import Reader, open_reader, open_writer
 from selfhvd_tta.video.passthrough import pass_through
@@ -100,15 +99,7 @@ def deblur(
     check_names(settings)
     settings = choose_method(settings, tell)
     with Job(Path(output), settings.runtime.restart) as job:
-        seen = scan(reader, settings.clues, tell)
-        if settings.transfers and len(seen.pts) > 1:
-            seen = seen.with_blur(reader, settings.alignment.blur)
-        if not seen.helpful and not settings.strict and not settings.force and seen.blur and seen.blur.restorable:
-            tell(Note("no frame is sharp: every frame is restored from its own blur and that of its neighbors"))
-            settings = replace(settings, method="transfer", save_adapted=None, adapted=None, weights=None)
-            seen = replace(seen, helpful=True, blur=replace(seen.blur, local=True))
-        if seen.blur is not None:
-            settings = settled(settings, seen.blur)
+        seen, settings = examine(reader, settings, tell)
         if seen.helpful or settings.force or (settings.learns and settings.adaptation.iters == 0):
             action, record = _restore(reader, Path(output), seen, settings, job, tell)
         else:

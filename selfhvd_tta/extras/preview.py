@@ -13,14 +13,13 @@ from selfhvd_tta.events import Event, Finished, Listener, Note, Plan, Progress, 
 from selfhvd_tta.extras.comparison import write_comparison
 from selfhvd_tta.extras.report.log import Recorder
 from selfhvd_tta.method.working_set import choose_frames
-from selfhvd_tta.run.blur import settled
 from selfhvd_tta.run.cancelling import CancelToken
 from selfhvd_tta.run.checks import check_names
 from selfhvd_tta.run.choice import choose_method
 from selfhvd_tta.run.equipment import Equipment
 from selfhvd_tta.run.forecast import Forecast
 from selfhvd_tta.run.memory import working_set_limit
-from selfhvd_tta.run.scan import Inspection, scan
+from selfhvd_tta.run.scan import Inspection, examine
 from selfhvd_tta.settings import Layout, Settings
 from selfhvd_tta.video.opening import Reader, open_reader
 from selfhvd_tta.video.target import CONTAINERS
@@ -103,13 +102,8 @@ def preview(
     check_output(path, reader.info, settings.output)
     check_names(settings)
     settings = choose_method(settings, tell)
-    seen = scan(reader, settings.clues, tell)
-    if settings.transfers and len(seen.pts) > 1:
-        seen = seen.with_blur(reader, settings.alignment.blur)
-    restorable = seen.blur is not None and seen.blur.restorable
-    if seen.blur is not None:
-        settings = settled(settings, seen.blur)
-    if not seen.helpful and not restorable and not settings.force:
+    seen, settings = examine(reader, settings, tell)
+    if not seen.helpful and not settings.force:
         raise PreconditionError(f"{video}: no preview, because {seen.verdict}", "Use --force to try anyway.")
     passage = blurriest(seen)
     origin = seen.pts[0] if seen.info.span is None else seen.info.span.origin

@@ -10,9 +10,9 @@ import numpy as np
 from selfhvd_tta.errors import InputError
 from selfhvd_tta.events import Event, Listener, Note, Progress, ignore
 from selfhvd_tta.method.clues import Clues, laplacian_variance, local_contrast, select_clues
-from selfhvd_tta.run.blur import Blur, blur_lengths, measure_blur
+from selfhvd_tta.run.blur import Blur, blur_lengths, measure_blur, settled
 from selfhvd_tta.run.cancelling import CancelToken
-from selfhvd_tta.settings import BlurKind, ClueSettings
+from selfhvd_tta.settings import BlurKind, ClueSettings, Settings
 from selfhvd_tta.video.opening import Reader, open_reader
 from selfhvd_tta.video.probe import VideoInfo
 from selfhvd_tta.video.shots import ShotDetector
@@ -78,6 +78,35 @@ def scan(reader: Reader, settings: ClueSettings, listen: Listener) -> Inspection
     clues = select_clues(np.asarray(values), detector.shots(), settings, np.asarray(contrast))
     helpful, verdict = judge(clues, settings)
     return Inspection(reader.info, clues, tuple(pts), verdict, helpful)
+
+
+def examine(reader: Reader, settings: Settings, tell: Listener) -> tuple[Inspection, Settings]:
+    """Scan a video, measure its blur where the method uses it, and settle what the blur decides.
+
+    Args:
+        reader: of the video.
+        settings: of the run, its method chosen.
+        tell: gets progress and notes.
+
+    Returns:
+        What was found, and the settings with the kind of blur decided. A video without sharp frames becomes one to
+        transfer if its blur alone says how to restore it, unless ``strict`` or ``force`` decide otherwise.
+
+    Raises:
+        InputError: as :func:`scan`.
+    """
+    seen = scan(reader, settings.clues, tell)
+    if settings.transfers and len(seen.pts) > 1:
+        seen = seen.with_blur(reader, settings.alignment.blur)
+    blur = seen.blur
+    if blur is None:
+        return seen, settings
+    if not seen.helpful and not settings.strict and not settings.force and blur.restorable:
+        tell(Note("no frame is sharp: every frame is restored from its own blur and that of its neighbors"))
+        settings = replace(settings, method="transfer", save_adapted=None, adapted=None, weights=None)
+        blur = replace(blur, local=True)
+        seen = replace(seen, helpful=True, blur=blur)
+    return seen, settled(settings, blur)
 
 
 def judge(clues: Clues, settings: ClueSettings) -> tuple[bool, str]:

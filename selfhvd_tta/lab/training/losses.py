@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from selfhvd_tta.imaging import decibels
+
 
 def restoration_loss(output: Tensor, target: Tensor, softness: float, frequency: float = 0.0) -> Tensor:
     """Charbonnier distance ``sqrt(e^2 + softness^2) - softness``: quadratic below ``softness``, linear above it.
@@ -26,4 +28,5 @@ def restoration_loss(output: Tensor, target: Tensor, softness: float, frequency:
 
 def psnr(output: Tensor, truth: Tensor) -> Tensor:
     """Peak signal-to-noise ratio of (N, 3, H, W) frames on the 0..255 scale: (N,) dB, about 78 dB for equal ones."""
-    return -10 * torch.log10((output - truth).square().mean((1, 2, 3)).clamp(min=1e-3) / 255**2)
+    errors = (output - truth).square().mean((1, 2, 3)).clamp(min=1e-3)
+    return torch.tensor([decibels(error) for error in errors.tolist()], device=errors.device)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
+from selfhvd_tta.imaging import decibels
 from selfhvd_tta.lab.evaluation.metrics.frames import Image, check_alike
 
 
@@ -17,5 +16,4 @@ def psnr(output: Image, truth: Image) -> float:
         truth: of the same shape.
     """
     check_alike(output, truth)
-    error = float(np.mean(np.square(output.astype(np.float64) - truth)))
-    return math.inf if error == 0 else 10 * math.log10(255.0**2 / error)
+    return decibels(float(np.mean(np.square(output.astype(np.float64) - truth))))

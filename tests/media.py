@@ -135,9 +135,9 @@ def packets(path: Path, kind: str) -> list[list[tuple[Any, Any, bytes]]]:
         return list(found.values())
 
 
-def shaky_file(path: Path, count: int = 12, seconds: float = 0.4) -> Path:
+def shaky_file(path: Path, count: int = 12, seconds: float = 0.4, size: tuple[int, int] = (80, 64)) -> Path:
     """A clip of still texture, every third frame sharp, with sound."""
-    frames = blurry_clip(count, 64, 80)
+    frames = blurry_clip(count, size[1], size[0])
     coding = YuvCoding(matrix=BT709, full_range=False, bits=8)
 
     def planes(index: int, width: int, height: int, pix_fmt: str) -> tuple[np.ndarray, ...]:
@@ -146,7 +146,7 @@ def shaky_file(path: Path, count: int = 12, seconds: float = 0.4) -> Path:
     return make_clip(
         path,
         tuple(512 * i for i in range(count)),
-        size=(80, 64),
+        size=size,
         planes=planes,
         color=(1, 1, 1, 1),
         audio_seconds=seconds,

@@ -308,7 +308,8 @@ def test_real_videos(tmp_path: Path) -> None:
     (folder / "day 2").mkdir(parents=True)
     clip = shaky_file(folder / "day 2" / "shaky.mp4")
     (folder / "broken.mp4").write_bytes(clip.read_bytes()[:3000])
-    settings = override(S, {"method": "transfer", "flow": "embedded", "offline": True, "device": "cpu"})
+    quick = {"method": "transfer", "backbone": "estrnn:lite", "flow": "dis:ultrafast", "teachers": 2}
+    settings = override(S, {**quick, "offline": True, "device": "cpu"})
     plan = batch.make_plan([folder], tmp_path / "out", settings, "_sharp")
     described, seconds = batch.describe(plan)
     assert 0 < seconds < 600

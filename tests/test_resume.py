@@ -31,6 +31,7 @@ from tests.test_pipeline import QUICK as SETTINGS
 from tests.tiny import Still, adaptation_of, blurry_clip
 
 BANK = AdaptationSettings(iters=14, stage1=0.5, crop=16, clip_length=3, label_refresh=3, learning_rate=1e-2)
+SMALL = (56, 48)  # a segment has 60 frames: what is longer is made of small ones
 LIVE = replace(BANK, teacher="live", label_refresh=1)
 
 
@@ -122,7 +123,7 @@ class Stopper:
 
 @pytest.fixture(scope="module")
 def long_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return shaky_file(tmp_path_factory.mktemp("clip") / "long.mp4", 70, 2)
+    return shaky_file(tmp_path_factory.mktemp("clip") / "long.mp4", 70, 2, SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -307,7 +308,7 @@ FEW = ("--iters", "6", "--crop", "32", "--clip-length", "4", "--checkpoint-minut
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 def test_killed_in_adaptation_and_in_restoration(tmp_path: Path) -> None:
-    source = shaky_file(tmp_path / "in.mp4", 64, 2)
+    source = shaky_file(tmp_path / "in.mp4", 64, 2, SMALL)
     whole = tmp_path / "whole.mp4"
     assert run("deblur", source, "-o", whole, *QUICK, *FEW).returncode == 0
     (tmp_path / "here").mkdir()

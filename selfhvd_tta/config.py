@@ -60,7 +60,7 @@ def parse(text: str, where: str = "config", base: Settings | None = None) -> Set
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(
-            f"{where}: is not TOML: {error}", "Text needs quotes, and true and false are small letters."
+            f"{where}: is not TOML: {error}", "Text needs quotes; true and false are lower case."
         ) from error
     except (ValueError, RecursionError) as error:  # thousands of digits or of brackets
         raise UsageError(f"{where}: holds a number or a nesting that is far too long", "Settings are short.") from error
@@ -150,11 +150,11 @@ def dumps(settings: Settings, comments: bool = True) -> str:
         settings: to write.
         comments: what each one means, from the attribute docs, above it.
 
-    A setting that is None stands there commented out, for TOML has no word for it.
+    A setting that is None is written commented out, because TOML has no null.
     """
     lines: list[str] = []
     if comments:
-        lines += ["# Settings of selfhvd-tta. Give this file to --config; delete what you do not want to fix.", ""]
+        lines += ["# Settings of selfhvd-tta. Give this file to --config; delete what you do not want to set.", ""]
     _write(settings, "", comments, lines)
     return "\n".join(lines).rstrip() + "\n"
 
@@ -202,7 +202,7 @@ def _merge(node: Any, table: Mapping[str, object], prefix: str) -> Any:
 
 
 def _convert(value: object, hint: Any, name: str) -> object:
-    """The value as the setting's type, exactly: no text for numbers, no numbers for yes and no."""
+    """The value as the setting's type, exactly: no text for numbers, no numbers for booleans."""
     optional = get_origin(hint) in (Union, types.UnionType)
     kinds = [k for k in get_args(hint) if k is not type(None)] if optional else [hint]
     if value is None and optional:

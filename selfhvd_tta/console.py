@@ -25,14 +25,14 @@ from selfhvd_tta.wording import clock, duration
 
 Style = Literal["auto", "plain", "json", "quiet"]
 PLAIN_INTERVAL_S = 5.0
-# Characters that turn the direction of writing: a name could show another ending than it has.
+# Characters that change the writing direction: a name could seem to have another extension.
 TURNS = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 # Phases that write the result: what they still take is what the job still takes.
 LAST_PHASES = ("restore", "transfer")
 
 
 class JobClock:
-    """How far one job has come, from its plan and from the pace of the phase it is in."""
+    """How far along a job is, judged by its plan and by the pace of its current phase."""
 
     def __init__(self) -> None:
         self.started = time.monotonic()
@@ -44,7 +44,7 @@ class JobClock:
         self.shown = 0.0
 
     def take(self, event: Event) -> None:
-        """Take in a plan or a step of progress."""
+        """Record a plan or a step of progress."""
         now = time.monotonic()
         if isinstance(event, Plan):
             self.planned, self.planned_at = (None if event.minutes is None else 60 * event.minutes), now
@@ -58,7 +58,7 @@ class JobClock:
     def left(self) -> float | None:
         """Seconds until the job ends; None before it is planned.
 
-        The plan less the time since, but at least what this phase still takes at its pace; in the last phase, that.
+        The planned time left, but at least what this phase still takes at its pace; in the last phase, just that.
         """
         if self.planned is None:
             return None
@@ -93,8 +93,8 @@ class Display:
 
     Args:
         style: ``auto`` is live on a terminal and plain elsewhere.
-        verbose: show losses and other figures of the moment.
-        console: where to; None for standard error.
+        verbose: show losses and other current figures.
+        console: where to write; None for standard error.
     """
 
     def __init__(self, style: Style = "auto", verbose: bool = False, console: Console | None = None) -> None:
@@ -143,7 +143,7 @@ class Display:
             self.console.print(f"[green]{event.what}[/] {_escape(event.path)}", soft_wrap=True)
 
     def _print(self, text: str) -> None:
-        """Wrapped at words on a terminal; elsewhere one line, for those who search in it."""
+        """Wrapped at words on a terminal; elsewhere one line, so that it can be searched."""
         self.console.print(text, soft_wrap=self.style != "live")
 
     def _rows(self, rows: tuple[tuple[str, str], ...]) -> None:
@@ -261,7 +261,7 @@ def _escape(text: str) -> str:
 def _visible(text: str) -> str:
     """Text whose control characters, and bytes of file names that are not UTF-8, are shown by number.
 
-    A file's name must not steer the terminal or turn the direction of writing.
+    A file's name must not control the terminal or change the writing direction.
     """
     return "".join(_numbered(c) if unicodedata.category(c) in ("Cc", "Cs") or c in TURNS else c for c in text)
 

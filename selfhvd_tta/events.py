@@ -81,7 +81,7 @@ class Progress:
         done: units finished.
         total: units altogether; None if unknown.
         unit: what is counted, for example ``frames`` or ``steps``.
-        values: figures of the moment, for example the loss terms.
+        values: current figures, for example the loss terms.
     """
 
     phase: str

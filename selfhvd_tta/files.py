@@ -68,7 +68,7 @@ def sha256_of(path: Path) -> str:
 
 
 def identity(path: Path) -> str:
-    """What tells an input from a changed one, without reading all of it.
+    """Identifies an input, so that a change is noticed, without reading all of it.
 
     Size, time of modification and a hash of the beginning, the middle and the end of a file; of a folder of images, the
     names, sizes and times of its files.

@@ -28,7 +28,7 @@ def gaussian(maps: Tensor, sigma: float, reach: float) -> Tensor:
     Args:
         maps: any values.
         sigma: pixels.
-        reach: so many sigma away its kernel ends.
+        reach: radius of the kernel in sigma.
     """
     radius = max(1, min(round(reach * sigma), min(maps.shape[-2:]) - 1))
     x = torch.arange(-radius, radius + 1, device=maps.device, dtype=maps.dtype)
@@ -43,7 +43,7 @@ def gaussian(maps: Tensor, sigma: float, reach: float) -> Tensor:
 
 
 def reduced(maps: Tensor, factor: int) -> Tensor:
-    """Means over squares of ``factor`` pixels of (B, C, H, W); at the right and lower border over what there is."""
+    """Means over squares of ``factor`` pixels of (B, C, H, W); squares at the right and lower border may be cut off."""
     if factor == 1:
         return maps
     if maps.shape[-1] % factor or maps.shape[-2] % factor:

@@ -131,7 +131,7 @@ def _restore(
     record = adapt(reader, seen.clues, numbers, gear, fit, job, tell) if settings.adapts else None
     _write(reader, output, _restored(reader, seen, settings, gear, job, tell), settings, job, tell)
     if record is not None and gear.network is not None and settings.save_adapted is not None:
-        # Last: a run that is interrupted before would find the file there when it continues.
+        # Last: a run that is interrupted before this would find the file in its way when it is resumed.
         save_adapted(gear.network, settings.save_adapted, str(reader.info.path), len(record.steps))
         tell(Note(f"adapted weights saved as {settings.save_adapted}"))
     if not settings.learns:

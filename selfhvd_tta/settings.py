@@ -255,22 +255,22 @@ class AdaptationSettings:
         )
 
     def on(self, device: str) -> AdaptationSettings:
-        """With what was left to the kind of device (``cpu``, ``cuda``, ``mps``) chosen."""
+        """With the defaults that depend on the kind of device (``cpu``, ``cuda``, ``mps``) filled in."""
         crop, length = (128, 6) if device == "cpu" else (PAPER_CROP, PAPER_CLIP)
         return replace(self, crop=self.crop or crop, clip_length=self.clip_length or length)
 
     @property
     def refresh_every(self) -> int:
-        """``label_refresh``, decided."""
+        """``label_refresh``, or its default."""
         return self.label_refresh or max(100, math.ceil(self.iters / 6))
 
     def first_rate(self, haste: float) -> float:
-        """``learning_rate``, decided.
+        """``learning_rate``, or its default.
 
-        The paper's 1e-4 for its 2000 steps and more; with fewer, so much more that all steps together go as far.
+        The paper's 1e-4 for 2000 steps and more; with fewer, raised so that all steps together go as far.
 
         Args:
-            haste: of the backbone, how many times as much it may become.
+            haste: factor by which the backbone allows it to be raised at most.
         """
         if self.learning_rate is not None:
             return self.learning_rate
@@ -278,13 +278,13 @@ class AdaptationSettings:
 
     @property
     def side(self) -> int:
-        """The crop's, once :meth:`on` has chosen."""
+        """Side of the crop, once :meth:`on` has chosen it."""
         assert self.crop is not None, "on() chooses it"
         return self.crop
 
     @property
     def length(self) -> int:
-        """The clip's, once :meth:`on` has chosen."""
+        """Frames of the clip, once :meth:`on` has chosen their number."""
         assert self.clip_length is not None, "on() chooses it"
         return self.clip_length
 
@@ -477,7 +477,7 @@ class Settings:
 
     @property
     def needs_adaptation(self) -> bool:
-        """Whether something is asked for that only adaptation does; then ``auto`` means ``adapt``."""
+        """Whether the settings ask for something that only adaptation does; then ``auto`` means ``adapt``."""
         steps = self.adaptation.iters != AdaptationSettings.iters
         return steps or self.save_adapted is not None
 
@@ -488,12 +488,12 @@ class Settings:
 
     @property
     def blends(self) -> bool:
-        """``detail``, decided."""
+        """``detail``, or its default."""
         return self.method != "refit" if self.detail is None else self.detail
 
     @property
     def transfers(self) -> bool:
-        """Whether sharp details are blended in: not into the output of a network that knows nothing of this video."""
+        """Whether sharp details are blended in: not into the output of a network that was not adapted to this video."""
         informed = self.adapts or self.adapted is not None or not self.learns
         return not self.networked or (self.blends and informed)
 

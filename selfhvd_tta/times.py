@@ -34,7 +34,7 @@ class TimeRange:
 
     @classmethod
     def parse(cls, text: str) -> TimeRange:
-        """Of ``0:05-0:12``, ``5-12.5``, ``1:02:03-`` or ``-10``.
+        """Parse ``0:05-0:12``, ``5-12.5``, ``1:02:03-`` or ``-10``.
 
         Raises:
             UsageError: the text is not of that form, or nothing lies between the two times.

@@ -42,7 +42,7 @@ class Killer:
         self.told.append(event)
         if not isinstance(event, VideoEvent) or event.name != self.name:
             return
-        if isinstance(event.event, Note) and "at work on" in event.event.text:
+        if isinstance(event.event, Note) and "running on" in event.event.text:
             self.pid = int(event.event.text.rpartition(" ")[2])
         if isinstance(event.event, Progress) and event.event.phase == "stage 1" and not self.killed:
             self.killed = self.pid

@@ -1,6 +1,6 @@
-"""Many videos: each in its own process, so that one that fails takes no other with it.
+"""Many videos: each in its own process, so that a failure does not affect the others.
 
-``make_plan`` finds the videos and decides what is to be done, ``run`` does it, ``batch.json`` in the output folder
+``make_plan`` finds the videos and decides what to do, ``run`` does it, ``batch.json`` in the output folder
 remembers it, so that the same command continues where an earlier one ended.
 """
 

@@ -25,7 +25,7 @@ class Outcome:
         seconds: how long it took.
         message: one line, why it failed.
         hint: one line, what to do about it.
-        exit_code: that ``selfhvd-tta deblur`` ends with in such a case.
+        exit_code: as of ``selfhvd-tta deblur`` in such a case.
     """
 
     name: str
@@ -50,7 +50,7 @@ class VideoStarted:
 
 @dataclass(frozen=True)
 class VideoEvent:
-    """Something that its run told."""
+    """An event of its run."""
 
     name: str
     event: Event
@@ -82,7 +82,7 @@ def as_json(event: BatchEvent) -> str:
 
 
 def forward(listen: Listener, jobs: int = 1) -> BatchListener:
-    """A listener for batches that tells a listener for one run (a display) what people want to read.
+    """A listener for batches that passes what people want to read to a listener for one run (a display).
 
     With several jobs the lines of different videos mix, so each carries its video's name.
     """

@@ -22,14 +22,14 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Stamp:
-    """Size and time of modification of a file: the same as long as nobody writes to it."""
+    """Size and time of modification of a file, which stay the same until it is written to."""
 
     size: int
     mtime_ns: int
 
     @classmethod
     def of(cls, path: Path) -> Stamp | None:
-        """Of a file; None if there is none."""
+        """Stamp of a file; None if there is none."""
         try:
             stat = path.stat()
         except OSError:
@@ -39,7 +39,7 @@ class Stamp:
 
 @dataclass(frozen=True)
 class Entry:
-    """What is known about one output.
+    """What is recorded about one output.
 
     Attributes:
         source: stamp of the input when work on it began.
@@ -68,7 +68,7 @@ class Ledger:
         folder: the output folder; it need not exist before :meth:`write`.
 
     Raises:
-        UsageError: there is a ``batch.json`` that is none of ours.
+        UsageError: there is a ``batch.json`` that was not written by a batch.
     """
 
     def __init__(self, folder: Path) -> None:

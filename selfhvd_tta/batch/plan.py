@@ -52,8 +52,8 @@ class BatchPlan:
         tasks: in the order of their names.
         settings: for every one of them.
         notes: one line for each thing that was left out.
-        report: write a page beside each result, ``a.mp4.html`` beside ``a.mp4``.
-        compare: layout of a comparison video beside each result; None for none.
+        report: write a page next to each result, ``a.mp4.html`` next to ``a.mp4``.
+        compare: layout of a comparison video next to each result; None for none.
     """
 
     folder: Path
@@ -88,10 +88,10 @@ def make_plan(
     Args:
         inputs: folders (searched with all that is in them), video files, or patterns such as ``trip/**/*.mov``.
         output: folder of the results, which keeps the tree of each input folder.
-        settings: for every video. ``output.overwrite`` replaces files that are in the way, finished ones never.
-        suffix: put behind the name of each result, for example ``_sharp``.
-        report: write a page beside each result.
-        compare: write a comparison video beside each result.
+        settings: for every video. ``output.overwrite`` replaces files that are in the way, but never finished ones.
+        suffix: appended to the name of each result, for example ``_sharp``.
+        report: write a page next to each result.
+        compare: write a comparison video next to each result.
 
     Raises:
         InputError: an input does not exist or holds no video.
@@ -132,14 +132,14 @@ def make_plan(
 
 
 def describe(plan: BatchPlan, listen: Listener = ignore) -> tuple[list[tuple[str, str, str, str]], float]:
-    """What ``--dry-run`` shows: opens each video, but looks through none of them.
+    """What ``--dry-run`` shows: opens each video, but does not scan it.
 
     Args:
         plan: of :func:`make_plan`.
-        listen: is told which networks were chosen.
+        listen: hears which networks were chosen.
 
     Returns:
-        Rows of the video, what it is, about how long it takes, what would be done; and the seconds of all that is to do
+        Rows of the video, what it is, about how long it takes, what would be done; and the seconds of all work to do
         together, one after the other on this machine. Frames are those that the container states, 60 % of them taken
         for blurry. Nothing is downloaded: where weights are missing, the times are left out and a note says so.
 
@@ -235,7 +235,7 @@ def _keys(found: dict[Path, str], suffix: str, matroska: bool) -> dict[Path, str
 
 
 def _beside(key: str) -> list[str]:
-    """Comparison videos of a result, which are no input of the next batch."""
+    """Comparison videos of a result, which the next batch does not take as input."""
     stem, suffix = os.path.splitext(key)
     return [f"{stem}-{layout}{suffix}" for layout in get_args(Layout)]
 

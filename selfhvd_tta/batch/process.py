@@ -1,4 +1,4 @@
-"""One video in a process of its own: started, listened to, ended, and judged by how it ended."""
+"""Runs one video in its own process: starts it, reads its events, ends it, and interprets how it ended."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Request = Mapping[str, Any]
 
 
 class Processes:
-    """The processes that run now; all of them can be ended at once, from another thread.
+    """The processes that are running; all of them can be ended at once, from another thread.
 
     Args:
         worker: command of the process for one video.
@@ -48,7 +48,7 @@ class Processes:
             tell: gets its events.
 
         Returns:
-            What became of it; a failure is no exception.
+            Its outcome; a failure is not raised.
         """
         started = time.monotonic()
         source, output = str(request["video"]), str(request["output"])
@@ -85,7 +85,7 @@ class Processes:
         if finished is not None:
             action: str = finished.action
             if code != 0:
-                # The result is in place; what was to be made beside it is not.
+                # The result is in place; the report or comparison is not.
                 trouble = str(error["message"]) if error is not None else _diagnosis(code, tail)[0]
                 tell(Note(trouble, "warning"))
                 action = f"{action}, but {trouble}"
@@ -95,7 +95,7 @@ class Processes:
         return failed(*_diagnosis(code, tail), ExitCode.FAILED)
 
     def _start(self, request: Request, errors: IO[bytes]) -> subprocess.Popen[str]:
-        """Start one, in a session of its own: an interrupt at the terminal reaches the batch, which ends it once."""
+        """Start a process in its own session: an interrupt at the terminal reaches the batch, which ends it once."""
         with self.lock:
             if self.stopped:
                 raise OSError("the batch was stopped")
@@ -112,7 +112,7 @@ class Processes:
             )
             self.running.append(process)
         assert process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it is dead already, and its exit status will tell
+        with contextlib.suppress(BrokenPipeError):  # it has ended already, and its exit status says how
             process.stdin.write(json.dumps(request) + "\n")
             process.stdin.flush()
         return process
@@ -123,7 +123,7 @@ class Processes:
             self._close(process)
 
     def stop(self) -> None:
-        """Let all end cleanly (standard input closes); whoever takes longer than the grace is killed."""
+        """Let all end cleanly (standard input closes); those that take longer than the grace period are killed."""
         with self.lock:
             self.stopped = True
             running = list(self.running)
@@ -134,7 +134,7 @@ class Processes:
             for process in running:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(max(0.0, deadline - time.monotonic()))
-        finally:  # also when the user interrupts the waiting
+        finally:  # also if the user interrupts the wait
             for process in running:
                 if process.poll() is None:
                     process.kill()
@@ -147,7 +147,7 @@ class Processes:
 
 
 def shared_environment(jobs: int) -> dict[str, str]:
-    """Processes side by side share the processors instead of each starting a thread for every one."""
+    """Concurrent processes share the cores instead of each starting a thread for every core."""
     environment = dict(os.environ)
     if jobs > 1:
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
@@ -155,7 +155,7 @@ def shared_environment(jobs: int) -> dict[str, str]:
 
 
 def _diagnosis(code: int, tail: str) -> tuple[str, str]:
-    """Message and hint for a process that ended without a word."""
+    """Message and hint for a process that ended without an event."""
     last = tail.splitlines()[-1] if tail else ""
     if code < 0:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"

@@ -1,4 +1,4 @@
-"""Working through a batch: processes, what they tell, what is recorded."""
+"""Works through a batch: runs processes, passes on their events, records outcomes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from selfhvd_tta.errors import BatchError, DiskError, ExitCode, Interrupted, Usa
 
 @dataclass(frozen=True)
 class Summary:
-    """What became of all videos, in the order of the plan."""
+    """The outcomes of all videos, in the order of the plan."""
 
     outcomes: tuple[Outcome, ...]
 
@@ -38,7 +38,7 @@ class Summary:
         if failed:
             raise BatchError(
                 f"{failed} of {len(self.outcomes)} videos failed; the others are complete",
-                "Repair what the lines above say and run the same command again: finished ones are not done twice.",
+                "Fix what the lines above report and run the same command again; finished videos are skipped.",
             )
 
 
@@ -46,16 +46,16 @@ class Crew(Protocol):
     """Does videos, several at the same time from several threads: processes on this machine, or a cluster."""
 
     def work(self, name: str, request: Request, tell: Tell) -> Outcome:
-        """Do one video; a failure is an outcome, no exception."""
+        """Do one video; a failure is an outcome, not an exception."""
 
     def stop(self) -> None:
-        """End all that are at work, cleanly."""
+        """End all running videos cleanly."""
 
 
 def run(
     plan: BatchPlan, listen: BatchListener, jobs: int = 1, worker: Sequence[str] = WORKER, crew: Crew | None = None
 ) -> Summary:
-    """Do what a plan says. Videos that fail are part of the summary, they do not end the batch.
+    """Carry out a plan. Videos that fail become part of the summary; they do not end the batch.
 
     Args:
         plan: of :func:`make_plan`.
@@ -120,7 +120,7 @@ class _Batch:
             future.add_done_callback(self.queue.put)
         try:
             while open_ones:
-                # A wait without end cannot be interrupted on every system.
+                # A wait without a timeout cannot be interrupted on every system.
                 with contextlib.suppress(queue.Empty):
                     item = self.queue.get(timeout=0.5)
                     if isinstance(item, Future):
@@ -142,7 +142,7 @@ class _Batch:
         return Summary(tuple(self.outcomes[task.key] for task in self.plan.tasks))
 
     def _stop(self, pool: ThreadPoolExecutor, futures: dict[Future[Entry], Task]) -> None:
-        """End the processes and record what was finished until then."""
+        """End the processes and record what they have finished."""
         pool.shutdown(wait=False, cancel_futures=True)
         self.crew.stop()
         pool.shutdown()
@@ -182,7 +182,7 @@ class _Batch:
 
 
 def _settled(task: Task) -> Outcome:
-    """Outcome of a video that needs no process."""
+    """Outcome of a video for which no process is needed."""
     source, output = str(task.source), str(task.output)
     if task.state == "finished":
         return Outcome(task.name, source, output, "skipped", "finished by an earlier run")

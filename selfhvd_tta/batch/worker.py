@@ -26,10 +26,10 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def main() -> int:
-    """Do what standard input asks for.
+    """Carry out the request on standard input.
 
     Returns:
-        The exit status. What is not a :class:`SelfHVDError` leaves as a traceback, which the batch collects.
+        The exit status. Anything but a :class:`SelfHVDError` ends in a traceback, which the batch collects.
     """
     signal.signal(signal.SIGTERM, _interrupt)
     _end_with_a_killed_parent()
@@ -53,13 +53,13 @@ def main() -> int:
 
 
 def _end_with_a_killed_parent() -> None:
-    """In a cluster: a worker that is killed must leave nothing behind that works on what another one takes over."""
+    """In a cluster, a killed worker must not leave a process behind that works on what another worker takes over."""
     if os.environ.get("SELFHVD_TTA_KILL_WITH_PARENT") and sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _read_line() -> bytes:
-    """From the file descriptor: a buffered reader would stay locked by the waiting thread when Python ends."""
+    """Reads the file descriptor: a buffered reader would still be locked by the waiting thread when Python exits."""
     line = b""
     while not line.endswith(b"\n"):
         block = os.read(0, 65536)

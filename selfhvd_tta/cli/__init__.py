@@ -30,7 +30,7 @@ from selfhvd_tta.cli.options import Asked
 from selfhvd_tta.console import show_error, show_lines, tolerate_encodings
 from selfhvd_tta.errors import ExitCode, Interrupted, SelfHVDError
 
-# Newer releases of typer carry their own copy of click: its errors are not those of the package of that name.
+# Newer releases of typer bundle a copy of click, whose errors are not those of the package ``click``.
 CLICK_ERROR: type[Any] = sys.modules[typer.BadParameter.__module__].ClickException
 RESTORE, LAB = "Commands", "For those who train and measure"
 

@@ -1,4 +1,4 @@
-"""The live table of a batch: which videos are at work, how far each has come, how long it will take."""
+"""The live table of a batch: which videos are being processed, how far each is, how long it will take."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class BatchTable:
 
     Args:
         total: videos to be done.
-        console: where to; None for standard error.
+        console: where to write; None for standard error.
     """
 
     def __init__(self, total: int, console: Console | None = None) -> None:
@@ -49,7 +49,7 @@ class BatchTable:
         self.live.stop()
 
     def __call__(self, event: BatchEvent) -> None:
-        """Take one event in; the screen follows by itself."""
+        """Process one event; the screen is updated."""
         if isinstance(event, VideoStarted):
             self.running[event.name] = JobClock()
         elif isinstance(event, VideoEnded):

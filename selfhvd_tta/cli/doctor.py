@@ -1,6 +1,6 @@
-"""Whether this machine can do the work: one row per thing that can be wrong, and what to do about it.
+"""Whether this machine can run a job: one row for everything that can be wrong, and what to do about it.
 
-Nothing of ours that needs torch or PyAV is imported before a row has shown that they work.
+None of our modules that need torch or PyAV is imported before a row has shown that they work.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from selfhvd_tta.run.hostmemory import container_left, machine_left
 State = Literal["ok", "warn", "fail"]
 GIB = 1 << 30
 # The working set shrinks with the memory; with less than the first it holds under 60 frames of 1080p, with less than
-# the second nothing but small videos fits beside the network.
+# the second only small videos fit next to the network.
 LITTLE_MEMORY, TOO_LITTLE_MEMORY = 8 * GIB, 2 * GIB
 LITTLE_DISK, TOO_LITTLE_DISK = 5 * GIB, GIB // 2
 
@@ -40,7 +40,7 @@ class Check:
         name: what was looked at.
         state: ``ok``; ``warn``: works, but slower, worse or not for every video; ``fail``: ``deblur`` cannot work.
         found: one line.
-        advice: one line, what to do; empty where nothing is to be done.
+        advice: one line, what to do; empty if there is nothing to do.
     """
 
     name: str
@@ -61,10 +61,10 @@ def doctor(
 
 
 def examine(folder: str | Path = ".", ask_hub: bool = False) -> Iterator[Check]:
-    """Look at everything, one row after the other.
+    """Run every check, one row at a time.
 
     Args:
-        folder: where results shall go.
+        folder: where results will go.
         ask_hub: also try to reach the Hub (one request without content); else nothing leaves this machine.
     """
     yield _python()
@@ -156,7 +156,7 @@ def nvidia_driver() -> str:
 
 
 def precision() -> Check:
-    """Whether bfloat16 is worth it."""
+    """Whether bfloat16 is used here, and if not, why."""
     import torch
 
     if not torch.cuda.is_available():
@@ -214,7 +214,7 @@ def decoders() -> Check:
 
 
 def memory() -> Check:
-    """What can be had now, and what a container allows."""
+    """Memory that is available now, within the limit of a container."""
     free = machine_left()
     if free is None:
         return Check("memory", "ok", "cannot be told on this system")
@@ -262,7 +262,7 @@ def cache() -> Check:
 
 
 def weights_here() -> Iterator[Check]:
-    """Whether the networks that ``auto`` prefers are here, and what else is."""
+    """Whether the networks that ``auto`` prefers, and others, are on this machine."""
     from selfhvd_tta.flows import discover
     from selfhvd_tta.run import networks as models
     from selfhvd_tta.weights import models_overview

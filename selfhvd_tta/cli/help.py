@@ -39,7 +39,7 @@ class Program(TyperGroup):
     command_class = Command
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put ``deblur`` in front of what begins with a file or with one of its flags."""
+        """Insert ``deblur`` before arguments that begin with a file or one of its flags."""
         if args and args[0] not in self.commands and self._means_deblur(ctx, args[0]):
             args = [DEFAULT_COMMAND, *args]
         rest: list[str] = super().parse_args(ctx, args)

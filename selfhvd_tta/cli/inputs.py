@@ -1,4 +1,4 @@
-"""What users give in the place of a video, answered before anything slow is imported; and where its result goes."""
+"""What users pass instead of a video, refused before anything slow is imported; and where the result goes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from selfhvd_tta.errors import InputError
 
-# Formats that folders of frames may hold; other still pictures are only ever given by mistake.
+# Formats of the pictures in folders of frames; other still pictures are always a mistake.
 FRAME_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".tif", ".tiff"))
 PHOTO_SUFFIXES = FRAME_SUFFIXES | {".heic", ".heif", ".webp", ".bmp", ".dng", ".avif"}
 WRITTEN_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".mkv"))
@@ -25,7 +25,7 @@ def default_output(video: Path) -> Path:
 
 
 def check_input(video: Path) -> None:
-    """Refuse what is not a video, with what to do instead; files are not opened.
+    """Refuse what is not a video and say what to do instead; files are not opened.
 
     Raises:
         InputError: an address, a stream, a picture, or a folder of videos.

@@ -19,7 +19,7 @@ from selfhvd_tta.config import QUALITY, attribute_docs, load, override, setting_
 from selfhvd_tta.settings import Quality, Settings
 from selfhvd_tta.times import seconds_of
 
-# Constants of the method, set in a job file only: nobody tunes them for one video.
+# Constants of the method, which only a job file sets: nobody tunes them for one video.
 FILE_ONLY = frozenset(
     {
         *("clues.normalise", "clues.contrast", "clues.min_soft"),
@@ -37,7 +37,7 @@ EVERYDAY = (
     *("output.overwrite", "runtime.device", "runtime.offline"),
 )
 OPTIONS, DISPLAY = "Options", "Display"
-HELP_ALL = "selfhvd_tta.help_all"  # key of the context's notes: the help is to show everything
+HELP_ALL = "selfhvd_tta.help_all"  # key of the context's notes: show the help in full
 SECTIONS = {
     "": "Method",
     "clues": "Sharp frames",
@@ -60,7 +60,7 @@ NUMBERS = {int: "N", float: "X"}
 
 @dataclasses.dataclass
 class Asked:
-    """How the user wants to be told of an error; known as soon as the flags are parsed.
+    """How errors are to be shown; known as soon as the flags are parsed.
 
     Attributes:
         json: as one JSON line on standard output.
@@ -170,13 +170,13 @@ def takes_settings(
 def settings_of(
     ctx: typer.Context, flags: Mapping[str, object], config: Path | None = None, base: Settings | None = None
 ) -> Settings:
-    """The flags that were given, over the job file, over the defaults.
+    """Settings from the flags that were given, then the job file, then the defaults.
 
     Args:
         ctx: of the command.
         flags: the ones of the settings, as the command got them from :func:`takes_settings`.
         config: job file; None for none.
-        base: defaults of the command, where they differ from those of the settings.
+        base: defaults of the command, if they differ from those of the settings.
 
     Raises:
         UsageError: the job file or a flag is wrong.

@@ -1,4 +1,4 @@
-"""Commands around network weights: convert official checkpoints, publish one's own."""
+"""Commands for network weights: convert official checkpoints, publish your own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be made beside a result: a report page and a comparison video."""
+"""What can be made in addition to a result: a report page and a comparison video."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Extras:
-    """What is wanted beside the result.
+    """What is wanted in addition to the result.
 
     Attributes:
         report: path of an ``.html`` page; None for none.
-        compare: layout of a comparison video, written beside the result; None for none.
+        compare: layout of a comparison video, written next to the result; None for none.
     """
 
     report: Path | None = None
@@ -40,7 +40,7 @@ def deblur_with(
     listen: Listener = ignore,
     cancel: CancelToken | None = None,
 ) -> Result:
-    """:func:`selfhvd_tta.deblur`, then what is wanted beside it.
+    """:func:`selfhvd_tta.deblur`, then the extras.
 
     Args:
         video: input video.
@@ -54,7 +54,7 @@ def deblur_with(
         What ``deblur`` did.
 
     Raises:
-        SelfHVDError: before any work where one of the files could not be written; the result is in place when a later
+        SelfHVDError: before any work if one of the files could not be written; the result is in place when a later
             error is about another file.
     """
     others = [report_file(extras.report)] if extras.report is not None else []

@@ -33,7 +33,7 @@ def comparison_path(output: str | Path, layout: Layout) -> Path:
 
 
 def check_comparison(source: Reader, output: str | Path, layout: Layout, settings: OutputSettings) -> Path:
-    """Refuse, before time is spent, a comparison that could not be written.
+    """Refuse a comparison that could not be written, before any work.
 
     Raises:
         UsageError, DiskError: as for any output.
@@ -60,7 +60,7 @@ def write_comparison(
         layout: ``side``: input left, result right; ``stack``: input above; ``wipe``: a divider moves back and forth.
         settings: codec and quality, and whether an existing file may be replaced.
         listen: gets progress and notes.
-        out: where to; None for :func:`comparison_path`.
+        out: where to write; None for :func:`comparison_path`.
         part: of the source that the result shows.
 
     Returns:
@@ -95,7 +95,7 @@ def write_comparison(
 
 
 def arrange(before: Array, after: Array, layout: Layout, seconds: float) -> Array:
-    """One picture of two upright ones of the same size and type, with labels."""
+    """Combine two upright pictures of the same size and type into one, with labels."""
     if layout == "wipe":
         width = before.shape[1]
         # Starts in the middle, where a thumbnail shows both; rests at the ends, where one of them fills the picture.
@@ -116,13 +116,13 @@ def arrange(before: Array, after: Array, layout: Layout, seconds: float) -> Arra
 
 
 def label(picture: Array, text: str, right: bool = False, visible: int | None = None) -> None:
-    """Write a word into a lower corner, in place, on a darkened ground; left out where it has no room.
+    """Write a word into a lower corner, in place, on a darkened background; left out if it does not fit.
 
     Args:
         picture: (H, W, 3) uint8 or uint16.
         text: the word.
         right: in the right corner.
-        visible: width of the part of the picture, from that corner's side, which the word speaks of.
+        visible: width of the part of the picture, from that corner's side, that the word describes.
     """
     height, width = picture.shape[:2]
     size = max(10.0, min(height, width) / 22)  # height of a capital letter's line, pixels

@@ -1,4 +1,4 @@
-"""A quick look at what a run would bring: three seconds around the blurriest passage, before and after."""
+"""A quick look at what a run would achieve: three seconds around the blurriest passage, before and after."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from selfhvd_tta.wording import duration
 
 SECONDS = 3.0
 BUDGET_S = 60.0
-# Phases that the plan's estimate is about, and how far their duration may correct the estimate of the whole.
+# Phases that the plan's estimate covers, and how far their duration may correct the estimate for the whole video.
 WORK = ("labels", "stage 1", "stage 2", "restore", "transfer")
 CORRECTION = (0.5, 2.0)
 
@@ -65,9 +65,9 @@ def preview(
     listen: Listener = ignore,
     cancel: CancelToken | None = None,
 ) -> Preview:
-    """Adapt to the blurriest passage alone, in a minute at most, and write it beside its input.
+    """Adapt to the blurriest passage alone, in a minute at most, and show it next to its input.
 
-    A run over the whole video does more steps and knows more sharp frames: it is at least as good, as a rule. The
+    A run over the whole video does more steps and sees more sharp frames: it is usually at least as good. The
     preview keeps the sound.
 
     Args:
@@ -94,7 +94,7 @@ def preview(
     def tell(event: Event) -> None:
         if cancel is not None and isinstance(event, Progress):
             cancel.check()
-        if not isinstance(event, Finished):  # of the passage, which nobody asked for
+        if not isinstance(event, Finished):  # of the passage; the caller asked for the preview
             listen(event)
 
     reader = open_reader(video, settings.part)
@@ -120,7 +120,7 @@ def preview(
     def tell_of_passage(event: Event) -> None:
         nonlocal planning_done
         planning_done = planning_done or isinstance(event, Plan)
-        # What is said about writing is about a file that nobody sees.
+        # Notes on writing concern a temporary file.
         if not (planning_done and isinstance(event, Note) and event.level == "info"):
             tell(event)
 
@@ -141,7 +141,7 @@ def preview(
 
 
 def blurriest(seen: Inspection, seconds: float = SECONDS) -> range:
-    """The stretch of a shot, so long at most, with the most soft frames; of equal ones the least sharp."""
+    """The stretch of a shot, ``seconds`` at most, with the most soft frames; of equal ones the least sharp."""
     times = np.asarray(seen.pts, dtype=np.float64) * float(seen.info.time_base)
     soft = np.concatenate([[0], np.cumsum(seen.clues.soft)])
     sharpness = np.concatenate([[0.0], np.cumsum(np.log(np.maximum(seen.clues.sharpness, 1e-3)))])
@@ -160,11 +160,11 @@ def blurriest(seen: Inspection, seconds: float = SECONDS) -> range:
 
 
 def time_range(seen: Inspection, frames: range) -> str:
-    """The part of the video that holds these frames and no others, as ``--range`` wants it."""
+    """The part of the video that holds exactly these frames, in the form of ``--range``."""
     origin = seen.pts[0] if seen.info.span is None else seen.info.span.origin
     times = [float((pts - origin) * seen.info.time_base) for pts in seen.pts]
     step = (times[-1] - times[0]) / max(1, len(times) - 1) or 1.0
-    # Half-way between two frames, rounding does no harm.
+    # Half-way between two frames, so that rounding cannot include another one.
     times = [times[0] - step, *times, times[-1] + step]
     start, stop = (0.5 * (times[i] + times[i + 1]) for i in (frames.start, frames.stop))
     return f"{max(0.0, start):.6f}-{stop:.6f}"

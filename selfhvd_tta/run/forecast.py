@@ -352,7 +352,7 @@ class RoughForecast:
 
     Args:
         settings: of all of them.
-        listen: is told which networks were chosen.
+        listen: hears which networks were chosen.
 
     Raises:
         UsageError, WeightsError, DeviceError: as for a run with these settings.

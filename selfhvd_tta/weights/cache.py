@@ -1,7 +1,7 @@
-"""What was downloaded, converted and verified before, so that it is done once.
+"""Remembers what was downloaded, converted and verified, so that it is done only once.
 
 The folder holds ``NAME.safetensors`` (converted or downloaded files), ``NAME.json`` (a :class:`Receipt` each),
-``downloads/`` (files on their way) and ``manual/`` (files that the user saved there).
+``downloads/`` (partial files) and ``manual/`` (files that the user saved there).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def cache_dir() -> Path:
 
 
 def manual_dir() -> Path:
-    """Folder where the user saves files that only a person can fetch."""
+    """Folder where the user saves files that have to be fetched by hand."""
     return cache_dir() / "manual"
 
 
@@ -56,7 +56,7 @@ def writing(what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def exclusive(name: str) -> Iterator[None]:
-    """One process at a time fetches and converts the weights of that name; the others wait and find them done."""
+    """Lets one process at a time fetch and convert the weights of that name; the others wait, then find them ready."""
     with writing("The weights cache"):
         folder = cache_dir() / "locks"
         folder.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ def exclusive(name: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Receipt:
-    """That a file was verified, and how to tell that it is still the same one.
+    """States that a file was verified, and how to recognise that it is unchanged.
 
     Attributes:
         source: where it came from, as in the table.
@@ -92,20 +92,20 @@ class Receipt:
 
     @classmethod
     def of(cls, path: Path, *, source: str, source_sha256: str, pin: Pin, sha256: str | None = None) -> Receipt:
-        """Receipt of a file that was just verified; hashes it unless its digest is given."""
+        """Receipt for a file that was just verified; hashes it unless its digest is given."""
         digest = sha256 or sha256_of(path)
         stat = path.stat()
         return cls(source, source_sha256, pin, str(path.absolute()), stat.st_size, stat.st_mtime_ns, digest)
 
     def present(self) -> bool:
-        """A file of that size is there."""
+        """Whether a file of that size exists."""
         try:
             return os.stat(self.path).st_size == self.size
         except OSError:
             return False
 
     def unchanged(self) -> bool:
-        """Size and time of the file are those of the receipt, so its content need not be hashed again."""
+        """Whether the file has the receipt's size and time, so that it need not be hashed again."""
         try:
             stat = os.stat(self.path)
         except OSError:
@@ -113,7 +113,7 @@ class Receipt:
         return (stat.st_size, stat.st_mtime_ns) == (self.size, self.mtime_ns)
 
     def verified(self) -> bool:
-        """The file's content is that of the receipt; hashes it only if size or time changed."""
+        """Whether the file has the receipt's content; hashes it only if size or time changed."""
         if self.unchanged():
             return True
         return self.present() and sha256_of(Path(self.path)) == self.sha256

@@ -17,13 +17,13 @@ from selfhvd_tta.weights.tensors import differences, independent, read_safetenso
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Where training frameworks keep the state dict, the averaged one first: it is what their authors evaluate.
+# Where training frameworks keep the state dict, the averaged one first: it is the one that authors evaluate.
 _CONTAINERS = ("params_ema", "params", "state_dict", "model_state_dict", "model_state", "model")
 
 
 @dataclass(frozen=True)
 class ForeignCheckpoint:
-    """The network's tensors out of a training framework's file.
+    """The network's tensors from a training framework's file.
 
     Attributes:
         tensors: state dict with the network's own key names, on the CPU.
@@ -70,7 +70,7 @@ def _scalar_of(module: str) -> Callable[..., Any]:
     def scalar(*arguments: Any) -> Any:
         return reconstruct(*arguments)
 
-    # A checkpoint names the function by where it was in the numpy of its time.
+    # A checkpoint names the function by its place in the numpy of its time.
     scalar.__module__, scalar.__name__, scalar.__qualname__ = f"{module}.multiarray", "scalar", "scalar"
     return scalar
 

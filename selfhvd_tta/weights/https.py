@@ -1,4 +1,4 @@
-"""Files at a plain address: resumed where they were cut, hashed, and in place only when complete."""
+"""Downloads from a plain address: resumed after an interruption, hashed, in place only when complete."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _BLOCK = 1 << 18
 
 @dataclass(frozen=True)
 class _Origin:
-    """What a partial file is a part of: a rest may only be appended if it is of the same content."""
+    """Identifies what a partial file is a part of: only bytes of the same content may be appended."""
 
     url: str
     etag: str
@@ -43,7 +43,7 @@ class _Origin:
 
 
 class _CutShort(OSError):
-    """The connection ended before the file did."""
+    """The connection ended before the file was complete."""
 
 
 def _open(url: str, start: int, etag: str) -> http.client.HTTPResponse:
@@ -80,7 +80,7 @@ def _transfer(url: str, part: Path, sha256: str, size: int | None, progress: OnP
     except urllib.error.HTTPError as error:
         if error.code != 416 or not start:
             raise
-        # Nothing beyond what we have: either it is complete, or this is not a part of that file. The digest tells.
+        # No more bytes: either the file is complete, or this is not a part of it. The digest decides.
         if size is None and sha256 and sha256_of(part) == sha256:
             return
         start, response = 0, _open(url, 0, "")
@@ -88,7 +88,7 @@ def _transfer(url: str, part: Path, sha256: str, size: int | None, progress: OnP
         if response.status != 206:
             start = 0
         elif not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-            raise _CutShort("the server answers with another range than asked for")
+            raise _CutShort("the server sent a different range than requested")
         length = response.headers.get("Content-Length")
         total = start + int(length) if length and length.isdigit() else None
         if size is not None and total is not None and total != size:
@@ -116,7 +116,7 @@ def _transfer(url: str, part: Path, sha256: str, size: int | None, progress: OnP
 
 
 def _complete(url: str, part: Path, sha256: str, size: int | None, progress: OnProgress | None) -> None:
-    """Transfer with further attempts as long as bytes arrive."""
+    """Transfer, with more attempts as long as bytes arrive."""
     failures = 0
     while True:
         before = part.stat().st_size if part.exists() else 0
@@ -128,7 +128,7 @@ def _complete(url: str, part: Path, sha256: str, size: int | None, progress: OnP
             if isinstance(error, urllib.error.URLError) and isinstance(error.reason, ssl.SSLError):
                 hint = "Check the machine's clock and its CA certificates (SSL_CERT_FILE)."
                 raise WeightsError(f"{url}: the connection is not trusted: {error.reason}", hint) from error
-            # A connection that was never made is not tried again: the message has to come at once.
+            # A connection that could not be made is not retried: the message has to come at once.
             grown = part.exists() and part.stat().st_size > before
             failures = 0 if grown else failures + 1
             if failures >= ATTEMPTS or isinstance(error, urllib.error.URLError):
@@ -138,7 +138,7 @@ def _complete(url: str, part: Path, sha256: str, size: int | None, progress: OnP
 
 
 def fetch(urls: tuple[str, ...], target: Path, *, sha256: str, size: int | None, progress: OnProgress | None) -> str:
-    """Download a file into ``target``; a rest of an earlier attempt (``.part``) is continued.
+    """Download a file into ``target``; a partial file of an earlier attempt (``.part``) is continued.
 
     Args:
         urls: addresses of the same content, tried in turn.
@@ -158,7 +158,7 @@ def fetch(urls: tuple[str, ...], target: Path, *, sha256: str, size: int | None,
         target.parent.mkdir(parents=True, exist_ok=True)
     problem: WeightsError | None = None
     for url in urls:
-        # A second time from the start: a rest may have been appended to other content.
+        # Once more from the start: the partial file may have been of other content.
         for _ in range(2):
             resumed = part.exists()
             try:

@@ -1,4 +1,4 @@
-"""The Hugging Face Hub, through its own client and into its own cache, with the checks that the client leaves out.
+"""Downloads from the Hugging Face Hub by its own client into its own cache, with checks that the client omits.
 
 The client compares sizes only. Here the digest that the Hub states (the ETag of a large file is its SHA-256) is
 compared with ours before a byte is transferred, and the file's own digest with both afterwards.
@@ -22,7 +22,7 @@ from selfhvd_tta.files import sha256_of
 from selfhvd_tta.weights.cache import OnProgress, Pin
 from selfhvd_tta.weights.rows import Hub
 
-# huggingface_hub is imported where it is used: it takes a while and most runs need no network.
+# huggingface_hub is imported where it is used: that takes a while, and most runs need no network.
 
 METADATA_TIMEOUT = 5.0
 """Seconds to wait for the Hub's first answer."""
@@ -33,7 +33,7 @@ _down: dict[str, tuple[float, str]] = {}
 
 
 def offline_wanted() -> bool:
-    """The environment forbids asking the Hub (``HF_HUB_OFFLINE``), by the client's own rules."""
+    """Whether the environment forbids asking the Hub (``HF_HUB_OFFLINE``), by the client's own rules."""
     value = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
     return value.upper() in {"1", "ON", "YES", "TRUE"}
 
@@ -80,7 +80,7 @@ def explained(source: str, repo: str) -> Iterator[None]:
         raise WeightsError(f"{source}: the repository is gated", hint) from error
     except errors.RepositoryNotFoundError as error:
         hint = "Check the name; for a private repository log in with: hf auth login"
-        raise WeightsError(f"{source}: the Hub has no repository {repo}, or not for you", hint) from error
+        raise WeightsError(f"{source}: the Hub has no repository {repo}, or you have no access to it", hint) from error
     except errors.RevisionNotFoundError as error:
         raise WeightsError(f"{source}: the repository has no such revision", f"Look at {page}.") from error
     except errors.LocalEntryNotFoundError as error:
@@ -102,7 +102,7 @@ def explained(source: str, repo: str) -> Iterator[None]:
 
 
 def unreachable(source: str, error: BaseException) -> WeightsError:
-    """The one line for a network that is not there, or a disk that is full."""
+    """The error for a network that cannot be reached, or a disk that is full."""
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
         return WeightsError(
             f"{source}: {error.strerror} ({error.filename})", "Free some space, or point HF_HOME to another folder."
@@ -111,7 +111,7 @@ def unreachable(source: str, error: BaseException) -> WeightsError:
 
 
 def not_offline(source: str) -> WeightsError:
-    """The one line for what would have to be downloaded while that is forbidden."""
+    """The error for a download that is needed but forbidden."""
     return WeightsError(
         f"{source} is not on this machine, and downloading is off (offline mode)",
         "Run once without --offline and without HF_HUB_OFFLINE, or use a bundled backbone.",
@@ -151,7 +151,7 @@ def _bar(progress: OnProgress) -> type:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """The client neither draws bars nor logs to the terminal meanwhile: errors arrive as exceptions, progress by us."""
+    """Keeps the client from drawing bars and logging to the terminal: errors arrive as exceptions, we show progress."""
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, logging
 
     bars, verbosity = are_progress_bars_disabled(), logging.get_verbosity()
@@ -253,7 +253,7 @@ class Fetched:
 
 
 def _kept(source: Hub, sha256: str) -> Fetched | None:
-    """The file out of the client's cache, hashed; None if it is not there or not the expected one."""
+    """The file from the client's cache, hashed; None if it is missing or not the expected one."""
     path = cached_file(source)
     if path is None:
         return None
@@ -266,7 +266,7 @@ def _kept(source: Hub, sha256: str) -> Fetched | None:
 
 
 def fetch(source: Hub, *, sha256: str, offline: bool, progress: OnProgress | None) -> Fetched:
-    """A file of the Hub, out of the client's cache or downloaded into it; hashed every time this is called.
+    """A file of the Hub, from the client's cache or downloaded into it; hashed on every call.
 
     Interrupted transfers are resumed by the client within one call; across runs only as far as its release does.
 
@@ -300,7 +300,7 @@ def fetch(source: Hub, *, sha256: str, offline: bool, progress: OnProgress | Non
     path = _download(stated.source, progress, force=False)
     digest = sha256_of(path)
     if sha256 and digest != sha256:
-        # A file cut short or rotten in the client's cache, which it would go on to trust.
+        # A truncated or corrupted file in the client's cache, which the client would keep trusting.
         path = _download(stated.source, progress, force=True)
         digest = sha256_of(path)
     if sha256 and digest != sha256:
@@ -341,5 +341,5 @@ def _download(source: Hub, progress: OnProgress | None, *, force: bool) -> Path:
         # Recent releases of the client reconnect by themselves, older ones continue in the next call.
         if not isinstance(error.__cause__, _network_errors()):
             raise
-        ask(source)  # is the Hub there at all? If not, its error comes after one short timeout
+        ask(source)  # can the Hub be reached at all? If not, the error comes after one short timeout
     return attempt()

@@ -1,4 +1,4 @@
-"""The table as the user sees it: what is here, what can be downloaded, what is left to do by hand."""
+"""The table as the user sees it: what is here, what can be downloaded, what has to be fetched by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights of the user onto the user's own Hub account, in the layout that :func:`load_hub` reads."""
+"""Uploads weights to the user's own Hub account, in the layout that :func:`load_hub` reads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from selfhvd_tta.errors import WeightsError
 from selfhvd_tta.weights import hub
 from selfhvd_tta.weights.store import CONFIG_FILE, WEIGHTS_FILE, load_file
 
-# Licences by the names that the Hub knows them by; anything else is published as "other", under its own name.
+# Licences by the Hub's names; any other is published as "other", under its own name.
 _HUB_LICENCES = frozenset(
     {"mit", "apache-2.0", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0"}
     | {"cc-by-nc-sa-4.0", "gpl-3.0", "lgpl-3.0", "agpl-3.0", "openrail"}

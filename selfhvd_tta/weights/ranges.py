@@ -1,4 +1,4 @@
-"""Some tensors of a safetensors file on the Hub, by reading only their bytes.
+"""Reads some tensors of a safetensors file on the Hub, and only their bytes.
 
 The format: 8 bytes with the header's length, the header (JSON: dtype, shape and offsets by name), then the data.
 """
@@ -94,7 +94,7 @@ class _Reader:
                 if len(content) == before:
                     raise WeightsError(f"{self.source}: an empty answer", "Try again later.")
             except WeightsError as error:
-                # Without a cause the answer was read and is wrong; another attempt would be answered alike.
+                # Without a cause the answer was read and is wrong; another attempt would get the same answer.
                 failures = 1 if len(content) > before else failures + 1
                 if error.__cause__ is None or failures >= ATTEMPTS or not content:
                     raise
@@ -104,7 +104,7 @@ class _Reader:
 
 
 def _places(header: bytearray, data_start: int, source: Hub, names: Collection[str]) -> list[_Place]:
-    """Where the named tensors lie, by their place in the file; checks sizes against shapes."""
+    """Places of the named tensors, in the order of the file; checks sizes against shapes."""
     try:
         entries: Mapping[str, Any] = json.loads(header.decode())
         places = []
@@ -123,7 +123,7 @@ def _places(header: bytearray, data_start: int, source: Hub, names: Collection[s
 
 
 def fetch_tensors(source: Hub, names: Collection[str], progress: OnProgress | None) -> dict[str, Tensor]:
-    """Named tensors of a safetensors file on the Hub, in as few requests as they have gaps between them.
+    """Named tensors of a safetensors file on the Hub; adjacent ones in one request.
 
     Args:
         source: the file.

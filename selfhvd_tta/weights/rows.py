@@ -74,7 +74,7 @@ Source = Bundled | Hub | Download | Manual
 
 @dataclass(frozen=True)
 class Row:
-    """Weights that are known by name.
+    """A row of the table of models.
 
     Attributes:
         name: what plug-ins and users call them.

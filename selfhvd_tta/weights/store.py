@@ -41,7 +41,7 @@ State = Literal["here", "downloadable", "manual", "missing"]
 
 @dataclass(frozen=True)
 class Availability:
-    """Whether weights can be had, without asking the network.
+    """Whether weights are available, without asking the network.
 
     Attributes:
         state: ``here``: can be loaded now; ``downloadable``: :func:`load` will download them; ``manual``: the user
@@ -59,7 +59,7 @@ class Availability:
 
 @dataclass(frozen=True)
 class Weights:
-    """A state dict and where it is from.
+    """A state dict and its origin.
 
     Attributes:
         tensors: by the authors' key names, on the CPU.
@@ -91,7 +91,7 @@ def _manual_reason(row: Row, source: Manual) -> tuple[str, str]:
 
 
 def _receipt_for(row: Row) -> Receipt | None:
-    """The receipt of a row, unless the table has come to expect another file since."""
+    """The receipt of a row, unless the table expects another file by now."""
     receipt = read_receipt(row.name)
     if receipt is None or receipt.source != str(row.source):
         return None
@@ -99,7 +99,7 @@ def _receipt_for(row: Row) -> Receipt | None:
 
 
 def find(name: str, *, offline: bool) -> Availability:
-    """Whether the weights of that name can be had; looks at names and sizes of files only (milliseconds).
+    """Whether the weights of that name are available; looks only at names and sizes of files (milliseconds).
 
     Raises:
         WeightsError: no such row.
@@ -135,7 +135,7 @@ def find(name: str, *, offline: bool) -> Availability:
 def load(
     name: str, *, offline: bool, on_progress: OnProgress | None = None, accept_non_commercial: bool = False
 ) -> Weights:
-    """The weights of that name; downloaded, verified and converted first where that is needed.
+    """Load the weights of that name, downloading, verifying and converting them first if needed.
 
     Args:
         name: a row of the table.
@@ -157,7 +157,7 @@ def load(
     if isinstance(row.source, Bundled):
         return _load_bundled(row, row.source)
     receipt = _receipt_for(row)
-    if receipt is not None and receipt.unchanged():  # without a lock: the cache may be read-only, as in an image
+    if receipt is not None and receipt.unchanged():  # no lock: the cache may be read-only, as in an image
         return _read(row, receipt)
     with exclusive(row.name):
         receipt = _receipt_for(row)
@@ -213,7 +213,7 @@ def _keep(row: Row, path: Path, digest: str, pin: Pin, *, copy: bool = False) ->
     """Convert a verified file (or copy it, if it is safetensors already and asked for) and write its receipt."""
     before = read_receipt(row.name)
     known = before.source_sha256 if before and before.source == str(row.source) else ""
-    # Without a digest in the table, the first one is what later ones have to match.
+    # Without a digest in the table, later files have to match the first one.
     if not row.sha256 and known and known != digest:
         raise WeightsError(
             f"{row.source} is not the file it was before: SHA-256 {digest[:12]}.. instead of {known[:12]}..",

@@ -14,7 +14,7 @@ from selfhvd_tta.weights.cache import writing
 if TYPE_CHECKING:
     from torch import Tensor
 
-# torch and safetensors are imported where they are used: looking at the table must not take seconds.
+# torch and safetensors are imported where they are used: reading the table must not take seconds.
 
 METADATA_KEY = "selfhvd_tta"
 """Key of the safetensors metadata under which a file of ours describes itself (JSON)."""
@@ -23,7 +23,7 @@ CONVERT_HINT = "Convert the authors' checkpoint first: selfhvd-tta weights conve
 
 
 def _what_it_is(path: Path) -> tuple[str, str]:
-    """What a file is that is not safetensors, by its first bytes, and what to do about it."""
+    """What a file that is not safetensors seems to be, by its first bytes, and what to do about it."""
     with path.open("rb") as file:
         head = file.read(64)
     if head.startswith(b"PK\x03\x04") or head[:1] == b"\x80":
@@ -120,7 +120,7 @@ def _first(names: list[str]) -> str:
 
 
 def differences(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> str:
-    """What sets two state dicts apart, by names and shapes, in one line; empty if nothing does."""
+    """How two state dicts differ in names and shapes, in one line; empty if they do not."""
     missing = [name for name in expected if name not in found]
     unexpected = [name for name in found if name not in expected]
     wrong = [name for name in expected if name in found and tuple(expected[name]) != tuple(found[name])]

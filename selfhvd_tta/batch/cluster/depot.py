@@ -28,7 +28,7 @@ class Depot:
         self.root = Path(tempfile.mkdtemp(prefix="selfhvd-tta-depot-"))
 
     def write(self, key: str, name: str, offset: int, piece: bytes) -> None:
-        """Put a piece in its place; the first one begins the file anew."""
+        """Write a piece; the first one starts the file over."""
         path = self._path(key, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb" if offset == 0 else "r+b") as file:
@@ -36,19 +36,19 @@ class Depot:
             file.write(piece)
 
     def read(self, key: str, name: str, offset: int, size: int = PIECE) -> bytes:
-        """A piece; empty at the end of the file."""
+        """Read a piece; empty at the end of the file."""
         with self._path(key, name).open("rb") as file:
             file.seek(offset)
             return file.read(size)
 
     def names(self, key: str, folder: str) -> list[str]:
-        """Files of a video below a folder, in the order in which they were written."""
+        """Files of a video below a folder, oldest first."""
         top = self._path(key, folder)
         files = sorted((p for p in top.rglob("*") if p.is_file()), key=lambda p: p.stat().st_mtime_ns)
         return [p.relative_to(top).as_posix() for p in files]
 
     def remove(self, key: str, name: str = "") -> None:
-        """Forget a file, or all of a video."""
+        """Delete a file, or all files of a video."""
         path = self._path(key, name)
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -56,7 +56,7 @@ class Depot:
             path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Forget everything."""
+        """Delete everything."""
         shutil.rmtree(self.root, ignore_errors=True)
 
     def _path(self, key: str, name: str) -> Path:
@@ -69,7 +69,7 @@ class Depot:
 
 
 class DepotClient:
-    """The other side of a :class:`Depot`, for one video.
+    """Client of a :class:`Depot`, for one video.
 
     Args:
         call: ``call("write", ...)`` runs a method of the depot and waits for it.
@@ -92,7 +92,7 @@ class DepotClient:
                 offset += len(piece)
 
     def fetch(self, name: str, path: Path) -> None:
-        """Get a file; it is at ``path`` complete or not at all."""
+        """Fetch a file; it appears at ``path`` only when complete."""
         with write_atomically(path) as part, part.open("wb") as file:
             while piece := self.call("read", self.key, name, file.tell()):
                 file.write(piece)
@@ -103,7 +103,7 @@ class DepotClient:
 
 
 class Mirror:
-    """Keeps a copy of a job directory in the depot, so that another node can go on from it. A context manager.
+    """Keeps a copy of a job directory in the depot, so that another node can resume from it. A context manager.
 
     Files are copied in the order in which they were written, so the copy is what the directory was at some moment, or
     what an interruption at that moment could have left.
@@ -111,7 +111,7 @@ class Mirror:
     Args:
         client: of the video.
         folder: the job directory; it need not exist yet.
-        every: seconds between two looks at it.
+        every: seconds between two checks of it.
     """
 
     def __init__(self, client: DepotClient, folder: Path, every: float = MIRROR_S) -> None:
@@ -121,7 +121,7 @@ class Mirror:
         self.thread = threading.Thread(target=self._run, daemon=True)
 
     def restore(self) -> bool:
-        """Bring what an earlier attempt left; whether there was anything."""
+        """Fetch what an earlier attempt left; returns whether there was anything."""
         names = self.client.names(JOB)
         for name in names:
             self.client.fetch(f"{JOB}/{name}", self.folder / name)
@@ -141,13 +141,13 @@ class Mirror:
             self.update()
 
     def update(self) -> None:
-        """Copy what changed, and forget what is gone."""
+        """Copy what changed, and delete what is gone."""
         now = self._stamps()
         for name in sorted(now, key=lambda n: now[n][1]):
             if self.known.get(name) != now[name]:
                 try:
                     self.client.send(self.folder / name, f"{JOB}/{name}")
-                except FileNotFoundError:  # replaced or removed meanwhile: the next look sees what is there then
+                except FileNotFoundError:  # replaced or removed meanwhile: the next check sees what is there then
                     now.pop(name)
         for name in set(self.known) - set(now):
             self.client.call("remove", self.client.key, f"{JOB}/{name}")

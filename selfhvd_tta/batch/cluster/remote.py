@@ -1,4 +1,4 @@
-"""What of a batch runs on the nodes of a Ray cluster: one video in a process of its own, and what it tells."""
+"""The part of a batch that runs on the nodes of a Ray cluster: one video in its own process, and its events."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KILL_WITH_PARENT = "SELFHVD_TTA_KILL_WITH_PARENT"
 
 
 class EventActor:
-    """What the videos tell, until the driver fetches it. Runs as a Ray actor; progress is thinned out."""
+    """Collects the events of the videos until the driver fetches them. Runs as a Ray actor; progress is thinned out."""
 
     def __init__(self) -> None:
         self.events: dict[str, list[Event]] = {}
@@ -32,24 +32,26 @@ class EventActor:
         self.at_work: set[str] = set()
 
     def begin(self, key: str, where: str) -> int:
-        """An attempt begins; which one it is, from 1."""
+        """Register the start of an attempt; returns its number, from 1."""
         self.attempts[key] = self.attempts.get(key, 0) + 1
         self.at_work.add(key)
         number = self.attempts[key]
-        text = f"at work on {where}" if number == 1 else f"its worker was lost: goes on at {where} (attempt {number})"
+        text = (
+            f"running on {where}" if number == 1 else f"its worker was lost: continuing on {where} (attempt {number})"
+        )
         self.tell(key, [Note(text, "info" if number == 1 else "warning")])
         return number
 
     def end(self, key: str) -> None:
-        """The attempt has ended, and its process with it."""
+        """Register the end of an attempt and its process."""
         self.at_work.discard(key)
 
     def busy(self) -> bool:
-        """Whether some attempt has not ended."""
+        """Whether any attempt is still running."""
         return bool(self.at_work)
 
     def tell(self, key: str, events: list[Event]) -> None:
-        """Keep events; of a stage's progress the latest only."""
+        """Store events; only the latest of each phase's progress."""
         kept = self.events.setdefault(key, [])
         for event in events:
             last = kept[-1] if kept else None
@@ -59,7 +61,7 @@ class EventActor:
                 kept.append(event)
 
     def drain(self, key: str) -> list[Event]:
-        """What was told since the last time."""
+        """Events stored since the last call."""
         return self.events.pop(key, [])
 
 
@@ -67,7 +69,7 @@ def video(name: str, key: str, request: dict[str, Any], hub: Any, depot: Any, wo
     """The task: one video on this node, in a process of its own."""
     import ray
 
-    # What a script starts in the background ignores SIGINT: Ray, so its workers, whom no cancel would reach then.
+    # What a script starts in the background ignores SIGINT: Ray and its workers too, so no cancel would reach them.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         here = f"{ray.util.get_node_ip_address()}, process {os.getpid()}"
@@ -104,7 +106,7 @@ def _attempt(name: str, request: dict[str, Any], link: Link, worker: Any, attemp
 
     output, depot = Path(request["output"]), link.depot
     if attempt > 1 and depot is None and output.exists() and not request["settings"]["output"]["overwrite"]:
-        # It was not there when the batch began, and appears only when complete: the lost attempt had finished.
+        # It did not exist when the batch began, and appears only when complete: the lost attempt had finished.
         return Outcome(name, request["video"], request["output"], "done", "finished by a worker that was lost then")
     with contextlib.ExitStack() as stack:
         teller = stack.enter_context(Teller(link.hub, link.key))
@@ -133,14 +135,14 @@ def _attempt(name: str, request: dict[str, Any], link: Link, worker: Any, attemp
 
 
 def _interruptible(processes: Processes, name: str, request: Request, tell: Tell) -> Outcome:
-    """Work, and end the process cleanly when Ray cancels the task: that reaches no thread that waits for output."""
+    """Work, and end the process cleanly when Ray cancels the task; a thread that waits for output would not see it."""
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(processes.work, name, request, tell)
         try:
             while not future.done():
                 wait([future], timeout=POLL_S)
         except BaseException:
-            # Ray may cancel again every other second until the task has ended: that must not cut its clean end short.
+            # Ray may cancel again every other second until the task has ended; that must not interrupt the clean end.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             processes.stop()
             wait([future], timeout=GRACE_S)
@@ -159,7 +161,7 @@ class Teller:
         self.thread = threading.Thread(target=self._run, daemon=True)
 
     def __call__(self, event: Event) -> None:
-        """Tell one event, soon."""
+        """Queue one event."""
         with self.lock:
             self.waiting.append(event)
 

@@ -29,7 +29,7 @@ from selfhvd_tta.wording import plural
 
 RETRIES = 3
 PROBE_S = 300.0  # workers of a busy node start slowly: Ray gives them the lowest priority
-STOP_S = 2 * GRACE_S  # for a node's own grace, and for what it tells and copies after it
+STOP_S = 2 * GRACE_S  # for a node's own grace period, and its last events and copies
 EXTRA = "pip install '.[cluster]'"
 
 
@@ -42,8 +42,8 @@ class RayCrew:
             ``ray://host:10001`` connects to one from outside.
         gpus: of one video; None: 1 if the cluster has any, else 0. A fraction lets several share one.
         cpus: of one video.
-        jobs: videos at the same time at most; None: as many as the cluster has room for now.
-        retries: how often a video whose worker was lost is begun or continued elsewhere.
+        jobs: most videos at the same time; None: as many as the cluster has room for now.
+        retries: how often a video whose worker was lost is started or resumed elsewhere.
         worker: command of the process for one video on its node; None for the usual one.
 
     Attributes:
@@ -53,7 +53,7 @@ class RayCrew:
 
     Raises:
         UsageError: the extra ``cluster`` is not installed, or there is no such cluster.
-        DeviceError: no video would ever find room on it.
+        DeviceError: the cluster will never have room for a video.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class RayCrew:
                 f"no node of the Ray cluster has {self.cpus:g} CPUs and {wanted:g} GPUs for a video",
                 "Lower --cpus-per-video or --gpus-per-video; give --jobs where nodes are added on demand.",
             )
-        # Actors of the batch live where the head is: if that is lost, the cluster is.
+        # Actors of the batch live on the head node: if that is lost, so is the cluster.
         pinned: dict[str, Any] = {"num_cpus": 0}
         if any("node:__internal_head__" in n["Resources"] for n in nodes):
             pinned["resources"] = {"node:__internal_head__": 0.001}
@@ -189,11 +189,11 @@ class RayCrew:
             tell(event)
 
     def stop(self) -> None:
-        """Cancel what is at work; each worker ends its process cleanly, which is waited for."""
+        """Cancel running tasks and wait until each worker has ended its process cleanly."""
         with self._lock:
             self._stopped = True
             refs = list(self._refs)
-        # Ray gives up a cancelled task before its worker has, and the end of the session would kill that.
+        # Ray gives up a cancelled task before its worker has ended, and the end of the session would kill the worker.
         deadline = time.monotonic() + STOP_S
         with contextlib.suppress(self.ray.exceptions.RayError):
             for ref in refs:
@@ -205,14 +205,14 @@ class RayCrew:
 
 
 def _deliver(client: DepotClient, output: Path) -> None:
-    """Bring a result and what belongs to it from the depot to where it goes; the result last."""
+    """Move a result and its other files from the depot to their place; the result last."""
     names = client.names("out")
     for name in sorted(names, key=lambda n: n == output.name):
         client.fetch(f"out/{name}", output.parent / name)
 
 
 def _room(resources: dict[str, float], cpus: float, gpus: float) -> int:
-    """Videos that a node has room for."""
+    """Number of videos that a node has room for."""
     by = [resources.get(name, 0) // wanted for name, wanted in (("CPU", cpus), ("GPU", gpus)) if wanted]
     return int(min(by)) if by else 1
 
@@ -243,7 +243,7 @@ def _connect(address: str) -> Any:
 
 
 def _lost(ray: Any, error: BaseException, retries: int) -> tuple[str, str]:
-    """Message and hint where a task ended without an outcome."""
+    """Message and hint for a task that ended without an outcome."""
     if isinstance(error, KeyboardInterrupt | ray.exceptions.TaskCancelledError):
         return "interrupted", ""
     if isinstance(error, ray.exceptions.OutOfMemoryError):

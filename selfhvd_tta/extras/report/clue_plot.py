@@ -24,10 +24,10 @@ THUMBNAIL = 300
 
 
 def check_plot(out: str | Path, overwrite: bool) -> Path:
-    """Refuse, before time is spent, a picture that could not be written.
+    """Refuse a picture that could not be written, before any work.
 
     Raises:
-        UsageError, DiskError: so.
+        UsageError, DiskError: as for any output.
     """
     file = NewFile("--plot", Path(out), SUFFIXES)
     check_file(file, overwrite)

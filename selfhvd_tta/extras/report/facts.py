@@ -13,7 +13,7 @@ PACKAGES = ("torch", "torchvision", "av", "numpy", "opencv-python-headless", "sa
 
 
 def versions() -> list[tuple[str, str]]:
-    """Of this program, Python and the packages that the result depends on."""
+    """Versions of this program, Python and the packages that the result depends on."""
     rows = [
         ("selfhvd-tta", selfhvd_tta.__version__),
         ("Python", platform.python_version()),

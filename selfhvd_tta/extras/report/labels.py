@@ -40,14 +40,14 @@ class Shown:
 
 
 def with_labels(order: Sequence[int], clues: Clues, settings: Settings, count: int) -> list[int]:
-    """The first ``count`` frames of an order of preference that have something to learn."""
+    """The first ``count`` frames, in order of preference, that have something to learn."""
     able = (i for i in order if not clues.sharp[i] and choose_teachers(i, clues, settings.alignment).others)
     return sorted([i for i, _ in zip(able, range(count), strict=False)])
 
 
 @torch.no_grad()
 def show_labels(pair: VideoPair, indices: Sequence[int], clues: Clues, settings: Settings) -> Iterator[Shown]:
-    """Align the sharp frames once more, this time to the output, which is the best picture of the frame there is.
+    """Align the sharp frames once more, this time to the output, the best picture of the frame that exists.
 
     Args:
         pair: input and output.

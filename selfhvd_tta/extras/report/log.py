@@ -10,7 +10,7 @@ from selfhvd_tta.events import Event, Finished, Listener, Loaded, Note, Plan, Pr
 
 @dataclass
 class RunLog:
-    """What was told during one run.
+    """What was reported during one run.
 
     Attributes:
         plan: label and value of the plan's rows.
@@ -37,7 +37,7 @@ class Recorder:
     """A listener that keeps a :class:`RunLog` and passes everything on.
 
     Args:
-        listen: who is told as well.
+        listen: gets every event as well.
     """
 
     def __init__(self, listen: Listener = ignore) -> None:
@@ -48,7 +48,7 @@ class Recorder:
         self._offset = 0
 
     def __call__(self, event: Event) -> None:
-        """Note one event and pass it on."""
+        """Record one event and pass it on."""
         now = time.monotonic()
         if isinstance(event, Progress):
             self.log.seconds[event.phase] = self.log.seconds.get(event.phase, 0.0) + now - self._last

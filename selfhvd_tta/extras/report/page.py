@@ -1,4 +1,4 @@
-"""The page itself: everything collected, put into the template."""
+"""The page itself: collects everything and fills the template."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EXTRA = "pip install '.[report]'"
 
 
 def need_extra(flag: str) -> None:
-    """Raise a :class:`UsageError` where the extra ``report`` is not installed."""
+    """Raise a :class:`UsageError` if the extra ``report`` is not installed."""
     for module in ("matplotlib", "jinja2"):
         try:
             import_module(module)
@@ -32,7 +32,7 @@ def need_extra(flag: str) -> None:
 
 
 def report_file(out: str | Path) -> NewFile:
-    """The page as a file to be checked before the work.
+    """The page as a file that is checked before any work.
 
     Raises:
         UsageError: the extra ``report`` is not installed.

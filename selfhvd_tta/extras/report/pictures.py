@@ -1,4 +1,4 @@
-"""Looking at input and output side by side: one cheap pass over both, then a few frames of each."""
+"""Compares input and output: one cheap pass over both, then a few frames of each."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class VideoPair:
 
 
 def most_changed(difference: FloatArray, count: int) -> list[int]:
-    """Up to ``count`` frames that changed most, not next to each other, in order of time."""
+    """Up to ``count`` frames that changed most, not close to each other, in order of time."""
     distance = max(1, len(difference) // (3 * count))
     picked: list[int] = []
     for index in np.argsort(-difference, kind="stable").tolist():

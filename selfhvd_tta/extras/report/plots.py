@@ -41,7 +41,7 @@ def draw_timeline(axes: Axes, seconds: FloatArray, clues: Clues, theme: Theme, a
     """Sharpness of every frame over time, the clues, the cuts.
 
     Args:
-        axes: where to.
+        axes: to draw on.
         seconds: (N,) times of the frames.
         clues: of the input.
         theme: colours.
@@ -148,7 +148,7 @@ def smooth(values: FloatArray) -> FloatArray:
 def _both(draw: Any, size: tuple[float, float]) -> dict[str, str]:
     made = {}
     for name, theme in THEMES.items():
-        # Without a salt and a date the same run gives the same bytes.
+        # Without a salt and a date, the same run gives the same bytes.
         with rc_context({"svg.hashsalt": "selfhvd-tta", "svg.fonttype": "path", "font.size": 10}):
             figure = Figure(figsize=size, layout="constrained")
             figure.patch.set_alpha(0)

@@ -22,7 +22,7 @@ from selfhvd_tta.method.state import AdaptationState, snapshot
 from selfhvd_tta.method.supervision import Inputs
 from selfhvd_tta.settings import Settings
 
-REPORT_EVERY = 10  # steps of a GPU between two looks at their losses, for which it has to be waited for
+REPORT_EVERY = 10  # steps on a GPU between two readings of their losses, each of which waits for the GPU
 SLOW_SHARE = 0.25
 
 AnySupervision = type[BankSupervision] | type[LiveSupervision] | type[ReblurredSupervision]
@@ -44,7 +44,7 @@ class Adaptation:
         inputs: the network, the video, and what labels are made with.
         settings: all settings.
         listen: gets progress and notes.
-        until: time by ``time.monotonic`` at which it has to be over, after however many steps; None: ``iters`` steps.
+        until: time by ``time.monotonic`` at which it has to end, after any number of steps; None: ``iters`` steps.
     """
 
     def __init__(self, inputs: Inputs, settings: Settings, listen: Listener, until: float | None = None) -> None:
@@ -70,7 +70,7 @@ class Adaptation:
         return [Group(params, share) for share, params in groups.items() if params]
 
     def run(self, after_step: Callable[[bool], None] = lambda refresh_is_next: None) -> Record:
-        """Do all steps that are left; the network holds the adapted weights afterwards, in eval mode.
+        """Do all remaining steps; the network then holds the adapted weights, in eval mode.
 
         Args:
             after_step: called between steps; told whether the next one begins with a refresh of the labels.
@@ -101,9 +101,9 @@ class Adaptation:
         return state.record
 
     def step(self, stage2: bool) -> tuple[tuple[str, ...], Tensor]:
-        """One optimiser step: names of the loss terms, and on the device their values and whether it was done.
+        """One optimiser step: names of the loss terms, and on the device their values and whether the step was taken.
 
-        It is left out, without the host being asked, where the loss or its gradient is not finite.
+        It is skipped, without asking the host, if the loss or its gradient is not finite.
         """
         self.network.train()
         lesson = self.supervision.lesson(stage2)
@@ -120,7 +120,7 @@ class Adaptation:
     def read(self, tell: bool = True) -> None:
         """Losses of the steps since the last time, recorded and told."""
         events = self.state.losses.read(self.state.record, self.pace)
-        # Last: whoever listens may end the run, and the record has to be complete then.
+        # Last: a listener may end the run, and the record has to be complete then.
         for event in events if tell else ():
             self.listen(event)
 

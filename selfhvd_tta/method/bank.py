@@ -21,8 +21,8 @@ from selfhvd_tta.method.validation import HeldOut
 from selfhvd_tta.method.working_set import on_device
 from selfhvd_tta.settings import Settings
 
-# The labels of the first step are merged from only this many teachers, so that a run is seen to move soon, if it has
-# enough steps that one of them does not matter. They are made again when a later clip shows their frames.
+# The labels of the first step are merged from only this many teachers, so that progress shows early, if the run has
+# enough steps for one of them not to matter. They are made again when a later clip shows their frames.
 FIRST_TEACHERS = 2
 MANY_STEPS = 50
 
@@ -41,7 +41,7 @@ class BankSupervision:
             inputs.working, inputs.compute.device, inputs.estimator, settings.alignment, plan.sis_threshold
         )
         self.own_label = own_labels(inputs, settings)
-        # A sharp frame that is its own label pulls the network to the identity: it only anchors it.
+        # A sharp frame that is its own label pulls the network towards the identity: it is only an anchor.
         self.weight = torch.where(self.own_label, plan.sharp_weight, 1.0)
         self.held_out = HeldOut(~self.own_label, state) if plan.early_stop else None
         if self.held_out is not None:
@@ -51,12 +51,12 @@ class BankSupervision:
     def renews(self, step: int) -> bool:
         """See :class:`Supervision`."""
         enters_stage2 = not self.state.stage2 and self.pace.second_stage(step)
-        # Stage 2 begins with a refresh and counts from there, lest another one follow a few steps later.
+        # Stage 2 begins with a refresh and counts from there, so that no other follows a few steps later.
         first = self.pace.stage1_steps if self.state.stage2 and self.pace.until is None else 0
         return enters_stage2 or (step - first) % self.settings.adaptation.refresh_every == 0
 
     def prepare(self, stage2: bool) -> bool:
-        """Refresh the labels where it is time to, and time for it."""
+        """Refresh the labels if it is due and there is time for it."""
         state, network = self.state, self.inputs.network
         if state.refreshed == state.step:
             return True  # resumed where the first step after a refresh was interrupted
@@ -71,12 +71,12 @@ class BankSupervision:
                 return False
             state.good = snapshot(network)
         elif stage2 and not state.stage2 and self.settings.adaptation.scscm:
-            self.bank.take_history()  # no time for a refresh: the outputs of the last one
+            self.bank.take_history()  # no time for a refresh: use the outputs of the last one
             state.history = dict(state.good)
         return True
 
     def refresh(self, stage2: bool) -> None:
-        """Renew the labels by the present outputs, and in stage 2 take or check the historical ones."""
+        """Renew the labels from the current outputs, and in stage 2 take or check the historical ones."""
         plan, state = self.settings.adaptation, self.state
         begun = time.monotonic()
         self._relabel(stage2)
@@ -145,7 +145,7 @@ class BankSupervision:
             state.refresh_seconds = seconds
 
     def _affords(self, stage2: bool) -> bool:
-        """Whether there is time for a refresh; stage 2 cannot do without outputs."""
+        """Whether there is time for a refresh; stage 2 needs outputs."""
         return (stage2 and not self.bank.has_outputs) or self.pace.allows(self.state.refresh_seconds)
 
     def _record_coverage(self) -> None:
@@ -154,13 +154,13 @@ class BankSupervision:
             self.state.record.coverage.append(float(self.bank.coverage[blurry].mean()))
 
     def _relabel(self, stage2: bool) -> None:
-        """Let labels be those of the present outputs. They are made when a clip shows them, see :meth:`_complete`."""
+        """Base labels on the current outputs. They are made when a clip shows them, see :meth:`_complete`."""
         # What asks for R: labels of a flow that starts from it, stage 2, early stop.
         needs_outputs = stage2 or not self.bank.lasting or self.held_out is not None
         self.bank.renew(self._outputs() if needs_outputs else None)
 
     def _outputs(self) -> Iterator[tuple[int, Tensor]]:
-        """Present outputs of the whole working set, row by row."""
+        """Current outputs of the whole working set, row by row."""
         inputs = self.inputs
         restorer = Restorer(
             inputs.network, inputs.backbone, inputs.compute, inputs.window, lambda t: self.listen(Note(t, "warning"))
@@ -169,11 +169,11 @@ class BankSupervision:
             yield from zip(run, restorer.restore(self.bank.observed(row)[0] for row in run), strict=True)
 
     def _complete(self, rows: Sequence[int], teachers: int | None = None) -> None:
-        """Make the labels that these rows lack, for now of at most ``teachers`` teachers."""
+        """Make the labels that these rows lack, for now from at most ``teachers`` teachers."""
         begun, total = time.monotonic(), len(self.inputs.working)
         self.bank.complete(rows, lambda done: self.listen(Progress("labels", done, total)), teachers)
         if not self.bank.lasting:
-            self.state.refresh_seconds += time.monotonic() - begun  # the next refresh will cost as much again
+            self.state.refresh_seconds += time.monotonic() - begun  # the next refresh will take the same time
 
     def _take_history(self) -> None:
         self.bank.take_history()

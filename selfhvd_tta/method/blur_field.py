@@ -1,4 +1,4 @@
-"""The blur of every pixel: local motion around a frame times the share of the frame time that the shutter is open.
+"""The blur of every pixel: the local motion around a frame times the share of the frame time with an open shutter.
 
 A frame of a handheld video is the mean, in linear light, of what the sensor saw while the shutter was open. Over one
 frame time the picture moves nearly at constant speed, so pixel ``p`` is the mean of the sharp scene along
@@ -25,9 +25,9 @@ Gray = npt.NDArray[Any]
 FlowArray = npt.NDArray[Any]
 
 GAMMA = 2.2
-# The velocity is smoothed over this part of the picture's width: blur is measured at the scale of things, not of noise.
+# The velocity is smoothed over this part of the picture's width: blur is measured at the scale of objects, not noise.
 SMOOTHING = 1 / 160
-# Samples of the path, at most one per so many pixels of it.
+# Samples of the path, at most one per this many pixels of it.
 PIXELS_PER_SAMPLE = 1.5
 FEWEST_SAMPLES = 5
 MOST_SAMPLES = 25
@@ -61,7 +61,7 @@ def warp(image: npt.NDArray[Any], flow: FlowArray, cubic: bool = False) -> npt.N
 
 
 def compose(first: FlowArray, then: FlowArray) -> FlowArray:
-    """The flow that goes along ``first`` and from there along ``then``."""
+    """The flow along ``first`` and from there along ``then``."""
     return first + warp(then, first)
 
 

@@ -1,8 +1,8 @@
-"""An adaptation's state as tensors and plain values, and an adaptation that goes on from there with the same result.
+"""Stores an adaptation's state as tensors and plain values, and resumes from it with the same result.
 
 What the network's weights determine is not stored but computed again: the label bank is that of the weights at the last
 refresh, the historical outputs are those of the weights at the last renewal. So a checkpoint is about six times as
-large as the network, whatever the video's size, and taking it up costs one refresh of the labels.
+large as the network, whatever the video's size, and resuming from it costs one refresh of the labels.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class Checkpoint:
 
     @property
     def finished(self) -> bool:
-        """The network is adapted: only the restoration is left to do."""
+        """Whether the network is adapted, so that only the restoration is left to do."""
         return bool(self.facts["finished"])
 
     def record(self) -> Record:
-        """What the adaptation did so far."""
+        """What the adaptation has done so far."""
         stored = copy.deepcopy(self.facts["record"])
         stored["checks"] = [(step, HistoryCheck(**check)) for step, check in stored["checks"]]
         return Record(**stored)
@@ -56,7 +56,7 @@ class Checkpoint:
 
 
 def capture(adaptation: Adaptation, finished: bool = False) -> Checkpoint:
-    """The state as it is now; call it between two steps, or from a listener.
+    """Copy the current state; call it between two steps, or from a listener.
 
     Args:
         adaptation: running, or done.
@@ -81,10 +81,10 @@ def capture(adaptation: Adaptation, finished: bool = False) -> Checkpoint:
 
 
 def resume(adaptation: Adaptation, checkpoint: Checkpoint) -> None:
-    """Bring a new adaptation, with the same video and settings, to where another one was.
+    """Bring a new adaptation, with the same video and settings, to the state of another one.
 
     Args:
-        adaptation: as it was built, its network with the weights it begins with.
+        adaptation: as it was built, its network with its initial weights.
         checkpoint: of the other one, not finished.
     """
     adaptation.state.restore(checkpoint.facts, checkpoint.record(), checkpoint.weights)

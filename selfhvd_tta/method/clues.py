@@ -12,7 +12,7 @@ import numpy.typing as npt
 from selfhvd_tta.settings import ClueSettings
 
 CONTRAST_SIDE = 256
-# Local contrast in code values below which it is left out of account: what is nearly black or flat consists of noise
+# Local contrast in code values below which it is not taken into account: what is nearly black or flat consists of noise
 # and rounding, which dividing by the contrast would make look sharp.
 LEAST_CONTRAST = 6.0
 
@@ -34,7 +34,7 @@ class Clues:
         separability: Otsu's between-class share of the variance of the score within the shots, 0..1 (uniform: 0.75).
         contrast: median score of the sharp frames over the median of the others, geometric mean over shots; 1 = equal.
         soft: (N,) True for frames that are clearly less sharp than some frame near them in time.
-        score: (N,) what frames are compared by: v_l freed from what contrast and exposure do to it, in units of v_l at
+        score: (N,) what frames are compared by: v_l corrected for contrast and exposure, in units of v_l at
             the shot's median contrast; v_l itself where that is switched off or the contrast is not known.
     """
 
@@ -136,9 +136,9 @@ def select_clues(
 ) -> Clues:
     """Select the sharp frames.
 
-    v_l goes with the square of the brightness: a darker frame would pass for a blurry one. So unless
-    ``settings.normalise`` is off, v_l is divided by the local contrast, which brightness changes alike and blur hardly
-    at all. Otsu over these scores of one shot gives the globally sharp frames; each segment of ``settings.segment``
+    v_l grows with the square of the brightness: a darker frame would be taken for a blurry one. So unless
+    ``settings.normalise`` is off, v_l is divided by the local contrast, which brightness scales alike and blur hardly
+    changes. Otsu over these scores of one shot gives the globally sharp frames; each segment of ``settings.segment``
     frames that holds none contributes its sharpest frame.
 
     Args:

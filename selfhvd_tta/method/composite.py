@@ -1,6 +1,6 @@
-"""What the sharp frames around a frame say it should look like, and how that becomes the frame.
+"""A frame as the sharp frames around it predict it, and how that becomes the frame.
 
-By the masks alone it is blended in (:func:`apply`); a network that has learned from the simulator where to trust what
+It is blended in by the masks alone (:func:`apply`); a network that has learned on simulated clips what to trust where
 does better (:func:`merge`).
 """
 
@@ -15,16 +15,16 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Candidates:
-    """Aligned sharp frames behind a composite, those of the greatest weight first; n of them, for a merging network.
+    """The n aligned sharp frames of a composite, in descending order of weight, for a merging network.
 
     Attributes:
         images: (n, 3, H, W) in [0, 1].
         masks: (n, 1, H, W) in [0, 1], 1 = trust.
         shares: (n, 1, H, W) in [0, 1], of the composite.
         spread: (1, 1, H, W), weighted standard deviation about the composite, of all frames that it is made of.
-        support: (1, 1, H, W), number of frames of equal weight that would leave as much noise as the composite has.
-        own: the frame itself is among those of which the composite is made.
-        equal: it is about as sharp as they are.
+        support: (1, 1, H, W), number of frames of equal weight whose mean would be as noisy as the composite.
+        own: whether the frame itself is part of the composite.
+        equal: whether it is about as sharp as the others.
     """
 
     images: Tensor
@@ -38,13 +38,13 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Composite:
-    """What the sharp frames around frame i say it should look like.
+    """Frame i as the sharp frames around it predict it.
 
     Attributes:
         image: (1, 3, H, W) in [0, 1]; meaningless where the mask is 0.
         mask: (1, 1, H, W) in [0, 1], 1 = trust.
         occlusion: (1, 1, H, W) in [0, 1], the largest M_occ among the sharp frames.
-        candidates: what it was made of, where that was asked for.
+        candidates: the frames it was made of, if asked for.
     """
 
     image: Tensor
@@ -54,7 +54,7 @@ class Composite:
 
 
 def apply(composite: Composite, current: Tensor) -> Tensor:
-    """The frame with the composite blended in where it can be trusted: (1, 3, H, W)."""
+    """The frame with the composite blended in where its mask trusts it: (1, 3, H, W)."""
     return torch.lerp(current, composite.image, composite.mask)
 
 
@@ -62,7 +62,7 @@ class Merger(nn.Module, ABC):
     """A network that merges a frame with the aligned sharp frames of its composite.
 
     Attributes:
-        candidates: how many of them it looks at.
+        candidates: how many of them it takes.
     """
 
     candidates: int
@@ -73,7 +73,7 @@ class Merger(nn.Module, ABC):
 
         Args:
             observed: B_i, (1, 3, H, W) in [0, 1].
-            current: R_i, what the frame is believed to look like, likewise; B_i where there is no network.
+            current: R_i, the best estimate of the frame, of the same shape; B_i if there is no network.
             composite: with its candidates.
 
         Returns:
@@ -89,7 +89,7 @@ def merge(composite: Composite, observed: Tensor, current: Tensor, merger: Merge
 
 
 def to_time_on(height: int, width: int, candidates: int, device: torch.device) -> tuple[Tensor, Composite]:
-    """A frame (1, 3, H, W) of random numbers and a composite for it, which a merger takes as long for as for any."""
+    """A frame (1, 3, H, W) of random numbers and its composite, to time a merger with."""
     frame = torch.rand(1, 3, height, width, device=device)
     one = frame[:, :1]
     several = frame.expand(candidates, -1, -1, -1)

@@ -42,7 +42,7 @@ class Rows:
     historical: Tensor | None = None
 
     def turned(self, draw: Draw) -> Rows:
-        """Rotated and mirrored as the clip is."""
+        """Rotated and mirrored like the clip."""
         return replace(
             self,
             label=draw.turned(self.label),
@@ -111,11 +111,11 @@ def _selected(visible: Tensor, label: Tensor, mask: Tensor, now: Tensor, thresho
 
 
 class LabelBank:
-    """Labels of the whole working set, compact, where its frames lie; each is made when it is first needed.
+    """Labels of the whole working set, stored compactly next to its frames; each is made when it is first needed.
 
     Images are kept as uint8 (labels) and float16 (network outputs, whose small differences matter), masks as uint8.
     A label depends on the recorded frames and the outputs of the last refresh alone, so when it is made does not
-    matter; and those of frames that no clip shows until the next refresh are never made.
+    matter; and labels of frames that no clip shows until the next refresh are never made.
 
     Args:
         working: the frames.
@@ -157,7 +157,7 @@ class LabelBank:
 
     @property
     def lasting(self) -> bool:
-        """Labels are made from the recorded frames and stay."""
+        """Whether labels are made from the recorded frames, and so stay."""
         return self.estimator.explains_blur
 
     def observed(self, row: int) -> Tensor:
@@ -169,7 +169,7 @@ class LabelBank:
         return self.teacher[row : row + 1].to(self.device).float() if self.has_outputs else self.observed(row)
 
     def renew(self, outputs: Iterator[tuple[int, Tensor]] | None) -> None:
-        """From now on labels and choices are those of these outputs; where the flow explains blur, labels stay.
+        """Base labels and choices on these outputs from now on; if the flow explains blur, labels stay.
 
         Args:
             outputs: row and R of every frame, (3, H, W) in [0, 1]. None where nothing is going to ask for R: neither
@@ -187,12 +187,12 @@ class LabelBank:
     def complete(
         self, rows: Sequence[int], tick: Callable[[int], None] = lambda done: None, teachers: int | None = None
     ) -> None:
-        """Make what some rows lack.
+        """Make the labels that some rows lack.
 
         Args:
             rows: any order, repetitions allowed.
             tick: told after each label how many rows have theirs.
-            teachers: no more than so many, for now: such labels do not count as made.
+            teachers: most teachers to use for now; labels of fewer than asked for do not count as made.
         """
         settings, final = self.settings, True
         if teachers is not None and teachers < settings.teachers:
@@ -208,7 +208,7 @@ class LabelBank:
             self.coverage[row] = made.mask.mean()
             self.visible[row] = made.visible[0]
             self.made[row] = final
-            # A label that stays is always judged as it is kept, so that it does not matter when it was made.
+            # A label that stays is always judged as stored, so that it does not matter when it was made.
             self.judged[row] = not self.lasting
             tick(sum(self.made))
         if not self.has_outputs:
@@ -222,13 +222,13 @@ class LabelBank:
                 self.judged[row] = True
 
     def take_outputs(self, outputs: Iterator[tuple[int, Tensor]]) -> None:
-        """Let these be the present outputs R: row and (3, H, W) in [0, 1] of every frame."""
+        """Store the current outputs R: row and (3, H, W) in [0, 1] of every frame."""
         for row, output in outputs:
             self.teacher[row] = output.to(self.teacher.device, torch.float16)
         self.has_outputs = True
 
     def take_history(self) -> None:
-        """Let the present outputs become R^e."""
+        """Make the current outputs R^e."""
         assert self.has_outputs
         self.historical = self.teacher.clone()
 
@@ -237,7 +237,7 @@ class LabelBank:
         return self.working.shown(rows, box, self.device)
 
     def rows(self, rows: Sequence[int], box: Box) -> Rows:
-        """What supervises some rows (complete ones), cropped; box = top, left, height, width."""
+        """Supervision of some complete rows, cropped; box = top, left, height, width."""
         index = on_device(rows, self.device)
         return Rows(
             label=self._crop(self.label, rows, box).float() / 255,

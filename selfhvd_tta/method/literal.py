@@ -1,4 +1,4 @@
-"""The paper to the letter (``--literal``): Eq. 3-14 as they are printed, with nothing of ours in them."""
+"""The paper to the letter (``--literal``): Eq. 3-14 as printed, without our additions."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class LiteralSupervision(LiveSupervision):
             listen(Note(f"--literal with flow {flow}; the paper aligns by {LITERAL_FLOW}"))
 
     def lesson(self, stage2: bool) -> Lesson:
-        """Clips, and labels by the output that the step itself will give."""
+        """Clips, and labels from the output of the step itself."""
         plan, inputs = self.settings.adaptation, self.inputs
         draws = draw_clips(inputs.working, plan, self.state.rng, degrade=stage2 and plan.rscr)
         outputs, historical = None, None
-        if stage2:  # before, the step's own output is R
+        if stage2:  # in stage 1, the step's own output is R
             complete = [d.turned(inputs.working.shown(d.rows, d.box, inputs.compute.device)) for d in draws]
             outputs, historical = self.outputs(torch.stack(complete), stage2)
 
@@ -57,7 +57,7 @@ class LiteralSupervision(LiveSupervision):
 
     @torch.no_grad()
     def _rows_of(self, draw: Draw, student: Tensor, teacher: Tensor, historical: Tensor | None) -> Rows:
-        """What supervises one clip, turned as the network has seen it.
+        """Supervision of one clip, turned as the network has seen it.
 
         Args:
             draw: the clip.

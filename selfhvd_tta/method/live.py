@@ -1,4 +1,4 @@
-"""Supervision by the present model: outputs, flows and masks of every crop in every step, and a historical model."""
+"""Supervision by the current model: outputs, flows and masks of every crop in every step, and a historical model."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from selfhvd_tta.method.supervision import Inputs, Lesson, own_labels
 from selfhvd_tta.method.working_set import on_device
 from selfhvd_tta.settings import Settings
 
-HISTORY_LOOKS = 10  # looks at the historical model over all steps
+HISTORY_LOOKS = 10  # comparisons with the historical model over all steps
 
 
 class LiveSupervision:
-    """Nothing is kept from one step to the next but the historical model. Arguments: see :class:`Supervision`.
+    """Only the historical model is kept from one step to the next. Arguments: see :class:`Supervision`.
 
     Attributes:
         historical: a copy of the network whose outputs are R^e (Eq. 9); None before stage 2.
@@ -39,11 +39,11 @@ class LiveSupervision:
         self.weight = torch.where(own_labels(inputs, settings), settings.adaptation.sharp_weight, 1.0)
 
     def renews(self, step: int) -> bool:
-        """Never: a step costs as much as any other."""
+        """Never: all steps cost the same."""
         return False
 
     def prepare(self, stage2: bool) -> bool:
-        """Take the historical model when stage 2 begins, and look at it now and then."""
+        """Take the historical model when stage 2 begins, and compare with it now and then."""
         plan, state = self.settings.adaptation, self.state
         if not stage2 or not plan.scscm:
             return True
@@ -54,12 +54,12 @@ class LiveSupervision:
         return True
 
     def take_history(self) -> None:
-        """Let the present model become the historical one."""
+        """Make the current model the historical one."""
         self.historical = copy.deepcopy(self.inputs.network).eval().requires_grad_(False)
         self.state.history = snapshot(self.inputs.network)
 
     def lesson(self, stage2: bool) -> Lesson:
-        """Clips, and labels by the present model's outputs for the same crops."""
+        """Clips, and labels from the current model's outputs for the same crops."""
         plan, inputs = self.settings.adaptation, self.inputs
         draws = draw_clips(inputs.working, plan, self.state.rng, degrade=stage2 and plan.rscr)
         rows = stacked([self.rows(d, stage2).turned(d) for d in draws])
@@ -70,10 +70,10 @@ class LiveSupervision:
         )
 
     def after_step(self) -> None:
-        """Nothing is left to do."""
+        """Nothing to do."""
 
     def finish(self) -> None:
-        """Nothing is left to do."""
+        """Nothing to do."""
 
     def rebuild(self) -> None:
         """The historical model."""
@@ -97,7 +97,7 @@ class LiveSupervision:
 
     @torch.no_grad()
     def rows(self, draw: Draw, stage2: bool) -> Rows:
-        """Outputs, flows and masks of this very crop, by the present model."""
+        """Outputs, flows and masks of this crop, by the current model."""
         working, device = self.inputs.working, self.inputs.compute.device
         outputs, historical = self.outputs(working.shown(draw.rows, draw.box, device)[None], stage2)
         place = {row: p for p, row in enumerate(draw.rows)}
@@ -123,7 +123,7 @@ class LiveSupervision:
         )
 
     def _check_history(self) -> HistoryCheck:
-        """Compare the present model with the historical one on some frames."""
+        """Compare the current model with the historical one on some frames."""
         assert self.historical is not None
         rows = history_rows(len(self.inputs.working))
         new, old = self._restored(self.inputs.network, rows), self._restored(self.historical, rows)

@@ -16,7 +16,7 @@ Features = Callable[[Tensor], Tensor]
 def masked_l1(output: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """Per-frame mean of M * |output - target| over all pixels and channels (Eq. 6): (B, T).
 
-    The mean divides by the number of pixels, not by the mask's sum: a frame that hardly matches counts little.
+    The mean divides by the number of pixels, not by the sum of the mask, so a frame that hardly matches counts little.
     """
     return (mask * (output - target).abs()).mean(dim=(-3, -2, -1))
 
@@ -33,7 +33,7 @@ def reconstruction_loss(output: Tensor, label: Tensor, mask: Tensor, weight: Ten
         output: R, requires grad.
         label: S_{J->i}.
         mask: M in [0, 1].
-        weight: (B, T) weight of a position (0 takes it out).
+        weight: (B, T) weight of a position (0 leaves it out).
     """
     return weighted_mean(masked_l1(output, label, mask), weight)
 

@@ -1,6 +1,6 @@
 """The network that merges a frame with the sharp frames aligned to it.
 
-Blending by masks averages what is misaligned by a fraction of a pixel, trusts a mask as far as hand-made rules go, and
+Blending by masks averages what is misaligned by a fraction of a pixel, trusts masks made by hand-written rules, and
 leaves what no sharp frame covers as the backbone made it. This network sees the frame as recorded, the backbone's
 output, the blend, and the sharp frames that count most in it, and adds what it has learned on simulated shake to the
 blend. Two scales of NAFNet's blocks (Chen et al., ECCV 2022) on pixel-unshuffled input: ours.
@@ -18,17 +18,17 @@ from selfhvd_tta.method.composite import Composite, Merger, apply
 TRAIN_SIDE = 96  # pixels; attention averages over 1.5 times that (TLC)
 SPREAD_SCALE, SUPPORT_SCALE = 4.0, 0.1  # bring both to about 0..1
 MULTIPLE = 4
-# Larger frames go through the network in strips that see so many rows of their neighbours.
+# Larger frames go through the network in strips that see this many rows of their neighbours.
 PIXELS_AT_ONCE = 2**22
 MARGIN = 192
 
 
 def evidence(observed: Tensor, current: Tensor, composite: Composite, count: int) -> tuple[Tensor, Tensor]:
-    """What the network looks at.
+    """Input of the network.
 
     Args:
         observed: B_i, (1, 3, H, W) in [0, 1].
-        current: R_i, likewise.
+        current: R_i, of the same shape and range.
         composite: with at least one candidate.
         count: candidates; the missing ones are zero.
 
@@ -62,7 +62,7 @@ def evidence(observed: Tensor, current: Tensor, composite: Composite, count: int
 
 
 def channels(candidates: int) -> int:
-    """Of what the network looks at."""
+    """Number of input channels."""
     return 10 + 5 * candidates + 4
 
 
@@ -73,7 +73,7 @@ class MergeNetwork(TwoScales, Merger):
         width: channels at half resolution; twice as many at a quarter.
         outer_blocks: at half resolution, before and after the inner ones.
         inner_blocks: at a quarter of the resolution.
-        candidates: aligned frames that it looks at.
+        candidates: aligned frames that it takes.
         autocast: dtype of the forward pass; None: float32.
     """
 
@@ -115,5 +115,5 @@ class MergeNetwork(TwoScales, Merger):
             correction = self.correction(seen)
         merged = (blend + correction.float()).clamp(0, 1)
         if torch.equal(observed[:, 1:], observed[:, :1].expand(-1, 2, -1, -1)):
-            merged = merged.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)  # black and white stays so
+            merged = merged.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)  # black and white stays black and white
         return merged

@@ -1,4 +1,4 @@
-"""What a step minimises for the clips that were drawn: L_s1 (Eq. 13) in stage 1, L_s2 (Eq. 14) in stage 2."""
+"""What a step minimises for the drawn clips: L_s1 (Eq. 13) in stage 1, L_s2 (Eq. 14) in stage 2."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def objective(
 
     Args:
         output: of the network for the drawn clips, (B, T, 3, h, w).
-        rows: what supervises the clips, every tensor (B, T, ...), turned as they are.
+        rows: supervision of the clips, every tensor (B, T, ...), turned like them.
         weight: of every position, (B, T).
         features: of the perceptual term; None leaves it at 0.
         plan: weights of the terms, and which parts are on.

@@ -32,7 +32,7 @@ class Adam:
     """The same bits as ``torch.optim.Adam(fused=True)``, whose constructor imports torch's compiler: 1.3 s of CPU time.
 
     Args:
-        groups: all that is to be learned.
+        groups: all trainable parameters.
 
     Attributes:
         state: moments ``exp_avg`` and ``exp_avg_sq`` and the number of steps of every parameter, numbered through the
@@ -45,15 +45,15 @@ class Adam:
         self.state: dict[int, dict[str, Tensor]] = {}
 
     def clear(self) -> None:
-        """Forget the gradients."""
+        """Clear the gradients."""
         for parameter in self.parameters:
             parameter.grad = None
 
     def step(self, bad: Tensor) -> None:
-        """Move every parameter that has a gradient.
+        """Update every parameter that has a gradient.
 
         Args:
-            bad: (), 1 where nothing is to be done (the gradients are not finite), else 0; the host is not asked.
+            bad: (), 1 to skip the step (the gradients are not finite), else 0; the host is not asked.
         """
         number = 0
         for group in self.groups:
@@ -90,15 +90,15 @@ class Adam:
                 )
 
     def load(self, state: dict[int, dict[str, Tensor]]) -> None:
-        """Go on with moments that were stored.
+        """Continue with stored moments.
 
         Args:
-            state: as the attribute; in any order in memory, on any device.
+            state: as the attribute; with any memory layout, on any device.
         """
         self.state = {}
         for number, stored in state.items():
             parameter = self.parameters[number]
-            # The fused kernel walks through memory: moments have to lie there in the order of their parameter.
+            # The fused kernel walks through memory: moments need the memory layout of their parameter.
             self.state[number] = {
                 name: torch.empty_like(parameter if tensor.dim() else tensor, device=parameter.device).copy_(tensor)
                 for name, tensor in stored.items()

@@ -1,4 +1,4 @@
-"""How far an adaptation has come: counted in steps, or in seconds where a budget of time was given."""
+"""How far along an adaptation is: counted in steps, or in seconds if there is a time budget."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ STAGES = ("stage 1", "stage 2")
 
 
 class Pace:
-    """Decides when stage 2 begins, when it is over, and how far the learning rate has fallen.
+    """Decides when stage 2 begins, when the adaptation ends, and how far the learning rate has fallen.
 
     Args:
         steps: planned steps of both stages; all of them are done unless a time is given.
         stage1: share of stage 1.
-        until: when it has to be over, by ``clock``, whatever number of steps fits; None: when the steps are done.
+        until: when it has to end, by ``clock``, after as many steps as fit; None: when the steps are done.
         clock: seconds, monotonic.
-        phases: what progress is told under in each stage; with one name, there is one stage.
+        phases: name of each stage in progress events; with one name, there is one stage.
     """
 
     def __init__(
@@ -40,17 +40,17 @@ class Pace:
         self.begun = clock()
 
     def begin(self) -> None:
-        """The first step is about to be prepared."""
+        """Start the clock."""
         self.begun = self.clock()
 
     def resume(self, elapsed: float) -> None:
-        """Go on where an interrupted adaptation was after so many seconds; they count against a budget of time."""
+        """Continue an adaptation that was interrupted after ``seconds``, which count against a time budget."""
         self.begun = self.clock() - elapsed
         if self.until is not None:
             self.until -= elapsed
 
     def over(self, step: int) -> bool:
-        """Whether step number ``step`` is one too many; with a time given, the first one never is."""
+        """Whether the adaptation ends before step number ``step``; with a time limit, never before the first."""
         return step >= self.steps if self.until is None else step > 0 and self.clock() >= self.until
 
     def second_stage(self, step: int) -> bool:
@@ -58,15 +58,15 @@ class Pace:
         return step >= self.stage1_steps if self.until is None else self._elapsed() >= self.stage1
 
     def position(self, step: int) -> float:
-        """0 at the first step, 1 at the last: where the learning rate is on its curve."""
+        """Position on the curve of the learning rate: 0 at the first step, 1 at the last."""
         return step / max(1, self.steps - 1) if self.until is None else self._elapsed()
 
     def allows(self, seconds: float) -> bool:
-        """Whether something that takes so long is worth beginning: half of what remains is left to learn from it."""
+        """Whether to start something that takes ``seconds``: half of the remaining time has to be left to use it."""
         return self.until is None or self.clock() + 2 * seconds <= self.until
 
     def progress(self, step: int, values: tuple[tuple[str, float], ...]) -> Progress:
-        """What to tell after that step."""
+        """The progress event for that step."""
         stage2 = self.second_stage(step)
         phase = self.phases[-1 if stage2 else 0]
         if self.until is None:

@@ -1,4 +1,4 @@
-"""Independent pieces of CPU work side by side: NumPy, OpenCV and torch let go of the interpreter while they compute."""
+"""Runs independent CPU work in parallel: NumPy, OpenCV and torch release the interpreter lock while they compute."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import torch
 
-# Beside a GPU: what a thread holds there adds up, and its kernels queue up behind each other anyhow.
+# With a GPU: the memory of each thread there adds up, and their kernels queue behind each other anyway.
 MOST_BESIDE_A_GPU = 4
 
 Item = TypeVar("Item")
@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 def each(function: Callable[[Item], Result], items: Sequence[Item], device: torch.device) -> list[Result]:
     """``[function(item) for item in items]``, on as many threads as torch may use.
 
-    Where ``device`` is a GPU, on a few: an alignment finds its homography on the CPU all the same.
+    If ``device`` is a GPU, on a few: even then an alignment finds its homography on the CPU.
 
     ``function`` must not record gradients: workers run with gradients switched off.
     """
@@ -34,7 +34,7 @@ def each(function: Callable[[Item], Result], items: Sequence[Item], device: torc
 
 @cache
 def _workers(threads: int) -> ThreadPoolExecutor:
-    """Workers that each compute on one thread: many small operations gain nothing from being split further."""
+    """Workers that each compute on one thread: splitting many small operations further gains nothing."""
     pool = ThreadPoolExecutor(threads, thread_name_prefix="alignment")
     before = torch.get_num_threads()
     ready = threading.Barrier(threads)
@@ -45,5 +45,5 @@ def _workers(threads: int) -> ThreadPoolExecutor:
         ready.wait()
 
     list(pool.map(prepare, range(threads)))
-    torch.set_num_threads(before)  # the setting is also the default of threads yet to come
+    torch.set_num_threads(before)  # the setting is also the default of future threads
     return pool

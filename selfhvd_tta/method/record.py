@@ -1,4 +1,4 @@
-"""What an adaptation did: the losses of its steps, its looks at history and at held-out frames, how it ended."""
+"""What an adaptation did: the losses of its steps, its checks of history and held-out frames, how it ended."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Record:
 
     Attributes:
         steps: per step: number, stage and loss terms.
-        checks: step and measurement of every look at the historical model.
+        checks: step and measurement of every comparison with the historical model.
         renewals: how often it was renewed.
-        skipped: steps left out because of a loss that was not finite.
+        skipped: steps skipped because the loss was not finite.
         stopped: step at which three such steps in a row ended the adaptation; None if it ran to its end.
         coverage: mean mask of the labels over the blurry frames learned from, at the end of every refresh's time.
-        held_out: error on frames that no loss saw, at every refresh (with early stop).
+        held_out: error on frames kept out of the losses, at every refresh (with early stop).
         ended_early: step at which that error had stopped falling; None if it did not.
     """
 
@@ -40,11 +40,11 @@ class Record:
 
 
 class Losses:
-    """Losses of steps whose values still lie on the device; looking at them makes the host wait for it.
+    """Losses of steps whose values are still on the device; reading them makes the host wait for it.
 
     Attributes:
-        waiting: how many steps have not been looked at.
-        lost: steps in a row, up to the last one looked at, that were left out because their loss was not finite.
+        waiting: how many steps have not been read.
+        lost: steps in a row, up to the last one read, that were skipped because their loss was not finite.
     """
 
     def __init__(self, lost: int = 0) -> None:
@@ -57,25 +57,25 @@ class Losses:
 
     @property
     def hopeless(self) -> bool:
-        """So many steps were lost in a row that going on is not worth it."""
+        """Whether too many steps in a row were lost to continue."""
         return self.lost >= LOST_STEPS
 
     def add(self, step: int, stage2: bool, names: tuple[str, ...], values: Tensor) -> None:
-        """Keep those of one step.
+        """Store those of one step.
 
         Args:
             step: its number.
             stage2: it belongs to stage 2.
             names: of the terms, n of them.
-            values: (n + 1,) the terms, and whether the step was done (1) or left out (0).
+            values: (n + 1,) the terms, and whether the step was taken (1) or skipped (0).
         """
         self._unread.append((step, stage2, names, values))
 
     def read(self, record: Record, pace: Pace) -> list[Progress]:
-        """Put them into the record.
+        """Move them into the record.
 
         Returns:
-            What to tell, one event for each step that was done.
+            One progress event for each step that was taken.
         """
         if not self._unread:
             return []

@@ -6,7 +6,7 @@ What is ours: a network for videos gets clips, in which the blurry frames stay a
 blurred again, and only these and the sharp ones that are left are compared with what they should be. Kernels are drawn
 around the blur paths that the fit of the global motion finds in the video itself (flow ``embedded``), else at random.
 
-What it does not do: put back the noise that blurring averages away, blur with more than one kernel per frame, or model
+It does not restore the noise that blurring averages away, blur with more than one kernel per frame, or model
 the codec.
 """
 
@@ -31,12 +31,12 @@ from selfhvd_tta.method.supervision import Inputs, Lesson, own_labels
 from selfhvd_tta.settings import Settings
 
 PHASE, MEASURING = "refit", "blur paths"
-# Share of the sharp frames of a clip that are blurred again; the others stay, for blurry ones have sharp neighbours.
+# Share of the sharp frames of a clip that are blurred again; the others stay, because real ones have sharp neighbours.
 REBLURRED = 0.75
-# Blurry frames whose blur is measured, and how many of them have to give one.
+# Blurry frames whose blur is measured, and how many measurements have to succeed.
 MEASURED, FEWEST = 24, 4
-SHORTEST = 1.0  # pixels; what is shorter is no blur to learn from
-LONGEST = 0.1  # of the longer side; what is longer is a failed fit
+SHORTEST = 1.0  # pixels; a shorter blur teaches nothing
+LONGEST = 0.1  # of the longer side; a longer blur is a failed fit
 JITTER = (0.7, 1.3)  # factor on a measured path
 RANDOM_LENGTH = (2.0, 0.03)  # pixels; share of the longer side
 RANDOM_BEND = 0.3  # most bend of a random path, as a share of its velocity
@@ -54,16 +54,16 @@ class ReblurredSupervision:
         self, inputs: Inputs, settings: Settings, state: AdaptationState, pace: Pace, listen: Listener
     ) -> None:
         self.inputs, self.settings, self.state, self.listen = inputs, settings, state, listen
-        # Otsu's threshold lets frames through that are a good deal less sharp than others: they teach nothing.
+        # Otsu's threshold also selects frames that are much less sharp than others: they teach nothing.
         self.sources = own_labels(inputs, settings).cpu().numpy()
         self.paths: list[BlurPath] | None = None
 
     def renews(self, step: int) -> bool:
-        """Good weights are kept as often as labels are renewed elsewhere."""
+        """Good weights are stored as often as the other kinds of supervision renew labels."""
         return step % self.settings.adaptation.refresh_every == 0
 
     def prepare(self, stage2: bool) -> bool:
-        """Before the first step, learn what blur the video has."""
+        """Before the first step, measure the blur of the video."""
         if self.paths is None:
             self.rebuild()
         if self.renews(self.state.step):
@@ -89,10 +89,10 @@ class ReblurredSupervision:
         return Lesson(clips, terms)
 
     def after_step(self) -> None:
-        """Nothing is left to do."""
+        """Nothing to do."""
 
     def finish(self) -> None:
-        """Nothing is left to do."""
+        """Nothing to do."""
 
     def rebuild(self) -> None:
         """Measure the blur of the video."""
@@ -106,7 +106,7 @@ class ReblurredSupervision:
         self.listen(Note(text))
 
     def pair(self, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
-        """Input (T, 3, h, w), what it should become, and the weight (T,) of every position."""
+        """Input (T, 3, h, w), its target, and the weight (T,) of every position."""
         working, rng = self.inputs.working, self.state.rng
         truth = working.shown(draw.rows, draw.box, self.inputs.compute.device)
         clip = truth.clone()
@@ -164,10 +164,10 @@ def kernel(path: BlurPath) -> Tensor:
 
 
 def reblurred(frame: Tensor, box: Sequence[int], weights: Tensor) -> Tensor:
-    """A crop of a frame, blurred in linear light by what lies around it too.
+    """A crop of a frame, blurred in linear light; its surroundings blur into it.
 
     Args:
-        frame: (3, H, W) uint8; beyond its borders the last pixels go on.
+        frame: (3, H, W) uint8; its border pixels are repeated beyond the border.
         box: top, left, height, width of the crop.
         weights: (k, k) kernel.
 

@@ -18,7 +18,7 @@ from selfhvd_tta.method.tiles import GRID, SMALLEST, join_tiles, tiles_of
 
 Warn = Callable[[str], None]
 FADE = 4
-# Frames that a stream sees before the first one that counts when it has to start anew.
+# Frames that a stream sees before the first one that counts when it has to start from scratch.
 WARM_UP = 4
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "alloc_cpu")
 
@@ -36,7 +36,7 @@ class Compute:
     autocast: torch.dtype | None = None
 
     def context(self) -> AbstractContextManager[object]:
-        """Autocast, or nothing."""
+        """Autocast, or a context that does nothing."""
         if self.autocast is None:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.autocast)
@@ -49,12 +49,12 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 @dataclass(frozen=True)
 class Restart:
-    """Where, and with what, the restoration of a shot can go on as if it had never stopped.
+    """Where, and with what state, the restoration of a shot can resume as if it had never stopped.
 
     Attributes:
         feed_from: frame of the shot that the network needs next.
         output_from: frame that the first output will belong to.
-        valid_from: first frame whose output equals that of the uninterrupted run; the ones before are to be dropped.
+        valid_from: first frame whose output equals that of the uninterrupted run; drop the ones before.
         window: frames at once.
         tile: side of the tiles; None for whole frames.
         tensors: state of the stream; empty for networks without one.
@@ -80,12 +80,12 @@ class Restorer:
         network: wrapped network, ``(B, T, 3, H, W)`` in [0, 1] to the same shape, with ``open_stream()``.
         backbone: its descriptor.
         compute: device and precision.
-        window: frames at once at most.
-        warn: told in one line when the window or the tiles had to shrink.
+        window: most frames at once.
+        warn: gets one line when the window or the tiles had to shrink.
         tile: side of the tiles in pixels; None for whole frames while they fit.
 
     Attributes:
-        boundary: the last place at which the restoration could be taken up again, as a function that gives it, and
+        boundary: function that returns the last place from which the restoration could be resumed, and
             ``boundary_at``, the number of outputs of the shot up to there; it counts from when that many were taken.
     """
 
@@ -112,7 +112,7 @@ class Restorer:
 
         Args:
             frames: (3, H, W) float in [0, 1] each, in order, on any device.
-            restart: where an earlier run had come to; ``frames`` then begins with its ``feed_from``.
+            restart: place at which an earlier run stopped; ``frames`` then begins with its ``feed_from``.
 
         Yields:
             (3, H, W) float32 in [0, 1] on the compute device, one per input frame, in order.
@@ -145,7 +145,7 @@ class Restorer:
         reach = self.backbone.reach
         enough = 2 * (2 * reach + FADE) if reach else 1
         side = self.tile or max(height, width)
-        # Tiles that are hardly smaller than the frame would gain nothing over their overlap.
+        # Tiles hardly smaller than the frame would save less than their overlap costs.
         smaller = max(SMALLEST, side // 2 // GRID * GRID)
         if self.window > enough:
             self.window = self._even(max(enough, self.window // 2))
@@ -186,7 +186,7 @@ class Restorer:
                     self._shrink(error, *clip[0].shape[-2:])
                     pending.appendleft(clip)
                     if self.tile != tile:
-                        # State of whole frames is of no use to tiles: they start with the last frames, to warm up.
+                        # State of whole frames cannot be used for tiles: they start with the last frames, to warm up.
                         known = [*recent][: len(recent) - sum(map(len, pending))]
                         if known:
                             pending.appendleft(known)
@@ -261,7 +261,7 @@ class Restorer:
                 yield from joined
                 return
             kept = len(joined) - overlap
-            # Going on means to run this window again, for its part of the overlap; what was given is not needed.
+            # Resuming runs this window again, for its part of the overlap; its other outputs are not needed.
             self._mark(start + kept, Restart(start, start, start + kept, self.window, self.tile))
             yield from joined[:kept]
             tail = joined[kept:]
@@ -270,19 +270,19 @@ class Restorer:
 
 
 class Stream(Protocol):
-    """A clip that is restored as its frames arrive."""
+    """Restores a clip as its frames arrive."""
 
     def push(self, frames: Tensor) -> Tensor:
-        """Take frames (1, t, 3, H, W), give the outputs that are complete."""
+        """Take frames (1, t, 3, H, W), return the outputs that are complete."""
 
     def finish(self) -> Tensor:
-        """Give the other outputs."""
+        """Return the remaining outputs."""
 
     def export(self) -> dict[str, Tensor]:
-        """All that it remembers."""
+        """Its complete state."""
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take over what another one remembered."""
+        """Take over the state of another one."""
 
 
 class TiledStream:
@@ -323,7 +323,7 @@ class TiledStream:
 def cross_fade(tail: list[Tensor], head: list[Tensor], reach: int) -> list[Tensor]:
     """Join two windows whose first ``len(tail)`` frames overlap.
 
-    Where only one of the windows has its full context (``reach`` frames) that one is taken; in between the weight
+    If only one of the windows has its full context (``reach`` frames), it is taken; in between the weight
     runs linearly.
 
     Args:

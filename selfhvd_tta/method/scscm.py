@@ -18,12 +18,12 @@ HISTORY_FRAMES = 6
 
 @dataclass(frozen=True)
 class HistoryCheck:
-    """What decided about a renewal.
+    """What decides about a renewal.
 
     Attributes:
         median_shift: median length of the flow from output to input over textured pixels, in pixels.
         tail_shift: its 95th percentile.
-        sharpness: mean v_l of the present outputs.
+        sharpness: mean v_l of the current outputs.
         historical_sharpness: mean v_l of the historical ones.
     """
 
@@ -34,7 +34,7 @@ class HistoryCheck:
 
     @property
     def renew(self) -> bool:
-        """Aligned with the input, and sharper than what history has."""
+        """Whether the outputs are aligned with the input and sharper than the historical ones."""
         aligned = self.median_shift < MEDIAN_LIMIT and self.tail_shift < TAIL_LIMIT
         return aligned and self.sharpness > self.historical_sharpness
 
@@ -52,15 +52,15 @@ def check_history(
 
     Args:
         outputs: R_n, each (1, 3, H, W) in [0, 1].
-        inputs: B_n, likewise.
-        historical: R^e_n, likewise.
+        inputs: B_n, of the same shape.
+        historical: R^e_n, of the same shape.
         estimator: optical flow; no global motion is needed, as output and input hardly differ.
     """
     lengths = []
     for output, observed in zip(outputs, inputs, strict=True):
         flow = estimator(output, observed)
         texture = laplacian(observed).abs()
-        # Flow means nothing where there is nothing to hold on to.
+        # Flow means nothing without texture.
         textured = texture >= texture.flatten().quantile(0.5) if texture.numel() < 2**24 else texture > 4
         lengths.append(flow.flow.norm(dim=1, keepdim=True)[textured])
     shift = torch.cat(lengths)

@@ -1,4 +1,4 @@
-"""Where an adaptation is between two steps: what the loop and the supervision share, and what a checkpoint keeps."""
+"""State of an adaptation between two steps: what the loop and the supervision share and a checkpoint keeps."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class AdaptationState:
     Attributes:
         rng: source of all draws.
         record: what was done so far.
-        losses: of steps that were not looked at yet.
+        losses: of steps that have not been read.
         step: number of the next step.
         stage2: the last step belonged to stage 2.
         draws: state of ``rng`` after the last step, from which an interrupted step draws the same clips again.
@@ -33,7 +33,7 @@ class AdaptationState:
         used: rows that were learned from since then.
         refresh_seconds: what that refresh has cost.
         best: weights with the lowest error on held-out frames (early stop); empty: none yet.
-        bad_looks: looks at held-out frames since then.
+        bad_looks: checks of held-out frames since then.
     """
 
     rng: np.random.Generator
@@ -58,14 +58,14 @@ class AdaptationState:
         self.step, self.stage2, self.draws = self.step + 1, stage2, dict(self.rng.bit_generator.state)
 
     def judge(self, check: HistoryCheck, renew: Callable[[], None]) -> None:
-        """Record a look at the historical model, and renew it if it is worth it."""
+        """Record a comparison with the historical model, and renew that if it is worth it."""
         self.record.checks.append((self.step, check))
         if check.renew:
             renew()
             self.record.renewals += 1
 
     def facts(self) -> dict[str, Any]:
-        """All that is no tensor, as JSON can hold it."""
+        """Everything but tensors, as JSON can hold it."""
         return {
             "step": self.step,
             "record": asdict(self.record),
@@ -83,7 +83,7 @@ class AdaptationState:
         return {"good": self.good, "history": self.history, "best": self.best}
 
     def restore(self, facts: dict[str, Any], record: Record, weights: Callable[[str], Weights]) -> None:
-        """Become what another one was.
+        """Take over the state of another one.
 
         Args:
             facts: of :meth:`facts`.

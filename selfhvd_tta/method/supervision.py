@@ -19,7 +19,7 @@ from selfhvd_tta.settings import Settings
 
 @dataclass(frozen=True)
 class Inputs:
-    """What an adaptation works on and with.
+    """Inputs of an adaptation.
 
     Attributes:
         network: wrapped network, (B, T, 3, H, W) in [0, 1] to the same shape; fine-tuned in place.
@@ -57,28 +57,28 @@ class Supervision(Protocol):
     """Decides what every step learns from. The state that it shares with the loop is an ``AdaptationState``.
 
     Attributes:
-        phases: name of each stage, for whoever follows the progress; one name: there is one stage.
+        phases: name of each stage, for progress events; with one name, there is one stage.
     """
 
     phases: tuple[str, ...]
 
     def prepare(self, stage2: bool) -> bool:
-        """Renew, before the state's next step, what has to be renewed; False: end the adaptation instead."""
+        """Renew what is due before the state's next step; False ends the adaptation instead."""
 
     def lesson(self, stage2: bool) -> Lesson:
         """Draw the clips of the next step."""
 
     def renews(self, step: int) -> bool:
-        """Whether that step, which is not the first, begins with a renewal that takes long."""
+        """Whether that step, which is not the first, begins with a slow renewal."""
 
     def after_step(self) -> None:
-        """A step was taken and counted."""
+        """Called after a step was taken and counted."""
 
     def finish(self) -> None:
-        """There are no more steps."""
+        """Called after the last step."""
 
     def rebuild(self) -> None:
-        """Compute again what the weights in the state determine; the network is left with any weights.
+        """Compute again what the weights in the state determine; the network may be left with any weights.
 
         The network comes with the weights it had before the first step.
         """

@@ -1,4 +1,4 @@
-"""Whom a frame learns from: the sharp frames around it, which of them first, and how much each of them counts."""
+"""The teachers of a frame: the sharp frames around it, in which order, and how much each of them counts."""
 
 from __future__ import annotations
 

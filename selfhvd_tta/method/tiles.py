@@ -10,7 +10,7 @@ from torch import Tensor
 
 OVERLAP = 64
 SMALLEST = 128
-# Tiles start where networks that work at a fraction of the resolution have a pixel of theirs.
+# Tiles start on the pixel grid of networks that work at a fraction of the resolution.
 GRID = 32
 
 
@@ -55,7 +55,7 @@ def feather(tile: Tile, height: int, width: int, overlap: int = OVERLAP) -> Tens
     """Weight of each of a tile's pixels, (h, w), above 0 and at most 1.
 
     Towards another tile it falls linearly over the middle half of the overlap: the outer quarter, where the network saw
-    the least around the pixel, counts for next to nothing.
+    the least around the pixel, hardly counts.
     """
     rows = _ramp(tile.top, tile.bottom, height, overlap)
     columns = _ramp(tile.left, tile.right, width, overlap)

@@ -22,9 +22,9 @@ from selfhvd_tta.method.teachers import Teachers
 from selfhvd_tta.settings import AlignmentSettings
 
 FINEST_SIGMA = 1.5  # pixels: below it a Gaussian is no longer one
-REACH = 3.0  # sigma away its kernel ends
-# Sharp frames are compared patch by patch: what exceeds the usual squared difference by so many times that difference,
-# or by so many squared code values, is no noise.
+REACH = 3.0  # radius of its kernel in sigma
+# Sharp frames are compared patch by patch: what exceeds the usual squared difference by this many times itself,
+# or by this many squared code values, is not noise.
 PATCH = 5
 TOLERANCE = 3.0
 LEAST_DIFFERENCE = 4.0
@@ -46,14 +46,14 @@ def photometric_agreement(aligned: Tensor, observed: Tensor, sigma: float, toler
     Returns:
         (B, 1, H, W) in [0, 1], 1 = explains it.
     """
-    # What is going to be smooth can be looked at from further away: many times less work on large frames.
+    # What will be smooth can be computed at a smaller size: many times less work on large frames.
     factor = max(1, int(sigma / FINEST_SIGMA))
     a, b = (gaussian(reduced(x, factor), sigma / factor, REACH) for x in (aligned, observed))
     difference = (a - b).abs().mean(dim=1, keepdim=True)
     grey = b.mean(dim=1, keepdim=True)
     dx = F.pad(grey[..., :, 1:] - grey[..., :, :-1], (0, 1, 0, 0), mode="replicate")
     dy = F.pad(grey[..., 1:, :] - grey[..., :-1, :], (0, 0, 0, 1), mode="replicate")
-    # A gradient per pixel of the small frame: a shift by so many of its pixels.
+    # A gradient per pixel of the small frame: a shift in its pixels.
     allowed = tolerance + shift / factor * (dx.square() + dy.square()).sqrt()
     agreement = torch.exp(-((difference / allowed) ** 2))
     if factor == 1:
@@ -80,7 +80,7 @@ def without_slivers(mask: Tensor, width: float) -> Tensor:
         mask: (B, 1, H, W) in [0, 1].
         width: at most about a third of the frame counts; below 3 pixels nothing is taken away.
     """
-    # Wide windows are slow to slide: look at a smaller picture of the mask, five to nine pixels for that width.
+    # Wide windows are slow to slide: use a smaller picture of the mask, five to nine pixels for that width.
     factor = max(1, int(width / 5))
     small = reduced(mask, factor)
     radius = min(round((width / factor - 1) / 2), (min(small.shape[-2:]) - 1) // 3)
@@ -89,7 +89,7 @@ def without_slivers(mask: Tensor, width: float) -> Tensor:
     kept = opened(small, radius)
     if factor > 1:
         kept = F.interpolate(kept, size=mask.shape[-2:], mode="bilinear", align_corners=False)
-        # What the smaller picture rounds off at slopes is no sliver.
+        # What the smaller picture rounds off at slopes is not a sliver.
         return torch.where(kept > 0.5 * mask, mask, torch.minimum(mask, kept))
     return kept
 
@@ -123,12 +123,12 @@ def compose(
 
     Args:
         observed: B_i, (1, 3, H, W) in [0, 1].
-        current: R_i, what the frame is believed to look like; flow starts from it, unless it explains blur itself.
+        current: R_i, the best estimate of the frame; flow starts from it, unless it explains blur itself.
         sharps: the frames ``teachers.others``, each (1, 3, H, W).
         teachers: of the frame.
         estimator: optical flow.
         settings: masks.
-        candidates: how many of the aligned frames to hand on at most.
+        candidates: most aligned frames to return.
 
     Returns:
         The merged frame. For a frame without teachers it is the frame itself, with a mask of 1.
@@ -174,7 +174,7 @@ def compose(
 def _candidates(
     images: Tensor, masks: Tensor, weights: Tensor, merged: Tensor, teachers: Teachers, count: int = 1
 ) -> Candidates:
-    """The aligned frames that weigh most, and what their weights say.
+    """The aligned frames of greatest weight, and statistics of the weights.
 
     Args:
         images: (n, 3, H, W), of the teachers and, where it is one of them, of the frame itself.

@@ -1,4 +1,4 @@
-"""Early stop: blurry frames that no loss sees, compared with the sharp frames that were aligned to them at first."""
+"""Early stop: blurry frames kept out of the losses, compared with the sharp frames first aligned to them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from selfhvd_tta.method.losses import masked_l1
 from selfhvd_tta.method.state import AdaptationState, snapshot
 
 ONE_IN = 8  # blurry frames are held out
-PATIENCE = 2  # looks without improvement that end the adaptation
+PATIENCE = 2  # checks without improvement that end the adaptation
 LEAST_GAIN = 0.002  # share by which the error has to fall to count as an improvement
 
 
 class HeldOut:
     """Watches frames that are kept out of the losses.
 
-    Their labels stay those of the first look, so that the error measures the network and not the alignment.
+    Their labels stay those of the first check, so that the error measures the network and not the alignment.
 
     Args:
         learning: (N,) bool, rows that have something to learn.
@@ -30,7 +30,7 @@ class HeldOut:
 
     @property
     def stalled(self) -> bool:
-        """The error has not fallen for too long."""
+        """Whether the error has not fallen for too long."""
         return self.state.bad_looks >= PATIENCE
 
     def look(self, bank: LabelBank, network: nn.Module) -> None:
@@ -51,12 +51,12 @@ class HeldOut:
         errors.append(error)
 
     def keep_labels(self, bank: LabelBank) -> None:
-        """Measure by the labels that the bank has now."""
+        """Measure by the current labels of the bank."""
         if self.rows:
             bank.complete(self.rows)
             self._labels = bank.label[self.rows].clone(), bank.mask[self.rows].clone()
 
     def restore(self, network: nn.Module) -> None:
-        """Give the network the best weights seen."""
+        """Load the best weights so far into the network."""
         if self.state.best:
             network.load_state_dict(self.state.best)

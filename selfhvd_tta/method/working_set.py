@@ -44,7 +44,7 @@ class WorkingSet:
 
 
 def cropped(stack: Tensor, rows: Sequence[int], box: Box, device: torch.device) -> Tensor:
-    """Some rows of a stack (N, C, H, W) that may lie elsewhere, cropped, on the device: (n, C, h, w)."""
+    """Some rows of a stack (N, C, H, W) on any device, cropped, on ``device``: (n, C, h, w)."""
     top, left, height, width = box
     region = stack[:, :, top : top + height, left : left + width]
     crop = region.index_select(0, on_device(rows, stack.device))

@@ -1,4 +1,4 @@
-"""The adaptation within a run that may be interrupted: from a checkpoint, and leaving checkpoints."""
+"""The adaptation within a run that may be interrupted: resumes from checkpoints and saves them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from selfhvd_tta.video.opening import Reader
 def adapt(
     reader: Reader, clues: Clues, numbers: list[int], gear: Equipment, fit: Fit, job: Job, tell: Listener
 ) -> Record:
-    """Fine-tune the network in place on one video, from the job's checkpoint if it has one.
+    """Fine-tune the network in place on one video, starting from the job's checkpoint if there is one.
 
     Args:
         reader: of the video.
@@ -71,19 +71,19 @@ def adapt(
 
 
 def _run(adaptation: Adaptation, found: Checkpoint | None, job: Job, minutes: float) -> Record:
-    """Run an adaptation to its end, from a checkpoint if there is one, and leave checkpoints on the way.
+    """Run an adaptation to its end, from a checkpoint if there is one, and save checkpoints on the way.
 
     Args:
         adaptation: as it was built.
-        found: where the interrupted run was.
+        found: checkpoint of the interrupted run, or None.
         job: keeps the checkpoints.
-        minutes: between two of them at most.
+        minutes: most time between two of them.
     """
     if found is not None:
         resume(adaptation, found)
 
     def after_step(refresh_is_next: bool) -> None:
-        # Before the labels are renewed it is worth it sooner: taking it up does not renew them twice.
+        # Sooner before labels are renewed: a run resumed from there does not renew them twice.
         if job.due(minutes / 4 if refresh_is_next else minutes):
             job.save_adaptation(capture(adaptation))
 

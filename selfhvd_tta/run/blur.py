@@ -1,4 +1,4 @@
-"""Which kind of blur a video has: found on a few of its frames, before the work."""
+"""Which kind of blur a video has: measured on a few of its frames, before the work."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LOOKED_AT = 12
 COMPARED = 5
 # Longer side in pixels at which they are compared.
 SIDE = 640
-# One path for the whole frame is believed unless it leaves this many times the difference that local motion leaves:
+# One path for the whole frame is used unless it leaves this many times the difference that local motion leaves:
 # streaked lights mislead a local flow more than a fit to all of the frame. Measured: flat scenes 0.75 to 1.02, scenes
 # with depth, movers or people 1.55 to 5.5.
 LOCAL_FROM = 1.2
@@ -51,12 +51,12 @@ class Blur:
 
     @property
     def restorable(self) -> bool:
-        """Whether frames can be restored by their own blur alone, without sharp frames."""
+        """Whether frames can be restored from their own blur alone, without sharp frames."""
         return self.exposure.known >= RESTORABLE_VOTES and self.exposure.length >= RESTORABLE_LENGTH
 
 
 class FrameSource(Protocol):
-    """What reads some frames of a video, ascending."""
+    """Reads some frames of a video, ascending."""
 
     def read(self, indices: Sequence[int]) -> Iterator[Frame]:
         """Frames at these positions."""
@@ -99,12 +99,12 @@ def _at_most(
 
 
 def measure_blur(reader: FrameSource, clues: Clues, kind: BlurKind) -> Blur:
-    """Look at some blurry frames.
+    """Measure the blur of some blurry frames.
 
     Args:
         reader: of the video, which has counted its frames.
         clues: of the video.
-        kind: ``local`` or ``global`` as the user has it, or ``auto``.
+        kind: ``local`` or ``global`` as the user wants it, or ``auto``.
     """
     blurry = [i for i in range(len(clues.sharp)) if not clues.sharp[i] and len(clues.shot_of(i)) > 1]
     if not blurry:
@@ -125,7 +125,7 @@ def measure_blur(reader: FrameSource, clues: Clues, kind: BlurKind) -> Blur:
 
 
 def settled(settings: Settings, blur: Blur) -> Settings:
-    """The settings with the kind of blur decided, and with what follows from it.
+    """The settings with the kind of blur decided, and with what follows from that.
 
     Local blur is undone without a network, unless one is named or adapted.
     """

@@ -13,10 +13,10 @@ from selfhvd_tta.run.job import Job
 from selfhvd_tta.settings import NO_BACKBONE, AdaptationSettings, Settings
 from selfhvd_tta.wording import duration, plural
 
-# What is left for restoring and writing, above its measured length: the machine may get busier.
+# Reserve for restoring and writing, above its measured length: the machine may get busier.
 CAUTION = 1.15
-# Side of the crop and frames of the clip, dearest first; a smaller one is taken where the larger gives fewer steps than
-# wanted. Below the last no adaptation is: 31 steps gained less than the teachers that they took the time from.
+# Side of the crop and frames of the clip, costliest first; a smaller one is taken if the larger gives fewer steps than
+# wanted. Below the last there is no adaptation: 31 steps gained less than the teachers for which no time was left.
 CLIPS = ((256, 10), (192, 8), (128, 6), (96, 6))
 WANTED_STEPS = 150
 FEWEST_STEPS = 100
@@ -43,7 +43,7 @@ class Choice:
 
 
 def choose(settings: Settings, left: float, speeds: Speeds, load: Load) -> Choice:
-    """Spend ``left`` seconds well.
+    """Choose what to do in ``left`` seconds.
 
     Adaptation with all teachers comes first, then sharp-detail transfer with as many of them as there is time for,
     without the network if need be: what fewer teachers lose, neither makes up for. With fewer, adaptation is done only
@@ -75,14 +75,14 @@ def choose(settings: Settings, left: float, speeds: Speeds, load: Load) -> Choic
     if fits:
         return Choice(chosen, seconds, f"budget of {budget}: {done}, about {duration(seconds)}", True)
     least = (settings.runtime.budget or left) - left + seconds
-    text = f"the budget of {budget} is too short: the least for this video is about {duration(least)}; doing {done}"
+    text = f"the budget of {budget} is too short: this video needs at least about {duration(least)}; doing {done}"
     return Choice(chosen, seconds, text, False)
 
 
 def _transfer(
     settings: Settings, left: float, speeds: Speeds, load: Load, counts: list[int]
 ) -> tuple[Settings, float, str]:
-    """Settings, seconds and a description: with the most teachers that fit, then with the network if that fits too.
+    """Settings, seconds and a description: as many teachers as fit, then the network if that fits too.
 
     On the clip "camera" ten teachers alone gave 38.48 dB, fewer with the network in equal time 38.27 dB.
     """
@@ -125,7 +125,7 @@ def _adaptation(settings: Settings, left: float, speeds: Speeds, load: Load, tea
         shown = frames * plan.batch
         step = speeds.step * min(crop, load.height) * min(crop, load.width) * shown
         time = room - restored * outputs
-        # A label is made when a clip first shows its frame: there are no more of them than frames shown.
+        # A label is made when a clip first shows its frame, so there are at most as many as frames shown.
         steps = int(max((time - every * label) / step, time / (step + shown * label)))
         if steps >= FEWEST_STEPS and (best is None or best[0] < WANTED_STEPS):
             best = steps, crop, frames
@@ -159,7 +159,7 @@ class Fit:
 
 
 def fit_once(settings: Settings, forecast: Forecast, job: Job, tell: Listener) -> Fit:
-    """What fits into the budget; chosen by the first run, and the same for the runs that continue it.
+    """What fits into the budget; chosen by the first run and kept by the runs that resume it.
 
     Args:
         settings: what was asked for, with a budget.

@@ -8,13 +8,13 @@ from selfhvd_tta.errors import Interrupted
 
 
 class CancelToken:
-    """Given to :func:`selfhvd_tta.deblur`, lets another thread (a window's button, a server) end the run.
+    """Passed to :func:`selfhvd_tta.deblur`, lets another thread (a window's button, a server) end the run.
 
     The run ends at its next event: within one step of adaptation, one restored frame or ten scanned ones. It raises
     :class:`selfhvd_tta.Interrupted`, and nothing partial is left at the output.
 
     Args:
-        word: what has happened then.
+        word: what the error then says has happened.
     """
 
     def __init__(self, word: str = "cancelled") -> None:

@@ -1,6 +1,6 @@
-"""What can be told to be wrong before any work: paths that are to be written, and names in the settings.
+"""Checks that are made before any work: paths that will be written, and names in the settings.
 
-Paths are checked without torch, so that a wrong one is answered at once.
+Paths are checked without torch, so that a wrong one is reported at once.
 """
 
 from __future__ import annotations
@@ -117,4 +117,4 @@ def check_names(settings: Settings) -> None:
     if settings.adapts:
         perceptual.check_layer(settings.adaptation.vgg_layer)
     if settings.literal and settings.runtime.offline:
-        networks.load_features(settings, device.CPU, ignore)  # the one that a run does not go without
+        networks.load_features(settings, device.CPU, ignore)  # the only one that a run cannot do without

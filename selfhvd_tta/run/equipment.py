@@ -38,7 +38,7 @@ class Equipment:
 
     @classmethod
     def load(cls, settings: Settings, tell: Listener = ignore) -> Equipment:
-        """Load what the settings name, downloading where that is allowed.
+        """Load the networks that the settings name, downloading them if that is allowed.
 
         Args:
             settings: all settings.
@@ -62,7 +62,7 @@ class Equipment:
         return gear
 
     def _chosen_offline(self, settings: Settings) -> list[str]:
-        """What ``auto`` had to take without downloads, and what there is not."""
+        """What ``auto`` fell back to without downloads, and what is missing."""
         used = []
         if self.network is not None and settings.learns and settings.backbone == "auto" and settings.adapted is None:
             used.append(f"backbone: {self.network.name}")
@@ -74,7 +74,7 @@ class Equipment:
 
     @property
     def device(self) -> torch.device:
-        """Where everything is."""
+        """The device of all of it."""
         return self.compute.device
 
     def with_network(self, network: Network, settings: Settings) -> Equipment:
@@ -86,7 +86,7 @@ class Equipment:
         return replace(self, network=network, compute=choose_compute(settings, self.device, network.backbone))
 
     def suited(self, settings: Settings) -> Equipment:
-        """Without the backbone if the settings, changed since loading, do without one."""
+        """The same without the backbone, if the settings, changed since loading, do without one."""
         return self if settings.networked else replace(self, network=None, compute=Compute(self.device))
 
     def window(self, height: int, width: int, settings: Settings) -> int:

@@ -1,4 +1,4 @@
-"""Frames on their way from the file to the device and back, a few at a time."""
+"""Moves frames from the file to the device and back, a few at a time."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def opener(reader: Reader) -> Callable[[int], Iterator[Frame]]:
 
 
 class Inflight:
-    """Hands frames to a network and keeps them until their outputs come back."""
+    """Passes frames to a network and keeps them until their outputs arrive."""
 
     def __init__(self, frames: Generator[Frame, None, None], device: torch.device) -> None:
         self.frames = frames
@@ -76,16 +76,16 @@ class Inflight:
         self.waiting.extend(next(self.frames) for _ in range(count))
 
     def collect(self) -> Frame:
-        """The frame that the next output belongs to."""
+        """The frame to which the next output belongs."""
         return self.waiting.popleft()
 
     def close(self) -> None:
-        """End the reading."""
+        """Stop reading."""
         self.frames.close()
 
 
 class SharpFeed:
-    """The sharp frames around the present one, from a pass over the video that runs ahead.
+    """The sharp frames around the current one, from a pass over the video that reads ahead.
 
     Args:
         frames: all frames of the video in order.
@@ -112,17 +112,17 @@ class SharpFeed:
         return to_tensor(self.held[index], device)[None]
 
     def close(self) -> None:
-        """End the reading."""
+        """Stop reading."""
         self.frames.close()
 
 
 class WindowFeed:
-    """The frames around the present one, from a pass over the video that runs ahead.
+    """The frames around the current one, from a pass over the video that reads ahead.
 
     Args:
         frames: of the video in order, from ``first`` on.
         first: index of the first of them.
-        reach: how many frames from the present one may be asked for, to both sides.
+        reach: how far from the current frame, to both sides, frames may be asked for.
 
     Attributes:
         present: the frame being worked on; it only grows.
@@ -146,5 +146,5 @@ class WindowFeed:
         return self.held[index]
 
     def close(self) -> None:
-        """End the reading."""
+        """Stop reading."""
         self.frames.close()

@@ -1,4 +1,4 @@
-"""Everything that decides a result, as texts: an interrupted run is continued only if all of them are the same."""
+"""Everything that decides a result, as text: an interrupted run is resumed only if all of it is the same."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ INDIFFERENT = (
 
 
 def fingerprint(source: Path, settings: Settings, gear: Equipment) -> dict[str, str]:
-    """Names and values; names are what the user calls the things.
+    """Names and values of it; the names are the user's.
 
     Args:
         source: input file or folder of images.

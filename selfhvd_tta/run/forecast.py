@@ -36,14 +36,14 @@ from selfhvd_tta.video.probe import VideoInfo
 from selfhvd_tta.video.reader import Frame
 
 SAMPLE = 8  # frames that are decoded, encoded and restored
-# A network is timed on a part of the frame of at most so many pixels: its time grows with the area.
+# A network is timed on a part of the frame of at most this many pixels: its time grows with the area.
 NETWORK_PIXELS = 640 * 360
 NETWORK_FRAMES = 4
-# Sharp frames that the slower measurement of blending aligns, unless that takes longer than so many seconds.
+# Sharp frames that the slower measurement of blending aligns, unless that takes longer than this many seconds.
 FEW, PATIENCE_S = 3, 4.0
-QUICK_S = 1.0  # what took less is timed again: the first call may compile or allocate
+QUICK_S = 1.0  # anything shorter is timed again: the first call may compile or allocate
 STEP_SIDE, STEP_FRAMES = 128, 6  # of the clip that a step is timed on
-# A training step against a forward pass: the backward pass costs about twice as much again.
+# A training step over a forward pass: the backward pass costs about twice as much.
 STEP_OVER_FORWARD = 3.2
 REFRESHES = 6
 CLOSING_SECONDS = 1.0  # muxing, verifying
@@ -99,7 +99,7 @@ class Load:
 
     @classmethod
     def of(cls, seen: Inspection, settings: Settings, gear: Equipment, working: int) -> Load:
-        """What a scanned video asks for."""
+        """The load of a scanned video."""
         clues, align, count = seen.clues, settings.alignment, len(seen.pts)
         blurry = int((~clues.sharp).sum())
         found = sum(len(choose_teachers(index, clues, align).others) for index in range(count))
@@ -119,7 +119,7 @@ class Forecast:
     Attributes:
         speeds: of this machine for this video, if it had nothing else to do.
         load: of the video.
-        busy: how many times as long everything takes because of what else the machine does.
+        busy: how many times longer everything takes because the machine is doing other work.
     """
 
     speeds: Speeds

@@ -1,4 +1,4 @@
-"""Frames through the network and the blending of sharp details, one after the other, in the order of the video."""
+"""Takes frames through the network and the blending of sharp details, in the order of the video."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Details:
 
     @classmethod
     def of(cls, estimator: FlowEstimator, merger: Merger | None, settings: Settings) -> Details:
-        """As the settings have it; ``behind`` is how far back a teacher can lie."""
+        """Build it from the settings; ``behind`` is how far back a teacher can lie."""
         behind = max(settings.alignment.teacher_reach, 2 * settings.clues.segment)
         return cls(estimator, merger, settings.alignment, behind)
 
@@ -79,7 +79,7 @@ class Details:
         Args:
             index: of the frame.
             observed: B, (3, H, W) in [0, 1].
-            current: R, likewise.
+            current: R, of the same shape and range.
             clues: of the video.
             sharp: gives the teachers.
 
@@ -106,7 +106,7 @@ class Blending(Protocol):
 
 
 class Blender(Protocol):
-    """A :class:`Blending` at work on one video."""
+    """A :class:`Blending` applied to one video."""
 
     def blend(self, frame: Frame, current: Tensor) -> Tensor:
         """The next frame, (3, H, W) in [0, 1].
@@ -117,7 +117,7 @@ class Blender(Protocol):
         """
 
     def close(self) -> None:
-        """End the reading."""
+        """Stop reading."""
 
 
 class _WithDetails:
@@ -156,7 +156,7 @@ class LocalDetails:
 
 
 def blending(blur: Blur | None, gear: Equipment, settings: Settings) -> Blending:
-    """What suits the blur of a video; by one path a frame where it is not known."""
+    """The blending that suits the blur of a video; one path per frame if the blur is not known."""
     if blur is not None and blur.local:
         return LocalDetails(blur.exposure, gear.network is not None)
     return Details.of(gear.flow, gear.merger, settings)

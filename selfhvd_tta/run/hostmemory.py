@@ -1,4 +1,4 @@
-"""How much memory this process can still have: what the machine has left, or the container it runs in."""
+"""How much memory this process can still get, from the machine or within its container's limit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def host_memory(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Bytes that can be had without swapping, within a container's limit; None if it cannot be told."""
+    """Bytes available without swapping, within a container's limit; None if unknown."""
     free, left = machine_left(meminfo), container_left(cgroup)
     if free is None:
         return left
@@ -15,7 +15,7 @@ def host_memory(meminfo: Path = Path("/proc/meminfo"), cgroup: Path = Path("/sys
 
 
 def machine_left(meminfo: Path = Path("/proc/meminfo")) -> int | None:
-    """Bytes that the machine has left; None if it cannot be told."""
+    """Bytes that the machine has left; None if unknown."""
     try:
         for line in meminfo.read_text().splitlines():
             if line.startswith("MemAvailable:"):

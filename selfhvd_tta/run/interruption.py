@@ -18,7 +18,7 @@ class Interruption:
     A signal that the process was started to ignore (``nohup``) stays ignored.
 
     Args:
-        quiet: do not tell on standard error that the wish was understood.
+        quiet: do not acknowledge the signal on standard error.
     """
 
     def __init__(self, quiet: bool = False) -> None:
@@ -44,7 +44,7 @@ class Interruption:
         if self.count == 1:
             self.token.cancel()
             if not self.quiet:
-                # Not by print: the signal may have come in the middle of one.
+                # Not with print, in which the signal may have arrived.
                 os.write(2, NOTICE)
         elif self.count == 2:
             raise KeyboardInterrupt

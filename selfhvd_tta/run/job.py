@@ -1,6 +1,6 @@
-"""The job directory: what an interrupted run leaves, so that the same command goes on where it stopped.
+"""The job directory: what an interrupted run leaves, so that the same command resumes where it stopped.
 
-It lies beside the output, hidden and named after it, and is gone when the output is in place. It holds the lock that
+It lies next to the output, hidden and named after it, and is gone when the output is in place. It holds the lock that
 keeps a second run away, the fingerprint of everything that decides the result, checkpoints of the adaptation, marks of
 the restoration, and the finished segments of the video.
 """
@@ -49,17 +49,17 @@ class Job:
     """The job directory of one output, held by one run at a time. A context manager.
 
     Leaving it normally removes it. Leaving it by an exception keeps it if it holds anything that a later run can use,
-    and removes it otherwise; an :class:`Interrupted` or :class:`DiskError` then says how to go on.
+    and removes it otherwise; an :class:`Interrupted` or :class:`DiskError` then says how to continue.
 
     Args:
         output: final path of the result; its folder exists.
-        restart: start over, whatever there is.
+        restart: start over, whatever an earlier run left.
 
     Attributes:
         started: when this run began, by ``time.monotonic``.
 
     Raises:
-        UsageError: another run is at work on this output.
+        UsageError: another run is writing this output.
         DiskError: the directory cannot be made.
     """
 
@@ -101,7 +101,7 @@ class Job:
 
     @property
     def resumable(self) -> bool:
-        """A later run would save time by what is here."""
+        """Whether a later run would save time by what is here."""
         if (self.path / ADAPTATION).exists():
             return True
         if (self.segments / IMAGES).exists():
@@ -137,7 +137,7 @@ class Job:
         return Note(f"not resuming: {what}{more}; starting over", "warning")
 
     def remember(self, name: str, value: Any) -> Any:
-        """A value that must stay the same when the run goes on: the stored one if there is one, else this one."""
+        """A value that must stay the same when the run is resumed: the stored one if there is one, else this one."""
         stored = _read_json(self.path / "job.json")
         if name not in stored:
             stored[name] = value
@@ -145,7 +145,7 @@ class Job:
         return stored[name]
 
     def recall(self, name: str) -> Any:
-        """What :meth:`remember` was given; None if nothing was."""
+        """The value that :meth:`remember` stored; None if there is none."""
         return _read_json(self.path / "job.json").get(name)
 
     def save_adaptation(self, checkpoint: Checkpoint) -> None:
@@ -158,7 +158,7 @@ class Job:
         self._saved = time.monotonic()
 
     def due(self, minutes: float) -> bool:
-        """The last checkpoint is at least so old."""
+        """Whether the last checkpoint is at least ``minutes`` old."""
         return time.monotonic() - self._saved >= 60 * minutes
 
     def adaptation(self) -> Checkpoint | None:
@@ -167,7 +167,7 @@ class Job:
         return None if found is None else Checkpoint(*found)
 
     def save_mark(self, mark: Mark) -> None:
-        """Keep a place at which the restoration can be taken up; the last few are kept.
+        """Store a place from which the restoration can be resumed; the last few are kept.
 
         Raises:
             DiskError: it cannot be written.
@@ -183,7 +183,7 @@ class Job:
         self._marks = self._marks[-MARKS_KEPT:]
 
     def mark(self, first: int) -> Mark | None:
-        """The last mark that serves to go on with frame ``first``."""
+        """The last mark from which frame ``first`` can be reached."""
         for path in reversed(self._marks):
             found = _load(path)
             if found is None or found[1].pop("seal", None) != self.seal:
@@ -194,7 +194,7 @@ class Job:
         return None
 
     def finishing(self) -> None:
-        """All frames are written: from here on the output may appear at any time."""
+        """Note that all frames are written: from here on the output may appear at any time."""
         self._write("finishing", "")
 
     def _progress(self) -> str:

@@ -11,7 +11,7 @@ from selfhvd_tta.video.target import disk_errors
 
 try:
     import fcntl
-except ImportError:  # pragma: no cover - Windows has another way
+except ImportError:  # pragma: no cover - Windows locks files in another way
     fcntl = None  # type: ignore[assignment]
 
 

@@ -1,4 +1,4 @@
-"""How much memory there is, and what to make of it."""
+"""Memory limits: size of the working set, place of the bank, length of the window."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from selfhvd_tta.run import hostmemory
 # Bank per pixel: input 3, label 3, mask 1, teacher and historical outputs 6 + 6 bytes, and working copies.
 BANK_BYTES_PER_PIXEL = 24
 SHARE = 0.35
-UNKNOWN = 4 << 30  # where a system does not tell
+UNKNOWN = 4 << 30  # if the system does not say
 CPU = torch.device("cpu")
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can be had on the device (host memory for the CPU)."""
+    """Bytes available on the device (host memory for the CPU)."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return hostmemory.host_memory() or UNKNOWN
@@ -26,7 +26,7 @@ def working_set_limit(height: int, width: int, most: int) -> int:
 
 
 def bank_store(height: int, width: int, frames: int, device: torch.device) -> torch.device:
-    """Where the label bank lies: on the device while it takes at most a third of it, else in host memory."""
+    """Where to keep the label bank: on the device if it takes at most a third of it, else in host memory."""
     if device.type == "cpu" or frames * BANK_BYTES_PER_PIXEL * height * width <= SHARE * free_memory(device):
         return device
     return torch.device("cpu")
@@ -35,7 +35,7 @@ def bank_store(height: int, width: int, frames: int, device: torch.device) -> to
 def window_for(height: int, width: int, device: torch.device, reach: int) -> int:
     """Frames to restore at once: at most 40, fewer for large frames, never fewer than a window's context needs.
 
-    A GPU says when it is full, and the window is halved then. The CPU is killed instead, so it starts small.
+    A GPU reports when it is full, and the window is then halved. On a CPU the process is killed, so it starts small.
     """
     pixels = 2.4e7 if device.type == "cuda" else 6e6
     return max(2 * (2 * reach + 4) if reach else 1, min(40, int(pixels / (height * width))))

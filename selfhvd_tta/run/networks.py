@@ -32,7 +32,7 @@ def load_backbone(settings: Settings, device: torch.device, listen: Listener) ->
     """Build the network that the settings name and load its weights.
 
     ``auto`` takes the strongest pretrained one that is here or can be downloaded, else the bundled one, and says so;
-    where nothing is fine-tuned it is the bundled one, as that shall be quick.
+    if nothing is fine-tuned it is the bundled one, because that is to be quick.
 
     Raises:
         UsageError: no such backbone or variant.
@@ -69,7 +69,7 @@ def load_backbone(settings: Settings, device: torch.device, listen: Listener) ->
 
 
 def _load_adapted(settings: Settings, path: str, device: torch.device, listen: Listener) -> Network:
-    """The network that an earlier run adapted and saved."""
+    """Load the network that an earlier run adapted and saved."""
     mine = weights.load_file(Path(path))
     if "backbone" not in mine.config or "variant" not in mine.config:
         raise WeightsError(
@@ -128,7 +128,7 @@ def _automatic_backbone(
     try:
         _fetch(row, settings, listen)
     except WeightsError as error:
-        if not settings.runtime.offline:  # then told in one line, see Equipment.load
+        if not settings.runtime.offline:  # reported in one note, see Equipment.load
             listen(Note(f"backbone: {':'.join(OFFLINE_BACKBONE)} (bundled), because {error.message}"))
         return fallback
     listen(Note(f"backbone: {backbone.id}:{variant.name}, the strongest pretrained one available"))
@@ -189,7 +189,7 @@ def load_flow(settings: Settings, device: torch.device, listen: Listener) -> Flo
     try:
         loaded = _build_flow(HUB_FLOW, settings, device, listen)
     except WeightsError as error:
-        if not settings.runtime.offline:  # then told in one line, see Equipment.load
+        if not settings.runtime.offline:  # reported in one note, see Equipment.load
             listen(Note(f"flow: {BUNDLED_FLOW} (bundled), because {error.message}"))
         return _build_flow(BUNDLED_FLOW, settings, device, listen)
     listen(Note(f"flow: {loaded.name}"))
@@ -217,7 +217,7 @@ def _build_flow(name: str, settings: Settings, device: torch.device, listen: Lis
 
 
 def check_backbone(settings: Settings) -> Backbone | None:
-    """What :func:`load_backbone` would fail at is told without a download.
+    """Raises what :func:`load_backbone` would raise, without a download.
 
     Returns:
         The backbone's descriptor; None if there is none, or ``auto`` or the Hub has yet to decide.
@@ -242,7 +242,7 @@ def check_backbone(settings: Settings) -> Backbone | None:
 
 
 def check_flow(settings: Settings) -> None:
-    """What :func:`load_flow` would fail at is told without a download.
+    """Raises what :func:`load_flow` would raise, without a download.
 
     Raises:
         UsageError, WeightsError: as :func:`load_flow`.
@@ -255,7 +255,7 @@ def check_flow(settings: Settings) -> None:
 
 
 def _downloadable(row: str, settings: Settings) -> bool:
-    """Whether weights are not here, but nothing is known to be in the way of their download."""
+    """Whether weights are not here, but nothing is known to prevent their download."""
     accepted = settings.accept_non_commercial or not weights.find_row(row).non_commercial
     return accepted and weights.find(row, offline=settings.runtime.offline).state == "downloadable"
 
@@ -291,7 +291,7 @@ def load_features(settings: Settings, device: torch.device, listen: Listener) ->
         if settings.literal:
             hint = "--perceptual-weight 0 leaves the perceptual loss out."
             raise WeightsError(f"--literal needs VGG19: {result.reason}", hint)
-        if not settings.runtime.offline:  # then told in one line, see Equipment.load
+        if not settings.runtime.offline:  # reported in one note, see Equipment.load
             listen(Note(f"perceptual loss: off, because {result.reason}"))
         return None
     row, here = weights.find_row(VGG), weights.find(VGG, offline=True)
@@ -301,7 +301,7 @@ def load_features(settings: Settings, device: torch.device, listen: Listener) ->
 
 
 def _fetch(row: str, settings: Settings, listen: Listener) -> weights.Weights:
-    """Weights of a row of the table, with what there is to say about them told."""
+    """Load the weights of a row of the table and report their notices and licence."""
     found = weights.load(
         row,
         offline=settings.runtime.offline,

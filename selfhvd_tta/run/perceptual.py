@@ -1,4 +1,4 @@
-"""Activations of VGG (Simonyan and Zisserman, 2015), in which images are compared as people tend to see them.
+"""Activations of VGG (Simonyan and Zisserman, 2015), whose differences agree with how people see images.
 
 The structure and its key names (``features.N.weight``) are torchvision's; the weights are read from the Hub in part.
 """
@@ -86,7 +86,7 @@ class PerceptualFeatures(nn.Module):
         return tuple(self.state_dict())
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take weights with torchvision's key names; those of later layers are left aside.
+        """Load weights with torchvision's key names; those of later layers are ignored.
 
         Raises:
             WeightsError: some are missing or of another shape.

@@ -1,4 +1,4 @@
-"""What is going to be done and how long it will take, told before time is spent; and what was done."""
+"""What will be done and how long it will take, reported before any work; and what was done."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ class TestClock:
     def test_joined_recordings(self, tmp_path: Path, name: str, suffix: str) -> None:
         result = written(case(name), tmp_path / f"out{suffix}")
         check_sync(case(name), result, 60)
-        assert result.warnings == ["the clock of the file jumps 1 time; all streams go on without a gap"]
+        assert result.warnings == ["the clock of the file jumps 1 time; all streams continue without a gap"]
 
     @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
     @pytest.mark.parametrize(

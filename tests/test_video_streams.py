@@ -276,6 +276,6 @@ def test_what_a_muxer_drops_silently_is_said(tmp_path: Path) -> None:
         text = Copied(container.streams.audio[0], None, count=2)
         text.kind = "subtitle"
         assert missing_streams(source, [sound, text]) == [
-            f"audio: 3 packets of {sound.count} did not make it into the file",
-            "subtitle: 2 packets of 2 did not make it into the file",
+            f"audio: 3 packets of {sound.count} could not be written to the file",
+            "subtitle: 2 packets of 2 could not be written to the file",
         ]

@@ -44,7 +44,7 @@ class Pace:
         self.begun = self.clock()
 
     def resume(self, elapsed: float) -> None:
-        """Continue an adaptation that was interrupted after ``seconds``, which count against a time budget."""
+        """Continue an adaptation that was interrupted after ``elapsed`` seconds, which count against a time budget."""
         self.begun = self.clock() - elapsed
         if self.until is not None:
             self.until -= elapsed

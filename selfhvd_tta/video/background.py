@@ -1,4 +1,4 @@
-"""Decoding ahead and encoding behind, so that a device need not wait for the codec."""
+"""Decoding ahead and encoding behind, so that a device does not wait for the codec."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ T = TypeVar("T")
 
 
 def ahead(items: Iterator[T], depth: int = 4) -> Generator[T, None, None]:
-    """The same items, made by a thread of their own up to ``depth`` ahead.
+    """The same items, produced by a thread up to ``depth`` ahead.
 
-    Errors come up where the item would have. Closing this generator, or dropping it, ends the thread.
+    An error is raised in place of its item. Closing this generator, or dropping it, ends the thread.
 
     Args:
         items: used by the thread alone from now on.
-        depth: most items made and not yet taken.
+        depth: most items produced and not yet taken.
     """
     filled: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(maxsize=depth)
     stopped = threading.Event()
@@ -70,7 +70,7 @@ class Background:
         self._waiting: deque[Future[None]] = deque()
 
     def run(self, call: Callable[[], None]) -> None:
-        """Have ``call`` run after the earlier ones; raises what an earlier one raised."""
+        """Queue ``call`` after the earlier ones; raises what an earlier one raised."""
         while self._waiting and (self._waiting[0].done() or len(self._waiting) >= self._depth):
             self._waiting.popleft().result()
         self._waiting.append(self._pool.submit(call))

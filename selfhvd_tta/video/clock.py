@@ -1,4 +1,4 @@
-"""One clock for all streams of a file whose times jump: recordings that were joined, or a camera that was restarted.
+"""One clock for all streams of a file whose times jump: joined recordings, or a camera that was restarted.
 
 Transport streams state times on a clock of their own, which starts anywhere and jumps where two of them were put one
 after the other. Every stream jumps at the same place of the file then. The places are found once, by looking at the

@@ -1,4 +1,4 @@
-"""What differs between the supported releases of PyAV: 17.1 (Python 3.10), 18 (3.11) and 19."""
+"""Differences between the supported releases of PyAV: 17.1 (Python 3.10), 18 (3.11) and 19."""
 
 from __future__ import annotations
 

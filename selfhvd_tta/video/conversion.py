@@ -1,4 +1,4 @@
-"""Streams that a container cannot hold, in a form that it can: text subtitles and audio."""
+"""Converts streams that a container cannot hold: text subtitles and audio."""
 
 from __future__ import annotations
 

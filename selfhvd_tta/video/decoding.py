@@ -1,4 +1,4 @@
-"""Decoding that goes on past damage, and keeps account of it."""
+"""Decodes past damage and keeps account of it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from selfhvd_tta.video.probe import VideoInfo
 from selfhvd_tta.video.source import DECODE_ERRORS
 from selfhvd_tta.wording import clock, plural
 
-# Codecs of which a packet may rightly decode to nothing.
+# Codecs whose packets may validly decode to nothing.
 PACKETS_WITHOUT_FRAME = ("vp8", "mpeg4", "msmpeg4v3", "rv40")
 
 
 class Timeline:
-    """Makes the times of one stream increase where a file's do not.
+    """Makes the times of a stream increase where the file's do not.
 
     Equal times are set one tick apart. A jump back by a second or more (streams cut together) is closed: what follows
-    goes on where the stream was.
+    continues where the stream was.
 
     Args:
         step: nominal distance of successive times, in ticks.
@@ -37,7 +37,7 @@ class Timeline:
         self.jumps = 0
 
     def place(self, time: int | None, drop_late: bool = False) -> int | None:
-        """The time to use for what the file times at ``time`` (None: unknown); None if it comes late and is to go."""
+        """The time to use for the file's ``time`` (None: unknown); None if the frame comes too late and is dropped."""
         if self.last is None:
             self.last = time or 0
             return self.last
@@ -84,7 +84,7 @@ class DamageLog:
         absent = sorted(self.packets - known) if len(known) == len(raw) else []
         if info.span is not None and known:
             absent = [time for time in absent if min(known) <= time <= max(known)]
-        # An open group of pictures that was cut off: nothing is damaged, what they lean on is another file's.
+        # An open group of pictures that was cut off: nothing is damaged, their reference is in another file.
         leading = [time for time in absent if known and time < min(known)] if not self.refused else []
         absent = absent[len(leading) :]
         if leading:
@@ -112,12 +112,12 @@ class DamageLog:
         if self.concealed:
             lines.append(f"{plural(self.concealed, 'damaged frame')} kept as decoded")
         if self.late:
-            lines.append(f"{plural(self.late, 'frame')} came out of order behind damage and had to go")
+            lines.append(f"{plural(self.late, 'frame')} out of order after damaged data and dropped")
         if timeline.repaired:
             lines.append(f"{plural(timeline.repaired, 'frame')} had a time not after the previous one's")
         if info.clock.starts:
             times = plural(len(info.clock.starts), "time")
-            lines.append(f"the clock of the file jumps {times}; all streams go on without a gap")
+            lines.append(f"the clock of the file jumps {times}; all streams continue without a gap")
         if timeline.jumps:
             lines.append(f"the times jump back {plural(timeline.jumps, 'time')}; what follows goes on without a gap")
         if self.interlaced:

@@ -21,7 +21,7 @@ ENCODERS = {"h264": "libx264", "hevc": "libx265", "av1": "libsvtav1", "ffv1": "f
 NAMES = {"h264": "H.264", "hevc": "HEVC", "av1": "AV1", "ffv1": "FFV1"}
 DEFAULT_CRF = {"h264": 16, "hevc": 18, "av1": 20}
 LARGEST_CRF = {"h264": 51, "hevc": 51, "av1": 63}
-# SVT-AV1 counts its presets; these take about as long as x264's of that name, times two.
+# SVT-AV1 numbers its presets; these take about twice as long as x264's of that name.
 AV1_PRESETS = {
     "ultrafast": 12,
     "superfast": 11,
@@ -35,7 +35,7 @@ AV1_PRESETS = {
     "placebo": 1,
 }
 _CPU_AVX_512F = 13  # OpenCV's number, which its Python module does not name
-# x265 writes past its own memory in pictures up to 48 pixels wide, and crashes sooner or later.
+# x265 writes beyond its memory in pictures up to 48 pixels wide, and crashes sooner or later.
 NARROWEST_HEVC = 64
 SUBSAMPLING = {(1, 1): "420", (1, 0): "422", (0, 0): "444"}
 
@@ -200,7 +200,7 @@ def _options(codec: str, settings: OutputSettings, info: VideoInfo) -> dict[str,
     if crf > LARGEST_CRF[codec]:
         raise UsageError(
             f"--crf is {crf}, but for {NAMES[codec]} it must be within 0..{LARGEST_CRF[codec]}",
-            "Smaller is better and larger in bytes; 16 is hard to tell from the original.",
+            "Lower means higher quality and a larger file; 16 is hard to tell from the original.",
         )
     tags = _hdr_parameters(info)
     if info.chroma_location and info.layout.sub_y:
@@ -216,7 +216,7 @@ def _options(codec: str, settings: OutputSettings, info: VideoInfo) -> dict[str,
     rename = {"master-display": "mastering-display", "max-cll": "cll"}
     parameters = [f"{rename.get(k, k)}={v}" for k, v in tags.items()]
     if cv2.checkHardwareSupport(_CPU_AVX_512F):
-        # x264's AVX-512 code reads memory that nobody wrote where half the width is not a multiple of 64: the same
+        # x264's AVX-512 code reads uninitialised memory if half the width is not a multiple of 64: the same
         # frames then give other bytes now and then. Its AVX2 code does not.
         parameters.append("asm=AVX2")
     return options | ({"x264-params": ":".join(parameters)} if parameters else {})

@@ -1,4 +1,4 @@
-"""What a container's header says and PyAV does not deliver: it cannot be carried on, but it can be said."""
+"""Facts in a container's header that PyAV does not deliver: they cannot be kept, but they can be reported."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ TEXT_KINDS = (1, 2, 3, 4, 5)
 MATROSKA_VIDEO = (0x18538067, 0x1654AE6B, 0xAE, 0xE0)
 MATROSKA_CROPS = (0x54AA, 0x54BB, 0x54CC, 0x54DD)
 MOST = 100_000
-"""Boxes or elements looked at: a damaged header ends the search, not the program."""
+"""Most boxes or elements to read: a damaged header ends the search, not the program."""
 
 
 def unread(path: Path, container: str) -> list[str]:
-    """One line for each thing in the header of a video file that no result will have.
+    """One line for each thing in the header of a video file that its result will lack.
 
     Args:
         path: the file.
@@ -37,7 +37,7 @@ def unread(path: Path, container: str) -> list[str]:
             ):
                 found = [CROP]
         except (struct.error, IndexError):
-            pass  # damage is the demuxer's to report
+            pass  # the demuxer reports damage
         return found
 
 

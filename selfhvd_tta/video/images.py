@@ -37,7 +37,7 @@ def natural_order(path: Path) -> list[tuple[int, int, str]]:
 
 
 class ImageReader:
-    """Reads a folder of images like a video of constant frame rate.
+    """Reads a folder of images as a video of constant frame rate.
 
     PNG, JPEG and TIFF with 8 or 16 bits, ordered by name with numbers counted; gray becomes neutral RGB, an alpha
     channel is left out, JPEG's orientation tag is applied. The methods are those of :class:`VideoReader`.
@@ -100,7 +100,7 @@ class ImageReader:
         return self.read(range(len(self.files)))
 
     def luma(self) -> Iterator[LumaFrame]:
-        """All images' luma (BT.709), as :meth:`VideoReader.luma`."""
+        """Luma of all images (BT.709), as :meth:`VideoReader.luma`."""
         coding = YuvCoding(1, True, 8 * self._dtype.itemsize)
         for frame in self:
             yield LumaFrame(frame.index, frame.pts, full_range_luma(cv2.transform(frame.rgb, _LUMA), coding))
@@ -123,7 +123,7 @@ class ImageReader:
                 raise InputError(
                     f"{self.files[index]}: is {image.shape[1]}x{image.shape[0]}, {8 * image.dtype.itemsize} bits, "
                     f"but the first image is {size}",
-                    "Bring all images to one size and depth, or remove the one that does not belong to them.",
+                    "Convert all images to one size and depth, or remove the one that differs.",
                 )
             yield Frame(index, index, image)
 
@@ -174,7 +174,7 @@ class ImageWriter:
 
     Attributes:
         notes: one line for each thing that had to be converted or left out.
-        frames_done: images that an earlier run finished already; go on with the next one.
+        frames_done: images that an earlier run finished; continue with the next one.
 
     Raises:
         UsageError, DiskError: as :func:`check_target`.
@@ -193,7 +193,7 @@ class ImageWriter:
         self.info = info
         self.target = check_target(out, info.path, settings.overwrite)
         if not self.target.is_folder:
-            raise UsageError(f"{out}: is not the name of a folder", "Leave the suffix away for a folder of images.")
+            raise UsageError(f"{out}: is not the name of a folder", "Leave out the suffix for a folder of images.")
         self.names = names
         self.notes: list[str] = []
         if info.others:
@@ -278,7 +278,7 @@ def as_integers(rgb: Array, bits: int) -> Array:
 
 
 def save_image(path: Path, rgb: Array) -> None:
-    """Write an image so that it is there completely or not at all, and read it back.
+    """Write an image, complete or not at all, and read it back.
 
     Raises:
         OSError: it cannot be written.

@@ -1,4 +1,4 @@
-"""The final file: the coded video, given its times, and muxed with everything else that the source holds."""
+"""The final file: the coded video with its frame times, muxed with everything else that the source holds."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ MP4_TAGS = frozenset({
     "lyrics", "description", "synopsis", "show", "episode_id", "network", "keywords", "creation_time", "track", "disc",
     "year", "sort_name", "location", "timecode",
 })  # fmt: skip
-# The disk's fault, not a stream's.
+# Caused by the disk, not by a stream.
 DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS)
-# Kinds of streams that are given up, one after the other, when a muxer accepts their headers but not their packets.
+# Kinds of streams that are left out, one by one, when a muxer accepts their headers but not their packets.
 EXPENDABLE = ("data", "attachment", "subtitle", "picture")
 
 
@@ -61,7 +61,7 @@ def join(video: CodedVideo, info: VideoInfo, container: str, out: Path, faststar
 
     Args:
         video: the coded video.
-        info: of the source, whose other streams, chapters and metadata are taken along.
+        info: of the source, whose other streams, chapters and metadata are copied.
         container: muxer name.
         out: path to write, replaced if it exists.
         faststart: MP4's index in front.
@@ -110,12 +110,12 @@ def _lost_of_header(info: VideoInfo, container: str, out: Path) -> list[str]:
         wanted = clean_tags(dict(source.metadata), container)
         stereo = "stereo_mode" in source.streams[info.stream_index].metadata
         found = {key.lower() for stream in (written, *written.streams) for key in stream.metadata}
-    # Those that cover art displaces are told when the muxer is set up, and a part has no time code.
+    # Tags displaced by cover art are reported when the muxer is set up, and a part has no time code.
     art = container != "matroska" and any(other.kind == "picture" for other in info.others)
     names = {key for key in wanted if not art or key.lower() in MP4_TAGS}
     lost = sorted(key for key in names if key.lower() not in found and key.lower() != "timecode")
     if lost:
-        lines.append(f"tags that did not make it into the file: {', '.join(lost)}")
+        lines.append(f"tags that could not be written to the file: {', '.join(lost)}")
     if stereo and container != "matroska":
         lines.append("left out: stereoscopic tags")
     return lines
@@ -179,7 +179,7 @@ def _muxer_options(
     options["movflags"] = "+".join(flags) or "0"
     scale = info.time_base.denominator
     options["video_track_timescale"] = str(scale)
-    # A late start is an edit counted in the movie's own unit, milliseconds by default: too coarse for most frame times.
+    # A late start is an edit in the movie's own unit, milliseconds by default: too coarse for most frame times.
     if start * 1000 % scale:
         options["movie_timescale"] = str(scale)
     return options
@@ -207,7 +207,7 @@ def _add_video(output: Any, template: Any, video: CodedVideo, info: VideoInfo, c
 
 
 def _drop_time_code(tags: dict[str, str], source: Any) -> bool:
-    """Whether there is one; it is taken out of the tags."""
+    """Whether there is one; removes it from the tags."""
     found = [key for key in tags if key.lower() == "timecode"]
     for key in found:
         del tags[key]
@@ -250,7 +250,7 @@ def _video_packets(
     delay = max((order - coded.frame for order, coded in enumerate(video.packets())), default=0)
     step = max(1, round(1 / (video.rate * unit)))
     if times[0] > 0:
-        # Where the picture starts late FFmpeg's MP4 reader misplaces it if decoding times lie before zero.
+        # If the picture starts late, FFmpeg's MP4 reader misplaces it when decoding times are negative.
         step = max(1, min(step, times[0] // (delay + 1)))
     for order, coded in enumerate(video.packets()):
         packet, frame = coded.packet, coded.frame

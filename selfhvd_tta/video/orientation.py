@@ -1,4 +1,4 @@
-"""Pictures as a player shows them: coded frames, turned and mirrored by the file's display matrix."""
+"""Pictures as a player shows them: coded frames, rotated and mirrored by the file's display matrix."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from selfhvd_tta.video.probe import VideoInfo
 
 
 def upright(frame: Array, info: VideoInfo) -> Array:
-    """A coded (H, W, C) frame as it is shown. Angles that are no multiple of 90 degrees are left as they are."""
+    """A coded (H, W, C) frame as it is shown. Angles that are not a multiple of 90 degrees are ignored."""
     transposed, flip_x, flip_y = _operations(info)
     if transposed:
         frame = frame.swapaxes(0, 1)

@@ -1,4 +1,4 @@
-"""The input as the output, untouched, for videos that nothing can be done for."""
+"""Writes the input as the output, unchanged, for videos that cannot be improved."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def pass_through(reader: Reader, out: Path, settings: OutputSettings, job: Path 
     with open_writer(out, reader, settings, segments=job) as writer:
         for frame in reader:
             writer.write(frame.rgb, frame.pts)
-    why = "this kind of output cannot take them as they are" if info.span is None else "a part was asked for"
+    why = "this kind of output cannot hold them as they are" if info.span is None else "a part was asked for"
     return [*writer.notes, f"the frames were encoded again, because {why}"]
 
 
@@ -80,12 +80,12 @@ def _copy(files: list[Path], finished: Path, target: Target) -> None:
 
 
 def _move_frames(reader: VideoReader, target: Target, workplace: Path, faststart: bool) -> list[str] | None:
-    """Mux the coded frames into another container; None if that does not work out."""
+    """Mux the coded frames into another container; None if that fails."""
     notes: list[str] = []
     try:
         complete(_SourceStream(reader.info, list(reader.pts)), reader.info, target, workplace, faststart, notes)
     except (av.error.FFmpegError, ValueError, InputError, DiskError):
-        # The container refuses the codec, or what it holds does not show the same frames: verified either way.
+        # The container refuses the codec, or the file does not show the same frames, as the verification finds.
         return None
     return notes
 

@@ -10,7 +10,7 @@ import numpy as np
 from selfhvd_tta.video.color import Array, PixelLayout, YuvCoding, full_range_luma, yuv_to_rgb
 
 _AVCOL_RANGE_FULL = 2
-# swscale's number of "BT.601" is given on both sides where planes are only rearranged: no matrix is applied then.
+# swscale's number of "BT.601", passed for both sides if planes are only rearranged, so that no matrix is applied.
 _SAME = 5
 
 

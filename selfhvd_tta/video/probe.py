@@ -80,7 +80,7 @@ class VideoInfo:
         mastering_display: raw AVMasteringDisplayMetadata of HDR10, or None.
         content_light: MaxCLL and MaxFALL in cd/m2, or None.
         chroma_location: AVChromaLocation as given (0: unspecified; PyAV tells it from release 19 on).
-        untransferable: what the first frame carries and no encoder here can carry on, in words.
+        untransferable: what the first frame carries and no encoder here can keep, in words.
     """
 
     path: Path
@@ -118,7 +118,7 @@ class VideoInfo:
 
 
 def probe(path: str | Path) -> VideoInfo:
-    """Look into a video file; decodes its first frame.
+    """Read the header of a video file and decode its first frame.
 
     Raises:
         InputError: missing, unreadable, no video in it, or its first frame cannot be decoded.
@@ -193,7 +193,7 @@ def _describe(path: Path, container: Any, stream: Any, frame: Any) -> VideoInfo:
 
 def _untransferable(side: dict[str, bytes], stream: Any) -> tuple[str, ...]:
     found = sorted({words for name, words in UNTRANSFERABLE.items() if name in side and not _in_header(name, stream)})
-    # The decoder does not deliver it, but the stream's tags tell.
+    # The decoder does not deliver it, but the stream's tags state it.
     alpha = ["the alpha channel, which lies in side data"] if stream.metadata.get("alpha_mode") == "1" else []
     return (*found, *alpha)
 

@@ -81,7 +81,7 @@ class VideoReader:
         with open_input(self.info.path) as container, input_errors(self.info.path):
             found = find_clock(container)
         self.info = replace(self.info, clock=found)
-        if found.starts:  # then the file's own length and number of frames mean nothing
+        if found.starts:  # the file's own length and number of frames mean nothing then
             self.info = replace(self.info, duration_s=None, frames=None)
         self.warnings: list[str] = []
         self._index: FrameIndex | None = None
@@ -115,12 +115,12 @@ class VideoReader:
             yield Frame(index, pts, self._rgb(frame))
 
     def luma(self) -> Iterator[LumaFrame]:
-        """All frames' luma in presentation order; the cheap pass that counts them."""
+        """Luma of all frames in presentation order; the cheap pass that counts them."""
         for index, pts, frame in self._sequential():
             yield LumaFrame(index, pts, to_luma(frame, self._coding_of(frame)))
 
     def read(self, indices: Sequence[int]) -> Iterator[Frame]:
-        """Some frames, exactly the ones that a sequential pass delivers.
+        """Some frames, exactly as a sequential pass delivers them.
 
         Args:
             indices: positions in presentation order, ascending.
@@ -168,7 +168,7 @@ class VideoReader:
             entry = self._index.entry
         table = FrameIndex(entry=entry)
         for found in self._decode(table):
-            if found is None:  # the jump went too far: from the start, then
+            if found is None:  # the seek went too far: decode from the start
                 table = FrameIndex()
                 yield from (again for again in self._decode(table) if again is not None)
                 break
@@ -183,11 +183,11 @@ class VideoReader:
         elif self._index.pts != table.pts:
             raise InputError(
                 f"{self.info.path}: decoded to {len(self._index.pts)} frames at first and to {len(table.pts)} now",
-                "Did the file change meanwhile? Copy it to a local disk and try again.",
+                "Did the file change during the run? Copy it to a local disk and try again.",
             )
 
     def _decode(self, table: FrameIndex) -> Iterator[tuple[int, int, Any] | None]:
-        """Decode from the start of the file, or from ``table.entry`` on; gives None if that lies behind the part."""
+        """Decode from the start of the file, or from ``table.entry`` on; yields None if that lies after the part."""
         log = DamageLog()
         times = self._times_without_pts()
         step = self._nominal_step()

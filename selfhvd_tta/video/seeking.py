@@ -1,4 +1,4 @@
-"""Any frame of a video, exactly: by seeking where the file allows it, and checked against the first pass."""
+"""Any frame of a video, exactly: by seeking if the file allows it, and checked against the first pass."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from selfhvd_tta.video.source import DECODE_ERRORS, open_input
 
 @dataclass
 class FrameIndex:
-    """What the first complete pass over a video learned, per frame.
+    """What the first complete pass over a video found, per frame.
 
     Attributes:
         raw: presentation time as the decoder gave it.
@@ -32,7 +32,7 @@ class FrameIndex:
         end: when the last frame ends.
         entry: where decoding began, in units of the time base; None: at the start of the file.
         skipped: frames that were decoded before the first one of the part that is read.
-        reorder_depth: how many frames the decoder had to hold back; None if PyAV does not tell.
+        reorder_depth: how many frames the decoder had to hold back; None if PyAV does not say.
     """
 
     raw: list[int | None] = field(default_factory=list)
@@ -48,14 +48,14 @@ class FrameIndex:
 
 
 class Cursor:
-    """Fetches frames by index, by going on or by seeking, and checks that they are the right ones."""
+    """Fetches frames by index, by decoding on or by seeking, and checks that they are the right ones."""
 
     def __init__(self, info: VideoInfo, table: FrameIndex) -> None:
         self.info = info
         self.table = table
         raw = [pts for pts in table.raw if pts is not None]
         increasing = len(raw) == len(table.raw) and all(a < b for a, b in pairwise(raw))
-        # Where the clock jumps a time does not tell the place in the file.
+        # If the clock jumps, a time does not determine the place in the file.
         seekable = increasing and not info.clock.starts
         self.by_raw = {pts: i for i, pts in enumerate(raw)} if seekable else None
         self.keys = [i for i, key in enumerate(table.key) if key]
@@ -77,7 +77,7 @@ class Cursor:
         keys = [k for k in self.keys if k <= index]
         key = keys[-1] if keys else 0
         if not key <= self.position <= index:
-            # The second attempt starts one key frame earlier: some files land behind the one that was asked for.
+            # The second attempt starts one key frame earlier: in some files a seek lands after the requested one.
             for start in keys[:-3:-1]:
                 frame = self._advance(index) if self._seek(start) else None
                 if frame is not None:
@@ -90,12 +90,12 @@ class Cursor:
         if frame is None:
             raise InputError(
                 f"{self.info.path}: frame {index} does not decode as it did before",
-                "Did the file change meanwhile? Copy it to a local disk and try again.",
+                "Did the file change during the run? Copy it to a local disk and try again.",
             )
         return frame
 
     def _open(self) -> None:
-        """Stand before the first frame."""
+        """Rewind to the first frame."""
         if self.container is not None:
             self.container.close()
         self.container = open_input(self.info.path)
@@ -108,7 +108,7 @@ class Cursor:
         self.position = 0
 
     def _seek(self, key: int) -> bool:
-        """Stand before frame ``key`` or an earlier key frame; False if this file cannot be sought in."""
+        """Seek to frame ``key`` or an earlier key frame; False if this file does not allow seeking."""
         if self.by_raw is None or key == 0:
             self._open()
             return True
@@ -120,7 +120,7 @@ class Cursor:
             self.stream.codec_context.reorder_depth = self.table.reorder_depth
         self.frames = decode_all(self.container, self.stream, DamageLog(), self.info.clock)
         for frame in self.frames:
-            # Frames before the first key frame lean on pictures that were not decoded.
+            # Frames before the first key frame refer to pictures that were not decoded.
             if frame.key_frame and frame.pts in self.by_raw:
                 self.position = self.by_raw[frame.pts]
                 self.frames = _chain(frame, self.frames)
@@ -128,7 +128,7 @@ class Cursor:
         return False
 
     def _advance(self, index: int, by_time_alone: bool = False) -> Any:
-        """The frame at ``index``, which must not lie behind; None if it is not what the first pass saw."""
+        """The frame at ``index``, which must not lie behind the current one; None if the first pass saw another."""
         while self.position <= index:
             frame = next(self.frames, None)
             if frame is None:

@@ -1,7 +1,7 @@
-"""The encoded video stream as closed segment files with a ledger, so that an interrupted run can go on.
+"""The encoded video stream as closed segment files with a ledger, so that an interrupted run can be resumed.
 
 A segment holds a fixed number of frames (the last one fewer) and starts with a key frame; its frames are numbered, not
-timed: presentation times live in the ledger and are put on when the segments are joined. Segments therefore depend on
+timed: presentation times are kept in the ledger and applied when the segments are joined. So segments depend on
 nothing but their frames and the encoding, and a resumed run writes the same bytes as an uninterrupted one.
 """
 
@@ -53,7 +53,7 @@ class CodedPacket:
 
 
 class SegmentStore:
-    """Writes frames into segments and remembers the finished ones.
+    """Writes frames into segments and records the finished ones.
 
     Args:
         folder: an existing folder of its own; segments that an earlier run finished there are taken over if they were
@@ -171,7 +171,7 @@ class SegmentStore:
             path = self.folder / row.name
             if not path.is_file() or sha256_of(path) != row.sha256:
                 break
-            # A short segment ended a finished run; going on behind it would move the key frames.
+            # A short segment ended a finished run; continuing after it would move the key frames.
             if len(row.pts) != self.length and row is not rows[-1]:
                 break
             good.append(row)
@@ -212,6 +212,6 @@ class _OpenSegment:
         try:
             self._container.close()
         except (OSError, ValueError, av.error.FFmpegError):
-            # It failed to be written before; only the file's removal matters now.
+            # Writing it has failed already; only its removal matters now.
             self._container = None
         self.path.unlink(missing_ok=True)

@@ -2,7 +2,7 @@
 
 Two thumbnails are compared by the best normalised cross-correlation of one's centre within the other. That is blind to
 brightness (exposure), to shifts of up to a quarter of the picture (pans, shake) and, at this size, to motion blur.
-Where it is in doubt, the histograms decide, which violent blur hardly changes. Dissolves and fades are no hard cuts and
+In doubt the histograms decide, which violent blur hardly changes. Dissolves and fades are not hard cuts and
 stay within one shot.
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 from selfhvd_tta.video.color import Array
 
 THUMB_WIDTH = 96
-# Standard deviation in codes below which a thumbnail shows nothing that could be matched.
+# Standard deviation in codes below which a thumbnail has nothing to match.
 FLAT = 2.0
 # Measured on five handheld clips, successive frames: correlation at least 0.86, common histogram area at least 0.94;
 # six frames apart still 0.65 and 0.81. Unrelated photographs: medians 0.40 and 0.62; 1.4 % of the pairs pass for one
@@ -45,7 +45,7 @@ class ShotDetector:
         self._candidates: list[tuple[int, float]] = []
 
     def add(self, y: Array) -> None:
-        """Take the next frame.
+        """Process the next frame.
 
         Args:
             y: (H, W) uint8 luma.
@@ -109,7 +109,7 @@ def similarity(first: Array, second: Array) -> float:
 
 
 def same_scene(first: Array, second: Array) -> bool:
-    """Two thumbnails may show one scene."""
+    """Whether two thumbnails may show one scene."""
     correlation = similarity(first, second)
     if correlation >= SAME_SCENE or correlation < IN_DOUBT:
         return correlation >= SAME_SCENE

@@ -1,4 +1,4 @@
-"""Opening an input: what is taken for a video file, what is refused, and why."""
+"""Opens an input: what counts as a video file, what is refused, and why."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from selfhvd_tta.video.compat import KEEP_BYTES, disposition_bits
 DECODE_ERRORS = (av.error.FFmpegError, UnicodeDecodeError, IndexError, ValueError, OSError)
 
 
-# Demuxers that open other files or addresses, which a video is not to name.
+# Demuxers that open other files or addresses, which a video must not name.
 OPEN_OTHERS = frozenset({
     "hls", "concat", "dash", "sdp", "rtsp", "rtp", "imf", "webm_dash_manifest", "avisynth", "vapoursynth", "lavfi",
 })  # fmt: skip
@@ -62,14 +62,14 @@ def open_input(path: Path) -> Any:
     """Open a container for reading; bytes of its metadata that are not UTF-8 survive a round trip.
 
     Raises:
-        InputError: the file is missing, empty, cut off or no video.
+        InputError: the file is missing, empty, truncated or not a video.
     """
     refuse_other_things(path)
     if path.is_dir():
         raise InputError(f"{path}: is a folder, not a video file", "Give a video file or a folder of images.")
     with input_errors(path):
         try:
-            # With the protocol said a name with a colon is a name, and nothing is fetched from elsewhere.
+            # With an explicit protocol, a name with a colon stays a name, and nothing is fetched from elsewhere.
             return av.open(f"file:{path}", options=_only_files(), **KEEP_BYTES)
         except av.error.ArgumentError as error:
             if _format_of(path) in OPEN_OTHERS:
@@ -81,7 +81,7 @@ def open_input(path: Path) -> Any:
 
 @lru_cache(maxsize=1)
 def _demuxers() -> str:
-    """Those that read one file and open no other."""
+    """Demuxers that read one file and open no other."""
     names: list[str] = []
     for name in sorted(av.formats_available):
         with suppress(ValueError):
@@ -102,7 +102,7 @@ def _format_of(path: Path) -> str:
 
 
 def refuse_other_things(path: Path) -> None:
-    """Refuse what is neither a file nor a folder, without touching it: reading a pipe may wait for ever.
+    """Refuse what is neither a file nor a folder, without opening it: reading a pipe may block for ever.
 
     Raises:
         InputError: an address, standard input, a pipe, a device.
@@ -119,7 +119,7 @@ def refuse_other_things(path: Path) -> None:
 
 
 def pick_video(container: Any, path: Path) -> Any:
-    """The stream to process: the largest picture that is not cover art; of equal ones that marked as default.
+    """The stream to process: the largest picture that is not cover art; of equal ones, the default stream.
 
     Raises:
         InputError: there is none, or none that can be decoded.

@@ -10,7 +10,7 @@ from typing import Any
 from selfhvd_tta.times import TimeRange
 from selfhvd_tta.video.compat import as_fraction, time_base_of
 
-# A decoder that starts in the middle needs a few pictures before it gives all of them, in the right order.
+# A decoder that starts in the middle needs a few pictures before it outputs all of them, in the right order.
 RUN_UP_S = 4
 
 
@@ -33,7 +33,7 @@ class Span:
 
     @property
     def stop(self) -> Fraction | None:
-        """First time that no longer belongs to it; None: it goes on to the end."""
+        """First time that no longer belongs to it; None: it lasts to the end."""
         return None if self.range.stop is None else self.origin + self.range.stop
 
     @property

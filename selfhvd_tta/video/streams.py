@@ -26,7 +26,7 @@ STALE_TAGS = {"encoder", "duration", "number_of_frames", "number_of_bytes", "bps
 STALE_PREFIXES = ("_statistics", "number_of_frames-", "number_of_bytes-", "bps-", "duration-")
 BRAND_TAGS = {"major_brand", "minor_version", "compatible_brands"}
 CONTAINER_NAMES = {"mp4": "MP4", "mov": "MOV", "matroska": "Matroska"}
-# MOV counts languages by a list of its own, in which FFmpeg knows these by another code than ISO 639-2/T.
+# MOV has its own list of languages, in which FFmpeg names these by another code than ISO 639-2/T.
 MOV_LANGUAGES = {
     "bod": "tib", "cym": "wel", "cze": "ces", "deu": "ger", "ell": "gre", "eus": "baq", "fre": "fra", "hye": "arm",
     "isl": "ice", "kat": "geo", "mkd": "mac", "msa": "may", "mya": "bur", "nld": "dut", "rum": "ron", "slo": "slk",
@@ -42,7 +42,7 @@ class Copied:
     Attributes:
         source: PyAV stream of the input container.
         output: PyAV stream of the output container.
-        convert: changes a packet of the source into packets of the output (None: what is left); None copies.
+        convert: turns a packet of the source into packets of the output (None: flush); None copies.
         lost: packets that could not be converted.
         count: packets that were handed to the muxer.
         kind: as :func:`stream_kind`; the streams themselves are gone when their containers are closed.
@@ -81,7 +81,7 @@ def clean_tags(tags: dict[str, str], container: str) -> dict[str, str]:
 def add_streams(
     source: Any, output: Any, main_index: int, container: str, leave_out: frozenset[int], notes: list[str]
 ) -> list[Copied]:
-    """Give every stream of ``source`` but the main one a counterpart in ``output``.
+    """Add a counterpart of every stream of ``source`` but the main one to ``output``.
 
     Args:
         source: open input container.
@@ -126,7 +126,7 @@ def _attach_picture(source: Any, output: Any, stream: Any) -> None:
 
 
 def describe(stream: Any) -> str:
-    """A stream as the user knows it: ``subtitle stream 3 (hdmv_pgs_subtitle, eng)``."""
+    """A stream as users know it: ``subtitle stream 3 (hdmv_pgs_subtitle, eng)``."""
     language = stream.metadata.get("language", "")
     codec = codec_name(stream) or "unknown codec"
     return (
@@ -139,7 +139,7 @@ def _fits(stream: Any, container: str) -> bool:
     if container == "mp4" and codec_name(stream).startswith("pcm"):
         return False  # FFmpeg writes what few players know
     if container == "mov" and stream.type == "data":
-        return False  # FFmpeg writes the track without the description that says what is in it
+        return False  # FFmpeg writes the track without its sample description
     try:
         with av.open(io.BytesIO(), "w", format=container) as trial:
             _add_copy(trial, stream, container)
@@ -153,7 +153,7 @@ def _add_copy(output: Any, stream: Any, container: str) -> Any:
     copy = output.add_stream_from_template(stream, opaque=True)
     copy.time_base = time_base_of(stream)
     if stream.type == "audio":
-        # AVI and WAV count channels without naming them; muxers that write names want the usual ones.
+        # AVI and WAV count channels without naming them; muxers that write names need the usual ones.
         copy.codec_context.layout = named_layout(copy.codec_context.layout)
     _label(copy, stream, container)
     return copy
@@ -230,7 +230,7 @@ def copied_packets(
 def missing_streams(path: Path, streams: list[Copied]) -> list[str]:
     """One line for each kind of stream of which the written file holds less than the muxer was given.
 
-    Some muxers drop what they cannot hold without a word.
+    Some muxers silently drop what they cannot hold.
     """
     wanted: Counter[str] = Counter()
     for item in streams:
@@ -242,7 +242,7 @@ def missing_streams(path: Path, streams: list[Copied]) -> list[str]:
             if packet.size:
                 found[stream_kind(packet.stream)] += 1
     return [
-        f"{kind}: {plural(wanted[kind] - found[kind], 'packet')} of {wanted[kind]} did not make it into the file"
+        f"{kind}: {plural(wanted[kind] - found[kind], 'packet')} of {wanted[kind]} could not be written to the file"
         for kind in wanted
         if kind != "video" and found[kind] < wanted[kind]
     ]
@@ -261,7 +261,7 @@ def _demux(source: Any, streams: list[Any], notes: list[str]) -> Iterator[Any]:
             packet = next(packets, None)
         except DECODE_ERRORS as error:
             reason = getattr(error, "strerror", None) or error
-            notes.append(f"the other streams end early, where the file cannot be read any more ({reason})")
+            notes.append(f"the other streams end early, because the rest of the file cannot be read ({reason})")
             return
         if packet is None:
             return

@@ -1,4 +1,4 @@
-"""Where a result goes: checked before any work, written next to its place, moved there when complete."""
+"""Where a result goes: checked before any work, written nearby, moved into place when complete."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Target:
     Attributes:
         path: final path of the file or folder.
         container: muxer of a video file; None for a folder of images.
-        overwrite: something that is there by then may be replaced.
+        overwrite: something that exists there by then may be replaced.
     """
 
     path: Path
@@ -36,12 +36,12 @@ class Target:
 
     @property
     def is_folder(self) -> bool:
-        """A folder of images is to be written."""
+        """Whether a folder of images will be written."""
         return self.container is None
 
 
 def check_target(out: str | Path, source: str | Path, overwrite: bool = False) -> Target:
-    """Refuse an output path that could not be written, before time is spent.
+    """Refuse an output path that could not be written, before any work.
 
     Args:
         out: ``.mp4``, ``.m4v``, ``.mov`` or ``.mkv`` file, or a path without suffix: a folder of images.
@@ -98,7 +98,7 @@ def _check_existing(target: Target) -> None:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn what the operating system or FFmpeg says about writing ``path`` into a :class:`DiskError`."""
+    """Turn errors of the operating system or FFmpeg in writing ``path`` into a :class:`DiskError`."""
     try:
         yield
     except (OSError, av.error.FFmpegError) as error:

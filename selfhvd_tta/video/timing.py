@@ -30,7 +30,7 @@ def needed_shift(first: int, info: VideoInfo, container: str) -> Fraction:
 
     MP4 would hide frames before zero (an edit list starts there), Matroska has no negative times for any stream, and
     audio often starts a little before zero. Transport streams start at any time, and players show nothing until then.
-    A late start in MP4 or MOV is meant and stays, as does that of Matroska in Matroska.
+    A late start in MP4 or MOV is deliberate and stays, as does that of Matroska in Matroska.
 
     Args:
         first: presentation time of the first frame in units of ``info.time_base``.

@@ -1,4 +1,4 @@
-"""The last look before a result appears under its name: every frame is there, at its time, and decodes."""
+"""The last check before a result appears under its name: every frame is there, at its time, and decodes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def verify_video(path: Path, seconds: list[Fraction], tolerance: Fraction, width
         height: of every frame in pixels.
 
     Raises:
-        DiskError: it differs; the message says in what.
+        DiskError: it differs; the message says how.
     """
     found: list[Fraction] = []
     try:
@@ -49,6 +49,6 @@ def verify_video(path: Path, seconds: list[Fraction], tolerance: Fraction, width
 
 def _failed(path: Path, what: str) -> DiskError:
     return DiskError(
-        f"the written video does not check out: {what}",
-        f"Nothing was put in place. Check the disk of {path.parent}; if it is sound, choose a name that ends in .mkv.",
+        f"the written video failed the check: {what}",
+        f"The output was not written. Check the disk of {path.parent}, or choose a name that ends in .mkv.",
     )

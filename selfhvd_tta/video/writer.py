@@ -24,7 +24,7 @@ from selfhvd_tta.video.verify import verify_video
 
 
 def check_output(out: str | Path, info: VideoInfo, settings: OutputSettings) -> Target:
-    """Refuse, before time is spent, an output that could not be written in the end.
+    """Refuse an output that could not be written, before any work.
 
     Args:
         out: a path as :class:`VideoWriter` takes it, or without suffix for a folder of images.
@@ -59,7 +59,7 @@ def complete(
 
     Raises:
         UsageError: something appeared at the target meanwhile.
-        DiskError: it cannot be written, or does not check out.
+        DiskError: it cannot be written, or fails the check.
         InputError: the source cannot be read any more.
     """
     container = target.container
@@ -92,7 +92,7 @@ class VideoWriter:
 
     Attributes:
         notes: one line for each thing that had to be converted or left out.
-        frames_done: frames that finished segments of an earlier run hold already; go on with the next one.
+        frames_done: frames in finished segments of an earlier run; continue with the next one.
 
     Raises:
         UsageError, DiskError: as :func:`check_output`.
@@ -134,7 +134,7 @@ class VideoWriter:
         return self
 
     def write(self, rgb: Array, pts: int) -> None:
-        """Add the next frame. It is encoded in the background, so an error may come up with a later call.
+        """Add the next frame. It is encoded in the background, so an error may be raised by a later call.
 
         Args:
             rgb: (H, W, 3) uint8, uint16 with white at 65535, or floating point in [0, 1]; not to be changed afterwards.
@@ -160,7 +160,7 @@ class VideoWriter:
                 self._encoder.finish()
                 self._finish()
             else:
-                # What was handed over still counts for a resumed run; its own trouble is not the news here.
+                # Frames already handed over count for a resumed run; their own errors matter less than this one.
                 with suppress(SelfHVDError):
                     self._encoder.finish()
         finally:

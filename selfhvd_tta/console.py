@@ -250,7 +250,7 @@ def tolerate_encodings() -> None:
 
 
 def terminal_width() -> int:
-    """Columns of the terminal, or 80 where there is none."""
+    """Columns of the terminal, or 80 without one."""
     return shutil.get_terminal_size().columns
 
 

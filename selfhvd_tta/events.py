@@ -1,4 +1,4 @@
-"""What happens during a run, as typed values: the pipeline tells, whoever listens renders."""
+"""What happens during a run, as typed values: the pipeline emits them, listeners render them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class MethodTime:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is about to be done, told before time is spent.
+    """What is about to be done, reported before the work.
 
     Attributes:
         rows: label and value, in the order to show them.

@@ -44,7 +44,7 @@ class Result:
         clues: sharp frames and shots.
         record: steps and checks of the adaptation, if there was one.
         seconds: duration of the run.
-        notes: every line the user was told.
+        notes: every note to the user, in order.
     """
 
     output: Path

@@ -42,7 +42,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Backbone:
-    """Everything that a caller has to know about a network without looking into it.
+    """Everything that a caller has to know about a network.
 
     Attributes:
         id: what ``--backbone`` takes.

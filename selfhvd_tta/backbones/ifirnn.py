@@ -110,7 +110,7 @@ class IFIRNN(nn.Module):
 
 BACKBONE = Backbone(
     id="ifirnn",
-    summary="IFI-RNN C2H3, a small recurrent network that looks at past frames only; no weights to download",
+    summary="IFI-RNN C2H3, a small recurrent network that uses past frames only; no weights to download",
     licence="MIT",
     paper="Nah et al., Recurrent Neural Networks with Intra-frame Iterations for Video Deblurring, CVPR 2019",
     build=IFIRNN,

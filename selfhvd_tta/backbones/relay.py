@@ -1,4 +1,4 @@
-"""Relay: a small recurrent network that hands sharp detail on from frame to frame, along the optical flow. Ours.
+"""Relay: a small recurrent network that passes sharp detail from frame to frame along the optical flow. Ours.
 
 Handheld video is blurred by very different amounts from frame to frame, and what one frame lacks a neighbour often
 shows. So an estimate of the sharp picture travels through the clip, backward and then forward. It is moved by the flow
@@ -41,7 +41,7 @@ class RelayCell(TwoScales):
 
     Args:
         pictures: candidates for the picture, the recorded frame first.
-        inputs: further channels that it looks at.
+        inputs: further input channels.
         features: channels that travel with the picture.
         width: channels at half resolution; twice as many at a quarter.
         outer_blocks: at half resolution, before and after the inner ones.
@@ -71,7 +71,7 @@ class RelayCell(TwoScales):
 class Aligner(nn.Module):
     """Correction of a flow, in pixels, at half the resolution: at most :data:`REACH` in each direction.
 
-    DIS takes a blurred patch for displaced; what brings the pictures together best, the restoration tells.
+    DIS mistakes blur for displacement; which correction aligns the pictures best is learned from the restoration.
     """
 
     def __init__(self, width: int) -> None:

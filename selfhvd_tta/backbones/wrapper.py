@@ -37,13 +37,13 @@ def pad_to(frames: Tensor, height: int, width: int) -> Tensor:
 
 
 class Network(nn.Module):
-    """A backbone as everybody else sees it: (B, T, 3, H, W) RGB in [0, 1] -> the same shape, T, H, W >= 1.
+    """A backbone as the rest of the package uses it: (B, T, 3, H, W) RGB in [0, 1] -> the same shape, T, H, W >= 1.
 
     The output is not clamped, as a clamp would stop gradients. ``state_dict`` and ``load_state_dict`` use the raw
     network's own (official) keys.
 
     Args:
-        raw: what ``backbone.build(**variant.config)`` gave.
+        raw: result of ``backbone.build(**variant.config)``.
         backbone: its descriptor.
         variant: the variant that it was built as.
         weights: name of its weights for the user; ``random`` until some are loaded.
@@ -148,7 +148,7 @@ class NetworkStream:
 
     @torch.no_grad()
     def push(self, frames: Tensor) -> Tensor:
-        """Take the next frames (B, t, 3, H, W) in [0, 1]; give all outputs that are complete by now, possibly none."""
+        """Take the next frames (B, t, 3, H, W) in [0, 1]; return all outputs that are complete, possibly none."""
         _check_shape(frames)
         self._seen += frames.shape[1]
         self._recent = frames if self._recent is None else torch.cat((self._recent, frames), 1)
@@ -164,7 +164,7 @@ class NetworkStream:
 
     @torch.no_grad()
     def finish(self) -> Tensor:
-        """The clip has ended: give the outputs that were still waiting for later frames.
+        """End the clip: return the outputs that were still waiting for later frames.
 
         Raises:
             ValueError: no frame was pushed.
@@ -181,7 +181,7 @@ class NetworkStream:
         return self._run(recent[:, tail]) if tail else recent[:, :0]
 
     def export(self) -> dict[str, Tensor]:
-        """All that the stream remembers, so that another one can go on from here (:meth:`load`)."""
+        """The complete state of the stream, so that another one can continue from here (:meth:`load`)."""
         counts = torch.tensor([self._seen, int(self._started)])
         tensors = {f"state.{i}": leaf for i, leaf in enumerate(_leaves(self._state))} | {"counts": counts}
         return tensors if self._recent is None else tensors | {"recent": self._recent}
@@ -194,7 +194,7 @@ class NetworkStream:
         self._seen, self._started = int(tensors["counts"][0]), bool(tensors["counts"][1])
         self._recent = tensors["recent"].to(device) if "recent" in tensors else None
         if "state.0" in tensors:
-            # The structure of the state is the network's own matter: a tiny clip shows it.
+            # Only the network knows the structure of its state: a tiny clip shows it.
             side = network.backbone.min_size
             tiny = network._encode(torch.zeros(1, self._past + self._future + 1, 3, side, side, device=device))
             _, like = cast(Any, network.raw).stream(tiny, None)

@@ -45,7 +45,7 @@ class Entry:
         source: stamp of the input when work on it began.
         settings: :func:`digest` of the settings.
         output: stamp of the finished output; None if it failed.
-        outcome: what the user was told.
+        outcome: as it was reported to the user.
     """
 
     source: Stamp

@@ -64,7 +64,7 @@ class BatchPlan:
     compare: Layout | None = None
 
     def request(self, task: Task) -> dict[str, object]:
-        """What the process for one video is told."""
+        """The request to the process for one video."""
         report = f"{task.output}.html" if self.report else None
         return {
             "video": str(task.source),
@@ -155,7 +155,7 @@ def describe(plan: BatchPlan, listen: Listener = ignore) -> tuple[list[tuple[str
         try:
             forecaster = RoughForecast(override(plan.settings, {"offline": True}), listen)
         except WeightsError as error:
-            listen(Note(f"times cannot be told: {error.message}", "warning"))
+            listen(Note(f"times are unknown: {error.message}", "warning"))
     for task in plan.tasks:
         about = ""
         try:

@@ -99,7 +99,7 @@ def run(
 
 
 class _Batch:
-    """One run: threads wait for processes and pass on what they tell; the caller's thread listens and records."""
+    """One run: threads wait for processes and pass on their events; the caller's thread listens and records."""
 
     def __init__(self, plan: BatchPlan, listen: BatchListener, jobs: int, crew: Crew) -> None:
         self.plan, self.listen, self.jobs = plan, listen, jobs

@@ -37,7 +37,7 @@ class Check:
     """One row.
 
     Attributes:
-        name: what was looked at.
+        name: what was checked.
         state: ``ok``; ``warn``: works, but slower, worse or not for every video; ``fail``: ``deblur`` cannot work.
         found: one line.
         advice: one line, what to do; empty if there is nothing to do.
@@ -110,7 +110,7 @@ def _imported(name: str, module: str) -> Check:
 
 
 def gpu() -> Check:
-    """A CUDA device that really computes, or why there is none."""
+    """A CUDA device that really computes, or why there is not one."""
     import torch
 
     slow = "Adaptation on the CPU takes long; --method transfer is quick."
@@ -148,7 +148,7 @@ def gpu() -> Check:
 
 
 def nvidia_driver() -> str:
-    """Version of NVIDIA's kernel driver; empty if there is none, or none that can be seen."""
+    """Version of NVIDIA's kernel driver; empty if none can be found."""
     version = Path("/sys/module/nvidia/version")
     if version.exists():
         return version.read_text().strip()
@@ -217,7 +217,7 @@ def memory() -> Check:
     """Memory that is available now, within the limit of a container."""
     free = machine_left()
     if free is None:
-        return Check("memory", "ok", "cannot be told on this system")
+        return Check("memory", "ok", "unknown on this system")
     found = f"{free / GIB:.1f} GiB available"
     limit = container_left()
     if limit is not None and limit < free:

@@ -88,7 +88,7 @@ class FlowEstimator(nn.Module):
 
 
 class PairEstimator(FlowEstimator):
-    """Base of those that look at one pair at a time and at both directions at once; they implement :meth:`pair`."""
+    """Base of estimators that take one pair at a time and both directions at once; they implement :meth:`pair`."""
 
     def pair(self, source: Tensor, target: Tensor) -> tuple[FlowField, FlowField]:
         """Flow from ``source`` to ``target`` and back, both (1, 3, H, W)."""

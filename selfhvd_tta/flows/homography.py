@@ -19,7 +19,7 @@ from selfhvd_tta.flows.blur_path import BlurPath
 from selfhvd_tta.flows.dis import dis_flow
 from selfhvd_tta.flows.homography_fit import TRANSLATION, Estimate, PhotometricFit, linear, rescaled
 
-# Pixels that a fit looks at, the most textured ones.
+# Pixels that a fit uses, the most textured ones.
 COARSE_PIXELS = 4000
 PIXELS = 9000
 # Low pass of both frames in pixels of the level.
@@ -210,7 +210,7 @@ def _refined(
     path, ratio = fit.initial_path(estimate)
     straight = fit.fit(replace(estimate, path=path), 5, blur=True)
     if ratio > SURE_RATIO:
-        # Second moments alone do not tell reliably which frame is the blurrier one; the two models' residuals do.
+        # Second moments alone do not show reliably which frame is the blurrier one; the residuals of the two models do.
         other = PhotometricFit(b, a, SMOOTHING, PIXELS)
         backward = Estimate(np.linalg.inv(estimate.matrix))
         exchanged = other.fit(replace(backward, path=other.initial_path(backward)[0]), 5, blur=True)

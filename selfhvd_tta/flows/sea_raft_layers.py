@@ -91,7 +91,7 @@ class CorrelationPyramid:
 
 
 class MotionEncoder(nn.Module):
-    """Correlation windows and the present flow -> (B, width, H, W) motion features, the flow among them."""
+    """Correlation windows and the current flow -> (B, width, H, W) motion features, the flow among them."""
 
     def __init__(self, width: int, radius: int) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """The network behind :mod:`selfhvd_tta.flows.shake`: it proofreads a first guess of the flow between two frames.
 
-It looks at both frames, the second one warped by the present flow, and proposes what to do about each place: leave the
+It sees both frames, the second one warped by the current flow, and proposes what to do at each place: leave the
 flow, take the homography's (no flow at all), add one of two Lucas-Kanade steps, add a step of its own. Lucas-Kanade
 (Lucas & Kanade, 1981) is given as a layer because a small network hardly learns to divide, and sub-pixel precision
 hangs on that division; what to believe is what the network learns. It runs twice, with the same weights.

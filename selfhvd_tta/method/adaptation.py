@@ -73,7 +73,7 @@ class Adaptation:
         """Do all remaining steps; the network then holds the adapted weights, in eval mode.
 
         Args:
-            after_step: called between steps; told whether the next one begins with a refresh of the labels.
+            after_step: called between steps with whether the next one begins with a refresh of the labels.
         """
         state, pace, supervision = self.state, self.pace, self.supervision
         if state.step == 0:
@@ -118,7 +118,7 @@ class Adaptation:
         return tuple(terms), torch.stack([*(value.detach().float() for value in terms.values()), done.float()])
 
     def read(self, tell: bool = True) -> None:
-        """Losses of the steps since the last time, recorded and told."""
+        """Record and report the losses of the steps since the last call."""
         events = self.state.losses.read(self.state.record, self.pace)
         # Last: a listener may end the run, and the record has to be complete then.
         for event in events if tell else ():

@@ -75,7 +75,7 @@ def capture(adaptation: Adaptation, finished: bool = False) -> Checkpoint:
         if device.type == "cuda":
             tensors["random_cuda"] = torch.cuda.get_rng_state(device)
         facts["elapsed"] = adaptation.pace.clock() - adaptation.pace.begun
-    # Copies: the network goes on learning, and files cannot hold views of one memory.
+    # Copies: the network keeps learning, and files cannot hold views of one memory.
     tensors = {name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()}
     return Checkpoint(tensors, json.loads(json.dumps(facts)))
 

@@ -34,7 +34,7 @@ from selfhvd_tta.method.blur_field import (
 from selfhvd_tta.method.clues import Clues
 from selfhvd_tta.method.exposure import Exposure, median_motion, trusted, vote
 
-# Frames to both sides that are looked at.
+# Frames to both sides that may be used.
 REACH = 9
 # The motion of those is seen against their own neighbours.
 WINDOW = REACH + 1
@@ -132,7 +132,7 @@ class Explainer:
         return to_codes(picture)
 
     def _is_sharp(self, index: int) -> bool:
-        """Whether a clue is sharp, not only the least blurry of its segment: its blur is short beside the others'."""
+        """Whether a clue is sharp, not only the least blurry of its segment: its blur is short against the others'."""
         if not self.clues.sharp[index]:
             return False
         if index not in self._sharp:

@@ -30,7 +30,7 @@ HALF_STEP = 0.75
 EVENING = 8.0
 # What is assumed of a video that says nothing: the middle of what real clips have.
 USUAL = 0.55
-# Blur of this many pixels cannot be told from none: the share of a frame with little more is taken for less.
+# Blur of this many pixels cannot be distinguished from none: the share of a frame with little more is lowered.
 INDISTINCT = 1.3
 
 
@@ -78,7 +78,7 @@ class Exposure:
     Attributes:
         share: exposure share, 0..1.
         length: median length of the blur of its blurry frames, pixels of the size that frames are aligned at.
-        known: part of the frames looked at that said something, 0..1.
+        known: part of the measured frames that gave a result, 0..1.
     """
 
     share: float
@@ -108,7 +108,7 @@ def median_motion(velocity: FlowArray) -> float:
 
 
 def trusted(share: float, motion: float) -> float:
-    """A share, less where the blur that it gives is hardly to be told from none.
+    """A share, lowered where the blur that it gives can hardly be distinguished from none.
 
     Back-projection along a blur that is not there costs more than leaving one of a pixel.
 

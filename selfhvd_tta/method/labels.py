@@ -191,7 +191,7 @@ class LabelBank:
 
         Args:
             rows: any order, repetitions allowed.
-            tick: told after each label how many rows have theirs.
+            tick: called after each label with the number of rows that have theirs.
             teachers: most teachers to use for now; labels of fewer than asked for do not count as made.
         """
         settings, final = self.settings, True

@@ -40,7 +40,7 @@ class HistoryCheck:
 
 
 def history_rows(count: int) -> list[int]:
-    """Rows that are looked at, evenly spread over ``count`` of them."""
+    """Rows that are measured, evenly spread over ``count`` of them."""
     return np.unique(np.linspace(0, count - 1, HISTORY_FRAMES).round().astype(int)).tolist()
 
 

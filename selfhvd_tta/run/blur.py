@@ -29,7 +29,7 @@ SIDE = 640
 # streaked lights mislead a local flow more than a fit to all of the frame. Measured: flat scenes 0.75 to 1.02, scenes
 # with depth, movers or people 1.55 to 5.5.
 LOCAL_FROM = 1.2
-# A video without sharp frames is worth restoring from blur of this length in pixels, if so many frames agree on it.
+# A video without sharp frames is worth restoring from blur of this length in pixels, if this share of frames agree.
 RESTORABLE_LENGTH = 4.0
 RESTORABLE_VOTES = 0.75
 

@@ -95,7 +95,7 @@ class Equipment:
         return settings.runtime.window or window_for(height, width, self.device, self.network.backbone.reach)
 
     def restorer(self, height: int, width: int, settings: Settings, tell: Listener = ignore) -> Restorer | None:
-        """Runs the backbone over frames of this size; None where there is none."""
+        """Runs the backbone over frames of this size; None without a backbone."""
         network = self.network
         if network is None:
             return None

@@ -229,7 +229,7 @@ def _blending(frames: Tensor, settings: Settings, gear: Equipment, watch: Stopwa
 
     rounds, most = settings.alignment.rounds, settings.alignment.teachers
     one = seconds(1)
-    # As many side by side as in the run, where it goes on several threads.
+    # As many at once as in the run, if that uses several threads.
     several = most if one * most < PATIENCE_S else min(most, max(FEW, torch.get_num_threads()))
     if several == 1:
         return Speeds(one / rounds, 0.0)

@@ -185,11 +185,11 @@ class _Explaining:
 
 @dataclass(frozen=True)
 class Mark:
-    """A place in the video at which the frame loop can be taken up again.
+    """A place in the video from which the frame loop can be resumed.
 
     Attributes:
         shot: first frame of the shot.
-        restart: how the network goes on there.
+        restart: how the network continues there.
     """
 
     shot: int

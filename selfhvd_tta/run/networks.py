@@ -277,10 +277,10 @@ def load_merger(settings: Settings, device: torch.device, listen: Listener) -> M
 
 
 def load_features(settings: Settings, device: torch.device, listen: Listener) -> torch.nn.Module | None:
-    """VGG19 features for the perceptual term; None, and a note, where they cannot be had.
+    """VGG19 features for the perceptual term; None, and a note, if they are not available.
 
     Raises:
-        WeightsError: they cannot be had, and the paper is to be followed to the letter.
+        WeightsError: they are not available, and the paper is to be followed to the letter.
     """
     if settings.adaptation.perceptual_weight == 0 or settings.adaptation.iters == 0:
         return None

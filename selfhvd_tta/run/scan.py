@@ -56,7 +56,7 @@ def scan(reader: Reader, settings: ClueSettings, listen: Listener) -> Inspection
     if min(reader.info.width, reader.info.height) < SMALLEST:
         size = f"{reader.info.width}x{reader.info.height}"
         raise InputError(
-            f"{reader.info.path}: {size} pixels are too few to tell motion",
+            f"{reader.info.path}: {size} pixels are too few to detect motion",
             f"Give a video of {SMALLEST} pixels or more.",
         )
     values: list[float] = []

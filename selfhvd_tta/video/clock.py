@@ -152,7 +152,7 @@ class _Track:
 
 
 def _common(tracks: list[_Track]) -> Iterator[list[_Jump]]:
-    """The jumps of all streams that are one jump of the file: each stream that goes on behind it takes part in it."""
+    """The jumps of all streams that are one jump of the file: each stream that continues after it takes part in it."""
     tracks = [track for track in tracks if track.runs]
     waiting = sorted(((jump.pos, n, jump) for n, track in enumerate(tracks) for jump in track.jumps()))
     while waiting:

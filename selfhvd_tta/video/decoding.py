@@ -119,7 +119,7 @@ class DamageLog:
             times = plural(len(info.clock.starts), "time")
             lines.append(f"the clock of the file jumps {times}; all streams continue without a gap")
         if timeline.jumps:
-            lines.append(f"the times jump back {plural(timeline.jumps, 'time')}; what follows goes on without a gap")
+            lines.append(f"the times jump back {plural(timeline.jumps, 'time')}; what follows continues without a gap")
         if self.interlaced:
             lines.append(f"{plural(self.interlaced, 'frame')} interlaced")
         return lines

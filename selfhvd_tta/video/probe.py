@@ -79,7 +79,7 @@ class VideoInfo:
         others: the other streams.
         mastering_display: raw AVMasteringDisplayMetadata of HDR10, or None.
         content_light: MaxCLL and MaxFALL in cd/m2, or None.
-        chroma_location: AVChromaLocation as given (0: unspecified; PyAV tells it from release 19 on).
+        chroma_location: AVChromaLocation as given (0: unspecified; PyAV reports it from release 19 on).
         untransferable: what the first frame carries and no encoder here can keep, in words.
     """
 

@@ -149,6 +149,6 @@ def _chain(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
 
 
 def checksum(frame: Any) -> int:
-    """CRC-32 of every eighth line of the first component: tells frames apart at a hundredth of the decoding's cost."""
+    """CRC-32 of every eighth line of the first component: identifies frames at a hundredth of the cost of decoding."""
     planes, _ = coded_planes(frame)
     return zlib.crc32(np.ascontiguousarray(planes[0][::8]).tobytes())

@@ -17,7 +17,7 @@ def verify_video(path: Path, seconds: list[Fraction], tolerance: Fraction, width
     """Decode a written file completely and compare it with what was to be written.
 
     Args:
-        path: the file; its first video stream is looked at.
+        path: the file; its first video stream is checked.
         seconds: presentation time of every frame.
         tolerance: by which a time may differ (a container may round).
         width: of every frame in pixels.

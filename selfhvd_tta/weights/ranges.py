@@ -76,7 +76,7 @@ class _Reader:
             yield getattr(response, blocks)(_BLOCK)
 
     def read(self, start: int, end: int, progress: OnProgress | None = None) -> bytearray:
-        """Bytes ``start`` to ``end`` (excluded); goes on where a connection broke.
+        """Bytes ``start`` to ``end`` (excluded); resumes where a connection broke.
 
         Raises:
             WeightsError: no connection, no access, or the server does not serve ranges.

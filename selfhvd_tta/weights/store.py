@@ -45,7 +45,7 @@ class Availability:
 
     Attributes:
         state: ``here``: can be loaded now; ``downloadable``: :func:`load` will download them; ``manual``: the user
-            has to fetch a file; ``missing``: not to be had now (offline, or not part of this installation).
+            has to fetch a file; ``missing``: not available now (offline, or not part of this installation).
         path: the file, if here.
         bytes: to be downloaded, if known, at least roughly.
         reason: one line for the user, if not here.
@@ -144,7 +144,7 @@ def load(
         accept_non_commercial: the user knows that the licence forbids commercial use.
 
     Raises:
-        WeightsError: no such row, not to be had, damaged, or not accepted; one line with what to do.
+        WeightsError: no such row, not available, damaged, or not accepted; one line with what to do.
     """
     row = find_row(name)
     if row.non_commercial and not accept_non_commercial:
@@ -255,7 +255,7 @@ def load_part(
         on_progress: called with bytes so far and in all.
 
     Raises:
-        WeightsError: not to be had, or not the expected file.
+        WeightsError: not available, or not the expected file.
     """
     row = find_row(name)
     source = row.source
@@ -345,7 +345,7 @@ def load_hub(repo: str, *, offline: bool, on_progress: OnProgress | None = None,
         revision: branch, tag or commit.
 
     Raises:
-        WeightsError: not to be had, not in our layout, or damaged.
+        WeightsError: not available, not in our layout, or damaged.
     """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
         raise WeightsError(f"'{repo}' is not the name of a Hub repository", "Write it as owner/name.")

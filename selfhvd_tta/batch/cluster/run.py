@@ -139,7 +139,7 @@ class RayCrew:
         except self.ray.exceptions.RayError as error:
             raise DeviceError(
                 f"the nodes of the Ray cluster cannot work: {str(error).strip().splitlines()[-1]}",
-                "Install the same selfhvd-tta and Python on every node, and look at 'ray status'.",
+                "Install the same selfhvd-tta and Python on every node, and check 'ray status'.",
             ) from error
         finally:
             token.unlink(missing_ok=True)

@@ -22,7 +22,7 @@ class PairLayout:
     Attributes:
         name: of the layout.
         training: blurry and sharp frames of each video, in order.
-        held_out: likewise, for validation: those of a ``val`` or ``test`` folder, else every ninth.
+        held_out: the same for validation: those of a ``val`` or ``test`` folder, else every ninth.
     """
 
     name: str

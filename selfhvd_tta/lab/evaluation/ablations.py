@@ -52,7 +52,7 @@ def run_studies(
     """Run ablations over a data set and save their tables.
 
     Variants that are equal are run once, whatever studies they belong to; what was finished before is not run again. A
-    variant that cannot be run (no weights, say) is listed with the reason, and the others go on.
+    variant that cannot be run (no weights, say) is listed with the reason, and the others continue.
 
     Args:
         root: the data set.

@@ -53,7 +53,7 @@ class BenchSettings:
         metrics: measures of single frames without ground truth by pyiqa, which has to be installed (``musiq``, ...).
         videos: only videos whose name contains one of these; all if empty.
         save_frames: write the outputs as PNG.
-        methods: of ``METHODS``, to be run beside each other, or ``all``; none: the one of the settings.
+        methods: of ``METHODS``, to be compared, or ``all``; none: the one of the settings.
         unsharp: how the baseline ``unsharp`` masks.
     """
 

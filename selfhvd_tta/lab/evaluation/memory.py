@@ -14,7 +14,7 @@ class Peak:
     """Peak of memory.
 
     Attributes:
-        size: bytes; None where the system does not tell.
+        size: bytes; None if the system does not say.
         of: what was measured.
     """
 

@@ -111,7 +111,7 @@ class Subject:
 
     @property
     def names(self) -> dict[str, str]:
-        """What is at work, for the table."""
+        """The networks in use, for the table."""
         names = {"method": self.settings.method, "flow": self.gear.flow.name, "device": str(self.gear.device)}
         network = self.gear.network
         if network is not None:
@@ -184,7 +184,7 @@ class Subject:
             yield result.network, result.blended
 
     def transferred(self, video: Scanned) -> Iterator[Tensor]:
-        """Sharp-detail transfer into the output of the pretrained network, or into the input where there is none."""
+        """Sharp-detail transfer into the output of the pretrained network, or into the input without one."""
         restorer, blur = None, video.blur(self.settings.alignment.blur)
         if self.gear.network is not None and settled(replace(self.settings, method="transfer"), blur).networked:
             self.reset()

@@ -62,7 +62,7 @@ def runs_of(row: Row) -> dict[str, Row]:
 
 
 def merged(rows: dict[str, Row]) -> Row:
-    """Rows of one video by several methods as one: scores beside each other, the rest by method under ``runs``."""
+    """Rows of one video by several methods as one: scores next to each other, the rest by method under ``runs``."""
     if len(rows) == 1:
         return next(iter(rows.values()))
     scores = {name: one for row in rows.values() for name, one in row["methods"].items()}

@@ -1,4 +1,4 @@
-"""Unsharp masking, the baseline that anybody has at hand: it knows nothing about the video or its blur."""
+"""Unsharp masking, the baseline that everybody has: it knows nothing about the video or its blur."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Unsharp:
 
     Attributes:
         radius: standard deviation of the Gaussian in pixels.
-        amount: what the frame differs from its low pass is added so many times.
+        amount: factor on the difference between the frame and its low pass, which is added.
     """
 
     radius: float = 1.0

@@ -1,4 +1,4 @@
-"""What the simulated camera looks at: planes cut out of a photograph, in linear light, and where each one is seen."""
+"""What the simulated camera sees: planes cut out of a photograph, in linear light, and where each one is seen."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def corners(settings: ShakeSettings) -> Array:
 
 
 def reach(views: Array, settings: ShakeSettings) -> tuple[int, int]:
-    """Width and height of the centred part of a plane that these views look at.
+    """Width and height of the centred part of a plane that these views see.
 
     Raises:
         ValueError: it is absurdly large, since the camera turns away from the plane.

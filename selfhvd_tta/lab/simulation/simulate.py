@@ -1,6 +1,6 @@
 """Handheld shake over a photograph: blurry frames and the sharp ones that belong to them.
 
-The photograph is a scene that a camera with hand tremor looks at. Each blurry frame is the mean, in linear light, of
+The photograph is a scene that a camera with hand tremor records. Each blurry frame is the mean, in linear light, of
 many sub-frames over the exposure, each under its own homography; its ground truth is the one instant in the middle.
 Stabilised (calm) moments leave sharp frames in between, as handheld videos have them (SelfHVD, Sec. 3.1).
 
@@ -41,7 +41,7 @@ from selfhvd_tta.lab.simulation.scene import (
 from selfhvd_tta.lab.simulation.shake import Preset, ShakeSettings, preset
 
 __all__ = ["Layer", "Preset", "ShakeSettings", "SimulatedClip", "preset", "simulate_clip"]
-# Streams of randomness beside the clip's main one.
+# Streams of randomness in addition to the clip's main one.
 JUMPS, LIGHTS, FIGURES, NEAR = range(101, 105)
 
 
@@ -71,7 +71,7 @@ class SimulatedClip:
 
 @dataclass(frozen=True)
 class Scene:
-    """What the camera looks at and how it exposes, before anything is rendered.
+    """What the camera sees and how it exposes, before anything is rendered.
 
     Attributes:
         layers: planes, the background first, each in front of those before it.

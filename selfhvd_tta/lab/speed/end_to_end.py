@@ -1,4 +1,4 @@
-"""Where the time of one whole job goes, seen from the events that it tells."""
+"""Where the time of one whole job goes, measured by its events."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ class Rates:
 
     Attributes:
         matmul: operations per second of a large square product, by dtype name; a multiply-add counts as two.
-        convolution: likewise of a 3x3 convolution, 64 channels to 64, channels last.
+        convolution: the same for a 3x3 convolution, 64 channels to 64, channels last.
         copy: bytes per second of a large copy, read and written bytes counted.
     """
 

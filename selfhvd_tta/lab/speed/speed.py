@@ -1,4 +1,4 @@
-"""How long each part of the work takes on this machine, beside the least that its hardware allows."""
+"""How long each part of the work takes on this machine, next to the least that its hardware allows."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def measure(
         device: waited for before and after each call.
         repeats: timed rounds.
         warm_up: rounds before them, not counted.
-        tick: told the name of the case that comes next.
+        tick: called with the name of the next case.
     """
     walls: dict[str, list[float]] = {name: [] for name in cases}
     cpus: dict[str, list[float]] = {name: [] for name in cases}

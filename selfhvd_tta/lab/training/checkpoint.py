@@ -95,7 +95,7 @@ class Run:
                 module.load_state_dict(tensors)
 
     def _read(self, path: Path, what: str) -> dict[str, Any]:
-        """Load network and moving average from a checkpoint, and hand on the rest."""
+        """Load network and moving average from a checkpoint, and return the rest."""
         if path.exists() and not is_zipfile(path):  # nor is a file that was cut short
             raise UsageError(f"{path} is not a checkpoint, or is damaged", "Give checkpoint.pt of an earlier run.")
         try:

@@ -1,4 +1,4 @@
-"""What a training run is told: one dataclass per training; the attributes' texts are the flags' help."""
+"""Configuration of training runs: one dataclass per training; the attributes' texts are the flags' help."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def residual_truth(
     xs, ys = np.meshgrid(np.arange(width, dtype=np.float64), np.arange(height, dtype=np.float64))
     grid = np.stack([xs, ys], axis=-1)
     origin = project(matrix, grid)
-    # The nearest vector, not a mixture: beside an edge the mean of two motions is the motion of nothing.
+    # The nearest vector, not a mixture: at an edge the mean of two motions is the motion of nothing.
     column, row = (np.rint(origin[..., axis]).astype(int) for axis in (0, 1))
     column, row = np.clip(column, 0, width - 1), np.clip(row, 0, height - 1)
     first = project(np.linalg.inv(matrix), grid + there) - grid

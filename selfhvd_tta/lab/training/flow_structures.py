@@ -17,7 +17,7 @@ SOFTNESS = 0.05
 
 
 class RaftReader(nn.Module):
-    """torchvision's RAFT-small, asked like :class:`ShakeNetwork`. It does not look at the guess, nor judge itself."""
+    """torchvision's RAFT-small with the interface of :class:`ShakeNetwork`. It ignores the guess and states no error."""
 
     def __init__(self, iterations: int = 6) -> None:
         super().__init__()

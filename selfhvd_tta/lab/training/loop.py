@@ -77,7 +77,7 @@ def train(config: RunConfig, run: Run, task: TrainingTask[Validation]) -> Traini
 
     Args:
         config: of the run.
-        run: from where it goes on.
+        run: state to continue from.
         task: what it learns.
 
     Returns:

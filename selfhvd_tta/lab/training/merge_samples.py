@@ -1,7 +1,7 @@
 """What the merging network learns from: frames of simulated clips, with all that a run knows of them at its end.
 
 A clip goes the way of a video: its sharp frames are found, some of its frames get their teachers, the flow aligns
-these, and :func:`~selfhvd_tta.method.transfer.compose` weighs them; a backbone's output stands beside it. The truth is
+these, and :func:`~selfhvd_tta.method.transfer.compose` weighs them; a backbone's output accompanies it. The truth is
 the simulator's frame at mid exposure.
 """
 
@@ -33,7 +33,7 @@ from selfhvd_tta.settings import AlignmentSettings, ClueSettings, RuntimeSetting
 CANDIDATES = 3
 # Frames of one clip that samples are made of: ones that are no clues, and clues.
 SOFT, SHARP = 4, 1
-# Share of samples whose teachers are limited to so many at most: in a video of mostly blurry frames there are few.
+# Share of samples with a limited number of teachers: in a video of mostly blurry frames there are few.
 FEW, FEW_TEACHERS = 0.5, 4
 
 
@@ -43,7 +43,7 @@ class MergeSample:
 
     Attributes:
         observed: B, (1, 3, H, W) in [0, 1].
-        current: R, the backbone's output, likewise.
+        current: R, the backbone's output, of the same shape.
         composite: with its candidates; of occlusion nothing is kept.
         truth: (1, 3, H, W) in [0, 1].
         extent: of its blur in pixels.

@@ -124,7 +124,7 @@ class ClipPool:
         return stacked[0], stacked[1]
 
     def clip(self, number: int) -> Tensor:
-        """Clip of that number, (2, T, H, W, 3) uint8, made unless it is at hand."""
+        """Clip of that number, (2, T, H, W, 3) uint8, made if it is not stored yet."""
         if number in self.kept:
             return self.kept[number]
         future = self.pending.pop(number, None)

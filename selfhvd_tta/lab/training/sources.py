@@ -25,7 +25,7 @@ from selfhvd_tta.lab.training.dataset import varied_settings
 
 Image = NDArray[np.uint8]
 ClipPair = NDArray[np.uint8]  # (2, T, H, W, 3): blurry, sharp
-VIDEO_WEIGHT = 10  # a clip counts as so many photographs
+VIDEO_WEIGHT = 10  # a clip counts as this many photographs
 LAYOUTS = """a folder of photographs or of sharp clips
 GoPro: ROOT/train/SEQUENCE/{blur,blur_gamma,sharp}/N.png
 BSD: ROOT/[SET/]train/SEQUENCE/{Blur,Sharp}/RGB/N.png

@@ -43,7 +43,7 @@ class ValidationClip:
 
     Attributes:
         blurry: (T, H, W, 3) uint8.
-        sharp: likewise.
+        sharp: of the same shape.
         soft: (T,) which frames count as blurry.
     """
 
@@ -107,7 +107,7 @@ HARD: dict[str, ShakeSettings] = {
         compression=Compression(bits_per_pixel=0.15),
     ),
 }
-"""Harder strata beside the main set; each must not change either."""
+"""Harder strata in addition to the main set; they must not change either."""
 
 
 def validation_clips(photos: Sequence[Path], size: int, frames: int, seed: int) -> list[SimulatedClip]:

@@ -27,7 +27,7 @@ class Pair:
         name: unique within the data set, parts separated by ``/``.
         blurry: what the method sees.
         sharp: ground truth; None where the data set has none. It is opened after the method has ended.
-        problem: why it cannot be run, one line; the benchmark reports it and goes on.
+        problem: why it cannot be run, one line; the benchmark reports it and continues.
         labels: which frames are sharp, where the data set says so; only scores are split by them.
     """
 

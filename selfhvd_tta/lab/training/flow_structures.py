@@ -17,7 +17,7 @@ SOFTNESS = 0.05
 
 
 class RaftReader(nn.Module):
-    """torchvision's RAFT-small with the interface of :class:`ShakeNetwork`. It ignores the guess and states no error."""
+    """torchvision's RAFT-small with the interface of :class:`ShakeNetwork`; ignores the guess, estimates no error."""
 
     def __init__(self, iterations: int = 6) -> None:
         super().__init__()

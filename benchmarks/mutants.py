@@ -4,51 +4,115 @@
     python benchmarks/mutants.py --count 100 --command
 
 Each mutant (bits flipped, runs zeroed, parts cut out or doubled, the end cut off, by a seed) is read, restored by a
-network that does nothing, and written, in a process of its own with a time limit: once more than a minute counts as a
-hang. ``--command`` runs the real command with ``--method transfer`` instead. What is counted: how it ended, by exit
-code;
-tracebacks, hangs, crashes of the process, outputs that are incomplete, and files left behind have to be none.
+network that does nothing, and written, in a process of its own with a time limit: more than a minute counts as a hang.
+``--command`` runs the real command with ``--method transfer`` instead. How each ended is counted by exit code. There
+must be no traceback, hang, crash, incomplete output, file left behind, frame that is lost without a word, or sound that
+begins or ends more than one packet away from where the source has it.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import pickle
 import subprocess
 import sys
 import tempfile
 import traceback
 from collections import Counter
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
-CONTAINERS = ("mp4", "mov", "mkv", "webm", "avi")
 LIMIT_S = 60
 ALLOWED = {0, 1, 6}  # done, damaged input, and (an index that promises gigabytes) no room
+FRAMES = 24
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How the clip of one container is made.
+
+    Attributes:
+        video: encoder of the picture.
+        audio: encoder of the sound.
+        base: unit of time.
+        rate: frames per second.
+        options: of the video encoder.
+        packet_s: longest packet of sound in seconds. WMA is converted: what WMA and AAC need to start and to end counts
+            as sound.
+    """
+
+    video: str = "libx264"
+    audio: str = "aac"
+    base: Fraction = Fraction(1, 15360)
+    rate: int = 30
+    options: tuple[tuple[str, str], ...] = (("crf", "20"), ("g", "8"), ("bf", "2"))
+    packet_s: float = 0.027
+
+
+MILLISECOND = Fraction(1, 1000)
+BROADCAST = Fraction(1, 90000)
+VP8 = (("g", "8"), ("deadline", "realtime"))
+OLD = (("g", "8"), ("bf", "0"))
+KINDS = {
+    "mp4": Kind(),
+    "mov": Kind(),
+    "mkv": Kind(base=MILLISECOND, rate=25),
+    "webm": Kind("libvpx", "libopus", MILLISECOND, 25, VP8),
+    "avi": Kind("mpeg4", "libmp3lame", options=OLD),
+    "ts": Kind(base=BROADCAST),
+    "m2ts": Kind(audio="ac3", base=BROADCAST),
+    "wmv": Kind("wmv2", "wmav2", MILLISECOND, 25, OLD, packet_s=0.07),
+    "flv": Kind(base=MILLISECOND, rate=25),
+    "3gp": Kind(),
+    "mxf": Kind("mpeg2video", "pcm_s16le", Fraction(1, 25), 25, (("g", "8"), ("bf", "2"))),
+    "ogv": Kind("libvpx", "vorbis", Fraction(1, 25), 25, VP8),
+}
+CONTAINERS = tuple(KINDS)
 
 
 def make(folder: Path, container: str) -> Path:
-    """A clip of 24 frames, three key frames, with sound where the codec is at hand."""
+    """A clip of 24 frames, three key frames, with sound."""
     from tests.media import make_clip
     from tests.test_video_damage import noisy
 
-    path = folder / f"whole.{container}"
-    times, base = [512 * i for i in range(24)], Fraction(1, 15360)
-    if container in ("mkv", "webm"):
-        times, base = [33 * i for i in range(24)], Fraction(1, 1000)
-    if container == "webm":
-        return make_clip(path, times, base, codec="libvpx", planes=noisy, options={"g": "8", "deadline": "realtime"})
-    if container == "avi":
-        options = {"g": "8", "bf": "0"}
-        return make_clip(path, times, base, codec="mpeg4", planes=noisy, options=options, audio_seconds=0)
-    options = {"crf": "20", "g": "8", "bf": "2"}
-    return make_clip(path, times, base, planes=noisy, options=options, audio_seconds=0.8)
+    kind = KINDS[container]
+    step = round(1 / (kind.rate * kind.base))
+    return make_clip(
+        folder / f"whole.{container}",
+        [step * i for i in range(FRAMES)],
+        kind.base,
+        codec=kind.video,
+        planes=noisy,
+        options=dict(kind.options),
+        audio_seconds=FRAMES / kind.rate,
+        audio_codec=kind.audio,
+        rate=Fraction(kind.rate),
+    )
 
 
-def judge(source: Path, output: Path, command: bool) -> int:
-    """Exit code of one run; raises what the tool should have caught."""
+@dataclass(frozen=True)
+class Ended:
+    """How one run ended.
+
+    Attributes:
+        code: exit code.
+        frames: of the output.
+        warned: something was said about damage.
+        notes: all that was said.
+    """
+
+    code: int
+    frames: int = 0
+    warned: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def judge(source: Path, output: Path, command: bool) -> Ended:
+    """How one run ended; raises what the tool should have caught."""
     from selfhvd_tta.errors import SelfHVDError
 
     if command:
@@ -59,14 +123,17 @@ def judge(source: Path, output: Path, command: bool) -> int:
         )  # fmt: skip
         if "Traceback" in done.stderr or "unexpected failure" in done.stderr:
             raise RuntimeError(done.stderr)
-        return done.returncode
+        return Ended(done.returncode)
     from selfhvd_tta.settings import OutputSettings
     from selfhvd_tta.video.opening import open_reader, open_writer
+    from selfhvd_tta.video.rehearsal import rehearse
 
+    settings = OutputSettings(preset="ultrafast", overwrite=True)
     try:
         reader = open_reader(source)
+        rehearse(output, reader.info, settings)
         count = sum(1 for _ in reader.luma())
-        with open_writer(output, reader, OutputSettings(preset="ultrafast", overwrite=True)) as writer:
+        with open_writer(output, reader, settings) as writer:
             for frame in reader:
                 writer.write(frame.rgb, frame.pts)
         if not count:
@@ -74,8 +141,28 @@ def judge(source: Path, output: Path, command: bool) -> int:
     except SelfHVDError as error:
         if not error.hint or "\n" in error.message + error.hint:
             raise RuntimeError(f"not for a user: {error.message!r} {error.hint!r}") from error
-        return int(error.exit_code)
-    return 0
+        return Ended(int(error.exit_code))
+    return Ended(0, count, bool(reader.warnings), (*reader.warnings, *writer.notes))
+
+
+def ends(path: Path) -> list[float]:
+    """How much later than the picture the sound's first and last packets come, in seconds; empty without sound."""
+    import av
+
+    times: dict[str, list[float]] = {"video": [], "audio": []}
+    with av.open(str(path)) as container:
+        for packet in container.demux(container.streams.video[:1] + container.streams.audio[:1]):
+            at = packet.pts if packet.pts is not None else packet.dts
+            if packet.size and at is not None:
+                times[packet.stream.type].append(float(at * packet.time_base))
+    if not times["audio"] or not times["video"]:
+        return []
+    return [min(times["audio"]) - min(times["video"]), max(times["audio"]) - max(times["video"])]
+
+
+def apart(source: Path, output: Path) -> float:
+    """By how many seconds sound and picture are further apart in the output, at the beginning or the end."""
+    return max((abs(a - b) for a, b in zip(ends(source), ends(output), strict=True)), default=0.0)
 
 
 def complete(output: Path) -> bool:
@@ -91,8 +178,8 @@ def complete(output: Path) -> bool:
         return False
 
 
-def in_child(source: Path, output: Path, command: bool) -> tuple[str, int]:
-    """``ok`` and the exit code, or what went wrong; in a forked process, which may hang or crash."""
+def in_child(source: Path, output: Path, command: bool) -> tuple[str, Ended]:
+    """``ok`` and how it ended, or what went wrong; in a forked process, which may hang or crash."""
     import signal
 
     reading, writing = os.pipe()
@@ -100,48 +187,65 @@ def in_child(source: Path, output: Path, command: bool) -> tuple[str, int]:
     if pid == 0:
         os.close(reading)
         signal.alarm(LIMIT_S)
-        text = b""
+        found: object = None
         try:
-            text = f"ok {judge(source, output, command)}".encode()
+            found = judge(source, output, command)
         except BaseException:  # noqa: BLE001 - counted by the parent
-            text = traceback.format_exc().encode()
-        os.write(writing, text[-60_000:])
+            found = traceback.format_exc()[-60_000:]
+        os.write(writing, pickle.dumps(found))
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as pipe:
-        text = pipe.read().decode()
+        sent = pipe.read()
     _, status = os.waitpid(pid, 0)
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
-        return ("hang" if number == signal.SIGALRM else f"crash by signal {number}"), -1
-    return ("ok", int(text[3:])) if text.startswith("ok ") else ("traceback: " + text, -1)
+        return ("hang" if number == signal.SIGALRM else f"crash by signal {number}"), Ended(-1)
+    found = pickle.loads(sent)
+    return ("ok", found) if isinstance(found, Ended) else (f"traceback: {found}", Ended(-1))
 
 
 def run(containers: tuple[str, ...], count: int, command: bool, first: int = 0) -> tuple[Counter[str], list[str]]:
     """Outcomes by container and exit code, and a line for everything that must not be."""
+    import selfhvd_tta.video.rehearsal  # noqa: F401 - so that the forked processes need not import it
     from tests.mutations import mutate
 
     outcomes: Counter[str] = Counter()
     wrong: list[str] = []
     with tempfile.TemporaryDirectory() as name:
-        whole = {c: make(Path(name), c).read_bytes() for c in containers}
         folder = Path(name) / "work"
         folder.mkdir()
+        output = folder / "out.mkv"
+        whole, plain = {}, {}
+        for container in containers:
+            source = make(Path(name), container)
+            whole[container] = source.read_bytes()
+            if not command:
+                plain[container] = in_child(source, output, command)[1].notes
+                if (seconds := apart(source, output)) > KINDS[container].packet_s:
+                    wrong.append(f"{container}: undamaged, and the sound is {seconds:.3f} s off")
+                output.unlink()
         for seed in range(first, first + count):
             container = containers[seed % len(containers)]
-            source, output = folder / f"mutant.{container}", folder / "out.mkv"
+            source = folder / f"mutant.{container}"
             source.write_bytes(mutate(whole[container], seed))
-            what, code = in_child(source, output, command)
-            outcomes[f"{container} exit {code}" if what == "ok" else f"{container} {what.split(':')[0]}"] += 1
+            what, ended = in_child(source, output, command)
+            outcomes[f"{container} exit {ended.code}" if what == "ok" else f"{container} {what.split(':')[0]}"] += 1
+            outcomes[f"{container} shorter, unnoticed"] += 0 < ended.frames < FRAMES and not ended.warned
             where = f"{container} seed {seed}"
             if what != "ok":
                 wrong.append(f"{where}: {what}")
-            elif code not in ALLOWED:
-                wrong.append(f"{where}: exit code {code}")
-            if what == "ok" and (code == 0) != output.exists():
-                wrong.append(f"{where}: exit code {code}, but output {'there' if output.exists() else 'missing'}")
+            elif ended.code not in ALLOWED:
+                wrong.append(f"{where}: exit code {ended.code}")
+            if what == "ok" and (ended.code == 0) != output.exists():
+                there = "there" if output.exists() else "missing"
+                wrong.append(f"{where}: exit code {ended.code}, but output {there}")
             if output.exists() and not complete(output):
                 wrong.append(f"{where}: the output is not complete")
+            # Where anything is missing the source's own times are no measure.
+            elif ended.frames == FRAMES and ended.notes == plain.get(container):
+                seconds = apart(source, output)
+                wrong += [f"{where}: the sound is {seconds:.3f} s off"] * (seconds > KINDS[container].packet_s)
             output.unlink(missing_ok=True)
             left = sorted(set(os.listdir(folder)) - {source.name})
             if left and what == "ok":

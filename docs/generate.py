@@ -143,12 +143,14 @@ def models_page() -> str:
 def exit_codes_page() -> str:
     """Exit statuses and the exceptions that carry them."""
     kinds = [k for k in vars(errors).values() if isinstance(k, type) and issubclass(k, errors.SelfHVDError)]
-    meanings = {kind.exit_code: kind for kind in kinds if kind is not errors.SelfHVDError}
+    meanings = {kind.exit_code: kind for kind in kinds if kind.__base__ is errors.SelfHVDError}
     rows = [("0", "The command succeeded.", "")]
     for code in errors.ExitCode:
         if code in meanings:
             kind = meanings[code]
-            rows.append((str(int(code)), _cell(inspect.cleandoc(kind.__doc__ or "")), f"`{kind.__name__}`"))
+            rows.append(
+                (str(int(code)), _cell(inspect.cleandoc(kind.__doc__ or "").splitlines()[0]), f"`{kind.__name__}`")
+            )
     intro = [
         "Every command ends with one of these. From Python the same conditions are exceptions, all of them",
         "subclasses of `SelfHVDError` with `message`, `hint` and `exit_code`.",

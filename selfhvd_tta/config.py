@@ -24,6 +24,11 @@ else:  # pragma: no cover
 
 WIDTH = 110
 QUALITY = "quality"  # a key of job files that stands for several settings
+# Settings that do not change what comes out. Of weights the content counts, not where they lie.
+INDIFFERENT = (
+    "output.overwrite", "runtime.offline", "runtime.restart", "runtime.checkpoint_minutes", "strict", "save_adapted",
+    "accept_non_commercial", "progressive",
+)  # fmt: skip
 
 
 def load(path: str | Path, base: Settings | None = None) -> Settings:

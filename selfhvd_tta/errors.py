@@ -85,6 +85,10 @@ class DiskError(SelfHVDError):
     exit_code = ExitCode.DISK
 
 
+class VerificationError(DiskError):
+    """The written file is not what it should be; writing it again would most likely end the same way."""
+
+
 class BatchError(SelfHVDError):
     """Some videos of a batch failed; the others are complete."""
 

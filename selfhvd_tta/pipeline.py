@@ -30,6 +30,7 @@ from selfhvd_tta.run.scan import Inspection, examine
 from selfhvd_tta.settings import Settings
 from selfhvd_tta.video.opening import Reader, open_reader, open_writer
 from selfhvd_tta.video.passthrough import pass_through
+from selfhvd_tta.video.rehearsal import rehearse
 from selfhvd_tta.video.writer import check_output
 
 
@@ -89,24 +90,32 @@ def deblur(
         if cancel is not None and isinstance(event, Progress):
             cancel.check()
         if isinstance(event, Note):
+            if event.text in notes:
+                return  # told before the work
             notes.append(event.text)
         listen(event)
 
     check_paths(Path(path), Path(output), settings)
-    reader = open_reader(path, settings.part)
+    reader = open_reader(path, settings.part, settings.progressive)
     sweep(Path(output))
     check_output(output, reader.info, settings.output)
     check_names(settings)
     settings = choose_method(settings, tell)
     with Job(Path(output), settings.runtime.restart) as job:
+        changes = rehearse(output, reader.info, settings.output, job.segments)
         seen, settings = examine(reader, settings, tell)
         if seen.helpful or settings.force or (settings.learns and settings.adaptation.iters == 0):
+            for text in changes:
+                tell(Note(text))
             action, record = _restore(reader, Path(output), seen, settings, job, tell)
         else:
             if settings.strict:
                 raise PreconditionError(f"{path}: {seen.verdict}", "Use --force to adapt anyway.")
-            tell(Note(f"passed through unchanged: {seen.verdict} (--force restores it anyway)", "warning"))
-            for text in pass_through(reader, Path(output), settings.output, job.segments):
+            passed = pass_through(reader, Path(output), settings.output, job.segments)
+            why = passed.encoded_because
+            how = f"passed through, encoded again because {why}" if why else "passed through unchanged"
+            tell(Note(f"{how}: {seen.verdict} (--force restores it anyway)", "warning"))
+            for text in passed.notes:
                 tell(Note(text))
             action, record = "passed through", None
     seconds = time.monotonic() - started

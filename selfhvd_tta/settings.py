@@ -377,6 +377,8 @@ class Settings:
         force: Adapt even if all frames are equally sharp.
         strength: How much of the result is mixed in: 1 is the result, 0 the recorded frames.
         range: Restore only this part, for example 0:05-0:12, 90- or -0:10; sound and all else are cut to match.
+        progressive: Restore video that is flagged interlaced, too. Right where the flag is wrong: each frame shows one
+            moment.
     """
 
     method: Method = "auto"
@@ -391,6 +393,7 @@ class Settings:
     force: bool = False
     strength: float = 1.0
     range: str | None = None
+    progressive: bool = False
     clues: ClueSettings = field(default_factory=ClueSettings)
     alignment: AlignmentSettings = field(default_factory=AlignmentSettings)
     adaptation: AdaptationSettings = field(default_factory=AdaptationSettings)

@@ -52,6 +52,7 @@ def make_clip(
     prepare: Callable[[Any, Any], None] | None = None,
     audio_seconds: float = 0,
     audio_start: float = 0,
+    audio_codec: str = "aac",
     rate: Fraction | None = None,
 ) -> Path:
     """Encode a clip whose frame i shows ``planes(i, ...)`` at ``pts[i]``.
@@ -59,8 +60,9 @@ def make_clip(
     Args:
         color: matrix, range, primaries, transfer tags.
         prepare: called with the container and the video stream before anything is encoded.
-        audio_seconds: length of an AAC tone beside the video; 0 leaves it out.
+        audio_seconds: length of a tone next to the video; 0 leaves it out.
         audio_start: when it begins, in seconds.
+        audio_codec: encoder of the tone.
     """
     width, height = size
     scale = {"video_track_timescale": str(time_base.denominator), "movie_timescale": str(time_base.denominator)}
@@ -80,7 +82,11 @@ def make_clip(
         context.options = options
         if prepare is not None:
             prepare(container, stream)
-        tone = container.add_stream("aac", rate=48000) if audio_seconds else None
+        tone = container.add_stream(audio_codec, rate=48000, layout="stereo") if audio_seconds else None
+        if tone is not None:
+            tone.codec_context.bit_rate = 128_000
+            tone.codec_context.options = {"strict": "experimental"}  # FFmpeg's own Vorbis
+            tone.codec_context.open()
         for i, time in enumerate(pts):
             frame = picture(planes(i, width, height, pix_fmt), pix_fmt, width, height)
             frame.colorspace, frame.color_range = color[0], color[1]
@@ -88,8 +94,11 @@ def make_clip(
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
         if tone is not None:
-            for block in sine(audio_seconds, start_s=audio_start):
-                container.mux(tone.encode(block))
+            size = tone.codec_context.frame_size or 1024
+            fitting = av.AudioResampler(tone.codec_context.format.name, "stereo", 48000, size)
+            for block in [*sine(audio_seconds, start_s=audio_start), None]:
+                for piece in fitting.resample(block):
+                    container.mux(tone.encode(piece))
             container.mux(tone.encode(None))
     return path
 

@@ -16,6 +16,7 @@ import pytest
 from selfhvd_tta import batch
 from selfhvd_tta.batch import BatchEvent, BatchPlan, Summary, VideoEnded, VideoEvent, VideoStarted
 from selfhvd_tta.batch.events import parse_line
+from selfhvd_tta.batch.ledger import digest
 from selfhvd_tta.config import override
 from selfhvd_tta.errors import BatchError, InputError, Interrupted, UsageError
 from selfhvd_tta.events import Event, Finished, Loaded, Note, Plan, Progress
@@ -172,6 +173,28 @@ def test_finished_ones_are_skipped_and_failed_ones_tried_again(tmp_path: Path) -
     summary.check()
     again, told = go(folder, out)
     assert (again.count("skipped"), told) == (2, [])
+
+
+@pytest.mark.parametrize(
+    ("action", "method", "changed", "finished"),
+    [
+        ("adapted", "adapt", {"offline": True, "checkpoint_minutes": 9.0}, True),
+        ("adapted", "adapt", {"iters": 7}, False),
+        ("passed through", "auto", {"backbone": "nafnet:lite", "iters": 7, "teachers": 3, "strength": 0.5}, True),
+        ("passed through", "auto", {"force": True}, False),
+        ("passed through", "auto", {"segment": 9}, False),
+        ("passed through", "auto", {"iters": 0}, False),
+        ("passed through", "auto", {"codec": "hevc"}, False),
+        ("transferred", "transfer", {"iters": 7, "crop": 64}, True),
+        ("transferred", "transfer", {"working_set": 50}, False),
+        ("transferred", "auto", {"iters": 7}, False),
+    ],
+)
+def test_a_result_clashes_over_settings_that_made_it_only(
+    action: str, method: str, changed: dict[str, object], finished: bool
+) -> None:
+    before = override(S, {"method": method})
+    assert (digest(before, action) == digest(override(before, changed), action)) == finished
 
 
 def test_what_makes_a_finished_one_stale(tmp_path: Path) -> None:

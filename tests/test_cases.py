@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -11,13 +12,17 @@ from typing import Any
 
 import av
 import pytest
+from typer.testing import CliRunner
 
+from selfhvd_tta import inspect
+from selfhvd_tta.cli import app
 from selfhvd_tta.errors import InputError
-from selfhvd_tta.events import ignore
+from selfhvd_tta.events import Event, Note, ignore
 from selfhvd_tta.run.scan import scan
 from selfhvd_tta.settings import ClueSettings, OutputSettings
 from selfhvd_tta.times import TimeRange
 from selfhvd_tta.video.compat import time_base_of
+from selfhvd_tta.video.cropping import visible_crop
 from selfhvd_tta.video.headers import unread
 from selfhvd_tta.video.opening import open_reader
 from selfhvd_tta.video.passthrough import pass_through
@@ -69,7 +74,7 @@ def written(source: Path, out: Path, part: TimeRange | None = None, **settings: 
 def passed_through(source: Path, out: Path) -> Written:
     reader = open_reader(source)
     count = len(reader.pts)
-    notes = pass_through(reader, out, OutputSettings())
+    notes = pass_through(reader, out, OutputSettings()).notes
     return Written(out, count, reader.warnings, notes)
 
 
@@ -295,6 +300,25 @@ class TestInput:
         assert whole == pytest.approx(apart, abs=0.05)
 
 
+class TestFlaggedInterlaced:
+    def test_it_is_restored_if_the_user_insists(self, tmp_path: Path) -> None:
+        source, out = case("psf.mp4"), tmp_path / "out.mp4"
+        options = ["--iters", "0", "--backbone", "estrnn:lite", "--offline", "--force"]
+        refused = CliRunner().invoke(app, ["deblur", str(source), "-o", str(out), *options])
+        assert isinstance(refused.exception, InputError)
+        assert "--progressive" in refused.exception.hint
+        assert (
+            CliRunner().invoke(app, ["deblur", str(source), "-o", str(out), *options, "--progressive"]).exit_code == 0
+        )
+        assert not open_reader(out).info.interlaced
+        assert len(open_reader(out).pts) == len(open_reader(source, progressive=True).pts)
+
+    def test_looking_at_it_needs_no_option(self) -> None:
+        told: list[Event] = []
+        inspect(case("psf.mp4"), listen=told.append)
+        assert any(isinstance(event, Note) and "flagged interlaced" in event.text for event in told)
+
+
 class TestSaid:
     def test_alpha_in_side_data(self, tmp_path: Path) -> None:
         notes = written(case("p_vp9a.webm"), tmp_path / "out.mp4").notes
@@ -313,14 +337,36 @@ class TestSaid:
     @pytest.mark.parametrize(
         ("name", "words"),
         [
-            ("clap.mp4", "the visible crop: the borders that it hides will show"),
-            ("crop.mkv", "the visible crop: the borders that it hides will show"),
             ("amve.mp4", "the ambient viewing environment of HDR"),
             ("android_fps.mp4", "the types of metadata values: 2 become text or are lost"),
         ],
     )
     def test_what_no_result_can_have(self, name: str, words: str, tmp_path: Path) -> None:
         assert f"left out: {words}" in written(case(name), tmp_path / "out.mp4").notes
+
+    @pytest.mark.parametrize("settings", [{}, {"codec": "hevc"}, {"codec": "av1"}, {"codec": "ffv1"}], ids=str)
+    @pytest.mark.parametrize("suffix", OUTPUTS)
+    @pytest.mark.parametrize("name", ["clap.mp4", "crop.mkv"])
+    def test_the_visible_crop_is_kept(self, name: str, suffix: str, settings: dict[str, Any], tmp_path: Path) -> None:
+        if (suffix, settings.get("codec")) in ((".mp4", "ffv1"), (".mov", "ffv1"), (".mov", "av1")):
+            pytest.skip("no such files")
+        result = written(case(name), tmp_path / f"out{suffix}", preset="ultrafast", **settings)
+        assert not [note for note in result.notes if "crop" in note]
+        crops = []
+        for path in (case(name), result.path):
+            with av.open(str(path)) as container:
+                crops.append(visible_crop(path, container.format.name, 0, 128, 96))
+        assert crops[0] == crops[1]
+        assert crops[0] is not None
+
+    def test_a_crop_that_hides_everything_is_damage(self, tmp_path: Path) -> None:
+        data = bytearray(case("clap.mp4").read_bytes())
+        at = data.index(b"clap") + 4
+        data[at : at + 4] = struct.pack(">I", 100_000)
+        path = tmp_path / "in.mp4"
+        path.write_bytes(data)
+        assert visible_crop(path, "mov,mp4", 0, 128, 96) is None
+        assert written(path, tmp_path / "out.mp4").frames == 18
 
     def test_plain_files_lose_nothing_of_their_header(self, tmp_path: Path) -> None:
         assert not [note for note in written(case("base.mp4"), tmp_path / "out.mp4").notes if "left out" in note]
@@ -332,8 +378,10 @@ class TestSaid:
             for cut in range(8, 600, 7):
                 path.write_bytes(whole[:cut])
                 assert unread(path, kind) == []
+                assert visible_crop(path, kind, 0, 128, 96) is None
             path.write_bytes(whole[:4] + b"\xff" * 400)
             assert unread(path, kind) == []
+            assert visible_crop(path, kind, 0, 128, 96) is None
 
     @pytest.mark.parametrize(("ending", "said"), [(".mkv", False), (".mp4", True)])
     def test_stereoscopic_tags(self, ending: str, said: bool, tmp_path: Path) -> None:

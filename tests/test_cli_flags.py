@@ -19,7 +19,7 @@ from selfhvd_tta.settings import Settings
 BEFORE = json.loads((Path(__file__).parent / "first_edition_flags.json").read_text())
 # What was decided to be different since.
 CHANGED = {"method": "auto"}
-ADDED = {"literal": False, "strength": 1.0}
+ADDED = {"literal": False, "strength": 1.0, "progressive": False}
 ADDED_TO_ALIGNMENT = {"blur": "auto"}
 WITHOUT_METHOD = {"bench", "ablate"}
 

@@ -170,3 +170,21 @@ def test_streams_cut_together(tmp_path: Path) -> None:
     assert len(sound) == len(packets(tmp_path / "in.ts", "audio")[0])
     assert all(a[1] < b[1] for a, b in pairwise(sound))
     assert abs(sound[-1][0] / 48000 - pts[-1] / 90000) < 0.1
+
+
+def test_damaged_sound_that_a_muxer_refuses(tmp_path: Path) -> None:
+    """Matroska looks for the description of AAC in its packets; without the first one the others do."""
+    times = [90000 + 3000 * i for i in range(24)]
+    source = make_clip(tmp_path / "in.ts", times, Fraction(1, 90000), audio_seconds=0.8, options={"bf": "0"})
+    data = bytearray(source.read_bytes())
+    heads = [i for i in range(len(data) - 1) if data[i] == 0xFF and data[i + 1] & 0xF6 == 0xF0]
+    data[heads[0] + 2] = 0xFF
+    source.write_bytes(data)
+    reader = VideoReader(source)
+    with VideoWriter(tmp_path / "out.mkv", reader.info, OutputSettings(preset="ultrafast")) as writer:
+        for frame in reader:
+            writer.write(frame.rgb, frame.pts)
+    assert len(reader.pts) == 24
+    assert [note for note in writer.notes if "damaged packet" in note]
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        assert sum(frame.samples for frame in container.decode(audio=0)) > 20_000

@@ -80,6 +80,7 @@ class TestInput:
         error = refused(InputError, lambda: read_all(path))
         assert "interlaced" in error.message
         assert "bwdif" in error.hint
+        assert "--progressive" in error.hint
 
     def test_change_of_size(self, tmp_path: Path) -> None:
         parts = [make_clip(tmp_path / f"{w}.ts", size=(w, 48), time_base=Fraction(1, 90000)) for w in (64, 96)]

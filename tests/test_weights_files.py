@@ -18,8 +18,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from selfhvd_tta.errors import UsageError, WeightsError
-from selfhvd_tta.weights import check_state, convert_checkpoint, load_file, save
+from selfhvd_tta.weights import check_state, convert_checkpoint, load, load_file, save
+from selfhvd_tta.weights.cache import exclusive
 from selfhvd_tta.weights.convert import read_checkpoint
+from selfhvd_tta.weights.hub import cached_file
+from selfhvd_tta.weights.rows import Hub
 
 CONFIG = {"backbone": "estrnn", "variant": "lite", "config": {"n_features": 8}}
 
@@ -284,3 +287,22 @@ def test_a_checkpoint_is_not_replaced_by_itself(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="is the checkpoint itself"):
             convert_checkpoint(checkpoint, out, None)
     assert checkpoint.read_bytes() == b"years of work"
+
+
+def test_a_user_without_a_home_needs_a_cache_for_downloads_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(_: int) -> Any:
+        raise KeyError("uid not found")
+
+    for name in ("HOME", "XDG_CACHE_HOME", "SELFHVD_TTA_CACHE", "HF_HOME", "HF_HUB_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    assert load("merge-shake", offline=True).tensors
+    assert cached_file(Hub("owner/name", "a.safetensors", "main")) is None
+
+    def take() -> None:
+        with exclusive("x"):
+            raise AssertionError("there is no place for it")
+
+    with pytest.raises(WeightsError, match="cannot be written") as error:
+        take()
+    assert "SELFHVD_TTA_CACHE" in error.value.hint

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from selfhvd_tta.batch.events import Outcome
-from selfhvd_tta.config import to_table
+from selfhvd_tta.config import INDIFFERENT, to_table
 from selfhvd_tta.errors import UsageError
 from selfhvd_tta.files import write_atomically
 from selfhvd_tta.settings import Settings
@@ -54,10 +54,27 @@ class Entry:
     outcome: Outcome
 
 
-def digest(settings: Settings) -> str:
-    """Equal for settings that give the same result."""
+def digest(settings: Settings, action: str) -> str:
+    """Equal for settings that give the same result.
+
+    Args:
+        settings: of the run.
+        action: what the run did to the video, as in :class:`Outcome`. Settings that had no part in it do not count: a
+            video that was passed through has seen no network, and transfer knows no training.
+    """
     table = to_table(settings)
-    del table["output"]["overwrite"], table["runtime"]["restart"], table["runtime"]["checkpoint_minutes"]
+    for name in INDIFFERENT:
+        *path, leaf = name.split(".")
+        node = table
+        for key in path:
+            node = node[key]
+        del node[leaf]
+    if action == "passed through":
+        table = {key: table[key] for key in ("clues", "output", "range", "force")}
+        table["blur"] = settings.alignment.blur if settings.transfers else None
+        table["restored anyway"] = settings.learns and settings.adaptation.iters == 0
+    elif action == "transferred" and settings.method == "transfer":
+        table["adaptation"] = settings.adaptation.working_set
     return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()[:16]
 
 

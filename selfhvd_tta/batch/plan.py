@@ -256,7 +256,12 @@ def _task(name: str, source: Path, output: Path, key: str, ledger: Ledger, setti
     if there is None:
         return Task(name, source, output, key, "to do")
     ours = entry is not None and entry.output == there
-    if entry is not None and ours and entry.source == Stamp.of(source) and entry.settings == digest(settings):
+    if (
+        entry is not None
+        and ours
+        and entry.source == Stamp.of(source)
+        and entry.settings == digest(settings, entry.outcome.action)
+    ):
         return Task(name, source, output, key, "finished")
     if settings.output.overwrite:
         return Task(name, source, output, key, "to do")

@@ -178,7 +178,7 @@ class _Batch:
             request = self.plan.request(task)
             outcome = self.crew.work(task.name, request, lambda event: self.queue.put(VideoEvent(task.name, event)))
         output = Stamp.of(task.output) if outcome.state == "done" else None
-        return Entry(source, digest(self.plan.settings), output, outcome)
+        return Entry(source, digest(self.plan.settings, outcome.action), output, outcome)
 
 
 def _settled(task: Task) -> Outcome:

@@ -62,7 +62,9 @@ def deblur_with(
         others.append(NewFile("--compare", comparison_path(output, extras.compare)))
     check_paths(Path(video), Path(output), settings, others)
     if extras.compare is not None:
-        check_comparison(open_reader(video, settings.part), output, extras.compare, settings.output)
+        check_comparison(
+            open_reader(video, settings.part, settings.progressive), output, extras.compare, settings.output
+        )
 
     from selfhvd_tta.pipeline import deblur
 

@@ -71,7 +71,7 @@ def write_comparison(
         UsageError, DiskError: as for any output.
     """
     path = comparison_path(result, layout) if out is None else out
-    before, after = open_reader(source, part), open_reader(result)
+    before, after = open_reader(source, part, progressive=True), open_reader(result, progressive=True)
     shown, scale = _arranged(before.info, layout)
     writer: Writer
     if path.suffix:

@@ -97,7 +97,7 @@ def preview(
         if not isinstance(event, Finished):  # of the passage; the caller asked for the preview
             listen(event)
 
-    reader = open_reader(video, settings.part)
+    reader = open_reader(video, settings.part, settings.progressive)
     path = preview_path(output)
     check_output(path, reader.info, settings.output)
     check_names(settings)

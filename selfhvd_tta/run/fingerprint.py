@@ -12,16 +12,10 @@ import torch
 from torch import nn
 
 import selfhvd_tta
-from selfhvd_tta.config import to_table
+from selfhvd_tta.config import INDIFFERENT, to_table
 from selfhvd_tta.files import identity
 from selfhvd_tta.run.equipment import Equipment
 from selfhvd_tta.settings import Settings
-
-# Settings that do not change what comes out; weights count by their content, under their own name.
-INDIFFERENT = (
-    "output.overwrite", "runtime.offline", "runtime.restart", "runtime.checkpoint_minutes", "strict", "save_adapted",
-    "accept_non_commercial",
-)  # fmt: skip
 
 
 def fingerprint(source: Path, settings: Settings, gear: Equipment) -> dict[str, str]:

@@ -22,7 +22,7 @@ import safetensors
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from selfhvd_tta.errors import DiskError, Interrupted, UsageError
+from selfhvd_tta.errors import DiskError, Interrupted, UsageError, VerificationError
 from selfhvd_tta.events import Note
 from selfhvd_tta.files import write_atomically
 from selfhvd_tta.method.checkpoint import Checkpoint
@@ -49,7 +49,8 @@ class Job:
     """The job directory of one output, held by one run at a time. A context manager.
 
     Leaving it normally removes it. Leaving it by an exception keeps it if it holds anything that a later run can use,
-    and removes it otherwise; an :class:`Interrupted` or :class:`DiskError` then says how to continue.
+    and removes it otherwise; an :class:`Interrupted`, or a :class:`DiskError` that more room would cure, then says how
+    to continue.
 
     Args:
         output: final path of the result; its folder exists.
@@ -93,7 +94,7 @@ class Job:
         self._leave(remove=not kept)
         if kept and isinstance(error, Interrupted):
             raise Interrupted(f"what is done is kept in {self.path}", AGAIN, error.word) from error
-        if kept and isinstance(error, DiskError):
+        if kept and isinstance(error, DiskError) and not isinstance(error, VerificationError):
             error.hint = f"{error.hint} Then run the same command again: it continues.".strip()
         elif isinstance(error, KeyboardInterrupt):
             left = f"what is done is kept in {self.path}" if kept else "nothing was written"

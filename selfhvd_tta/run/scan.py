@@ -152,7 +152,7 @@ def inspect(
             cancel.check()
         listen(event)
 
-    reader = open_reader(path)
+    reader = open_reader(path, progressive=True)  # looking does no harm; a note tells the flag
     seen = scan(reader, settings or ClueSettings(), tell)
     if not blur or len(seen.pts) == 1:
         return seen

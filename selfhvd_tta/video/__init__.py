@@ -12,5 +12,5 @@ or a container cannot hold is said in the writer's ``notes``.
 
 Limits: chroma location is known from PyAV 19 on only (else the default of H.264 is taken); codes beyond the nominal
 range of limited-range video are clipped; per-frame HDR metadata (HDR10+, Dolby Vision), closed captions inside the
-video stream and 360-degree tags are lost, with a note; interlaced video is refused.
+video stream and 360-degree tags are lost, with a note; video flagged interlaced is refused without ``progressive``.
 """

@@ -121,7 +121,7 @@ class DamageLog:
         if timeline.jumps:
             lines.append(f"the times jump back {plural(timeline.jumps, 'time')}; what follows continues without a gap")
         if self.interlaced:
-            lines.append(f"{plural(self.interlaced, 'frame')} interlaced")
+            lines.append(f"{plural(self.interlaced, 'frame')} flagged interlaced")
         return lines
 
 

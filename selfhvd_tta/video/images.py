@@ -15,7 +15,7 @@ from types import TracebackType
 import cv2
 import numpy as np
 
-from selfhvd_tta.errors import DiskError, InputError, UsageError
+from selfhvd_tta.errors import InputError, UsageError, VerificationError
 from selfhvd_tta.files import write_atomically
 from selfhvd_tta.settings import OutputSettings
 from selfhvd_tta.times import TimeRange
@@ -282,7 +282,7 @@ def save_image(path: Path, rgb: Array) -> None:
 
     Raises:
         OSError: it cannot be written.
-        DiskError: it does not read back.
+        VerificationError: it does not read back.
     """
     suffix = path.suffix.lower()
     options = {".jpg": _JPEG, ".jpeg": _JPEG, ".png": [cv2.IMWRITE_PNG_COMPRESSION, 3]}.get(suffix, [])
@@ -295,7 +295,7 @@ def save_image(path: Path, rgb: Array) -> None:
         again = _decode(part, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH) if done else None
         lossless = suffix not in (".jpg", ".jpeg")
         if again is None or again.shape != rgb.shape or (lossless and not np.array_equal(again[..., ::-1], rgb)):
-            raise DiskError(f"{path}: the written image does not read back", "Check the disk.")
+            raise VerificationError(f"{path}: the written image does not read back", "Check the disk.")
 
 
 _JPEG = [

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import av
 import av.error
 
 from selfhvd_tta.video.compat import KEEP_BYTES, as_fraction, disposition_bits
+from selfhvd_tta.video.cropping import CROP, Crop, visible_crop, with_crop
 from selfhvd_tta.video.headers import unread
 from selfhvd_tta.video.probe import VideoInfo
 from selfhvd_tta.video.segments import CodedPacket
 from selfhvd_tta.video.source import open_input
 from selfhvd_tta.video.span import Cut
-from selfhvd_tta.video.streams import Copied, add_streams, clean_tags, copied_packets, interleave, missing_streams
-from selfhvd_tta.video.target import disk_errors
+from selfhvd_tta.video.streams import (
+    Copied,
+    Schedule,
+    add_streams,
+    clean_tags,
+    copied_packets,
+    interleave,
+    missing_streams,
+)
+from selfhvd_tta.video.target import DISK_ERRNOS, disk_errors
 from selfhvd_tta.video.timing import needed_shift, output_time_base, output_times
 
 # What FFmpeg's MP4 muxer writes by itself; other keys need its "mdta" form.
@@ -28,8 +37,9 @@ MP4_TAGS = frozenset({
     "lyrics", "description", "synopsis", "show", "episode_id", "network", "keywords", "creation_time", "track", "disc",
     "year", "sort_name", "location", "timecode",
 })  # fmt: skip
-# Caused by the disk, not by a stream.
-DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS)
+CONTAINER_DEMUXERS = {"mp4": "mov,mp4", "mov": "mov,mp4", "matroska": "matroska,webm"}
+# Packets of the source that a trial looks at: enough for the first one of each stream in files that interleave well.
+SAMPLE = 300
 # Kinds of streams that are left out, one by one, when a muxer accepts their headers but not their packets.
 EXPENDABLE = ("data", "attachment", "subtitle", "picture")
 
@@ -56,15 +66,32 @@ class CodedVideo(Protocol):
         """Its packets in decoding order, as often as asked for."""
 
 
-def join(video: CodedVideo, info: VideoInfo, container: str, out: Path, faststart: bool, notes: list[str]) -> Fraction:
-    """Write the final file.
+@dataclass(frozen=True)
+class FinalFile:
+    """What the final file is made of.
 
-    Args:
+    Attributes:
         video: the coded video.
         info: of the source, whose other streams, chapters and metadata are copied.
         container: muxer name.
-        out: path to write, replaced if it exists.
+        path: where to write it, replaced if it exists.
         faststart: MP4's index in front.
+        sample: take only the first packets of the other streams, for a trial before the work.
+    """
+
+    video: CodedVideo
+    info: VideoInfo
+    container: str
+    path: Path
+    faststart: bool
+    sample: bool = False
+
+
+def join(final: FinalFile, notes: list[str]) -> Fraction:
+    """Write the final file.
+
+    Args:
+        final: what and where.
         notes: gets one line for each thing that had to be converted or left out.
 
     Returns:
@@ -72,33 +99,40 @@ def join(video: CodedVideo, info: VideoInfo, container: str, out: Path, faststar
 
     Raises:
         DiskError: it cannot be written.
+        UsageError: this kind of file cannot hold the video.
         InputError: the source cannot be read any more.
     """
-    shift = needed_shift(video.pts[0], info, container)
-    target = _Target(container, out, faststart, shift)
+    info = final.info
+    shift = needed_shift(final.video.pts[0], info, final.container)
     expendable = [kind for kind in EXPENDABLE if any(other.kind == kind for other in info.others)]
     left_out: frozenset[int] = frozenset()
     while True:
         said: list[str] = []
         try:
-            with disk_errors(out) if not expendable else ExitStack():
-                copies = _write(video, info, target, left_out, said)
-                said += missing_streams(out, copies)
-                said += _lost_of_header(info, container, out)
+            with disk_errors(final.path) if not expendable else ExitStack():
+                copies = _write(final, shift, left_out, said)
+                said += [] if final.sample else missing_streams(final.path, copies)
+                said += _lost_of_header(info, final.container, final.path)
         except av.error.FFmpegError as error:
             if error.errno in DISK_ERRNOS:
-                with disk_errors(out):
+                with disk_errors(final.path):
                     raise
             kind = expendable.pop(0)
             left_out |= {other.index for other in info.others if other.kind == kind}
             continue
         break
-    if shift > 0 and info.span is None:
+    if final.sample or info.span is not None:
+        pass  # the first frame's time is not known yet, or a part begins at zero anyway
+    elif shift > 0:
         notes.append(f"all streams start {float(shift):.3f} s later, because the container has no negative times")
-    elif shift and info.span is None:
+    elif shift:
         notes.append(f"all streams start {-float(shift):.3f} s earlier, so that the first one starts at zero")
     notes += said
     return shift
+
+
+def _crop_of(info: VideoInfo) -> Crop | None:
+    return visible_crop(info.path, info.container, info.stream_index, info.width, info.height)
 
 
 def _lost_of_header(info: VideoInfo, container: str, out: Path) -> list[str]:
@@ -106,6 +140,9 @@ def _lost_of_header(info: VideoInfo, container: str, out: Path) -> list[str]:
     if not info.path.is_file():
         return []
     lines = [f"left out: {words}" for words in unread(info.path, info.container)]
+    crop = _crop_of(info)
+    if crop is not None and visible_crop(out, CONTAINER_DEMUXERS[container], 0, info.width, info.height) != crop:
+        lines.append(f"left out: {CROP}")
     with open_input(info.path) as source, av.open(f"file:{out}", **KEEP_BYTES) as written:
         wanted = clean_tags(dict(source.metadata), container)
         stereo = "stereo_mode" in source.streams[info.stream_index].metadata
@@ -121,33 +158,24 @@ def _lost_of_header(info: VideoInfo, container: str, out: Path) -> list[str]:
     return lines
 
 
-class _Target(NamedTuple):
-    """The file to write; ``shift`` in seconds, for all its streams."""
-
-    container: str
-    path: Path
-    faststart: bool
-    shift: Fraction
-
-
-def _write(
-    video: CodedVideo, info: VideoInfo, target: _Target, left_out: frozenset[int], notes: list[str]
-) -> list[Copied]:
-    container, shift = target.container, target.shift
+def _write(final: FinalFile, shift: Fraction, left_out: frozenset[int], notes: list[str]) -> list[Copied]:
+    video, info, container = final.video, final.info, final.container
     unit = output_time_base(info, container)
     times = output_times(video.pts, info, container, shift)
     with ExitStack() as stack:
         template = stack.enter_context(video.template())
         source = stack.enter_context(open_input(info.path)) if info.path.is_file() else None
+        if source is not None and (crop := _crop_of(info)) is not None:
+            template = stack.enter_context(with_crop(template, crop))
         cut = None
         if info.span is not None:
             cut = Cut(video.pts[0] * info.time_base, info.span.stop)
         tags = clean_tags(dict(source.metadata), container) if source else {}
         if cut is not None and source is not None and _drop_time_code(tags, source):
             notes.append("the time code is left out, because it is that of the file's first frame")
-        options = _muxer_options(info, container, target.faststart, times[0], tags, notes)
+        options = _muxer_options(info, container, final.faststart, times[0], tags, notes)
         output = stack.enter_context(
-            av.open(f"file:{target.path}", "w", format=container, container_options=options, **KEEP_BYTES)
+            av.open(f"file:{final.path}", "w", format=container, container_options=options, **KEEP_BYTES)
         )
         output.metadata.update(tags)
         stream = _add_video(output, template, video, info, container, source)
@@ -156,10 +184,18 @@ def _write(
         if source is not None:
             copies = add_streams(source, output, info.stream_index, container, left_out, notes)
             _copy_chapters(source, output, shift, cut)
-            others = copied_packets(source, copies, info.clock, shift, notes, cut)
+            timing = Schedule(info.clock, shift, cut, SAMPLE if final.sample else None)
+            others = copied_packets(source, copies, timing, [] if final.sample else notes)
         last = max(1, round(_last_duration(source, video, info) / unit))
         for packet in interleave(_video_packets(video, stream, times, unit, last), others):
-            output.mux_one(packet)
+            try:
+                output.mux_one(packet)
+            except (av.error.InvalidDataError, av.error.PatchWelcomeError):
+                # Muxers look into packets of sound, and refuse damaged ones.
+                item = next((item for item in copies if item.output.index == packet.stream.index), None)
+                if item is None or item.kind != "audio":
+                    raise
+                item.refuse()
     return copies
 
 

@@ -16,13 +16,18 @@ Reader = VideoReader | ImageReader
 Writer = VideoWriter | ImageWriter
 
 
-def open_reader(path: str | Path, part: TimeRange | None = None) -> Reader:
+def open_reader(path: str | Path, part: TimeRange | None = None, progressive: bool = False) -> Reader:
     """A reader of a video file, or of a folder of images; of a part of it, if one is given.
+
+    Args:
+        path: of the file or the folder.
+        part: to read.
+        progressive: as for :class:`VideoReader`.
 
     Raises:
         InputError: as the readers.
     """
-    return ImageReader(path, part=part) if Path(path).is_dir() else VideoReader(path, part)
+    return ImageReader(path, part=part) if Path(path).is_dir() else VideoReader(path, part, progressive)
 
 
 def open_writer(

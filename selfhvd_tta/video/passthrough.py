@@ -6,13 +6,14 @@ import filecmp
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av.error
 
-from selfhvd_tta.errors import DiskError, InputError
+from selfhvd_tta.errors import InputError, UsageError, VerificationError
 from selfhvd_tta.settings import OutputSettings
 from selfhvd_tta.video.encoding import nominal_rate
 from selfhvd_tta.video.images import ImageReader
@@ -25,7 +26,20 @@ from selfhvd_tta.video.target import CONTAINERS, Target, disk_errors, make_workp
 from selfhvd_tta.video.writer import check_output, complete
 
 
-def pass_through(reader: Reader, out: Path, settings: OutputSettings, job: Path | None = None) -> list[str]:
+@dataclass(frozen=True)
+class Passed:
+    """How a video was passed through.
+
+    Attributes:
+        notes: one line for each thing that had to be converted or left out.
+        encoded_because: why its frames had to be encoded again; empty if they are the same bytes.
+    """
+
+    notes: list[str]
+    encoded_because: str = ""
+
+
+def pass_through(reader: Reader, out: Path, settings: OutputSettings, job: Path | None = None) -> Passed:
     """Put the unchanged video at ``out``.
 
     Into the same kind of container the file is copied byte by byte, and so are images into a folder; into another kind
@@ -37,9 +51,6 @@ def pass_through(reader: Reader, out: Path, settings: OutputSettings, job: Path 
         settings: as for :class:`VideoWriter`.
         job: folder next to the output to work in, see :func:`make_workplace`.
 
-    Returns:
-        One line for each thing that had to be converted or left out.
-
     Raises:
         UsageError, DiskError, InputError: as the reader and the writer.
     """
@@ -50,21 +61,21 @@ def pass_through(reader: Reader, out: Path, settings: OutputSettings, job: Path 
         if isinstance(reader, VideoReader) and info.span is None:
             if target.container is not None and CONTAINERS.get(info.path.suffix.lower()) == target.container:
                 _copy([info.path], workplace / "finished", target)
-                return []
+                return Passed([])
             if target.container is not None:
                 notes = _move_frames(reader, target, workplace, settings.faststart)
                 if notes is not None:
-                    return notes
+                    return Passed(notes)
         elif isinstance(reader, ImageReader) and target.is_folder:
             _copy(reader.files, workplace / "finished", target)
-            return []
+            return Passed([])
     finally:
         shutil.rmtree(workplace, ignore_errors=True)
     with open_writer(out, reader, settings, segments=job) as writer:
         for frame in reader:
             writer.write(frame.rgb, frame.pts)
-    why = "this kind of output cannot hold them as they are" if info.span is None else "a part was asked for"
-    return [*writer.notes, f"the frames were encoded again, because {why}"]
+    why = "this kind of output cannot hold its frames as they are" if info.span is None else "a part was asked for"
+    return Passed(writer.notes, why)
 
 
 def _copy(files: list[Path], finished: Path, target: Target) -> None:
@@ -75,7 +86,7 @@ def _copy(files: list[Path], finished: Path, target: Target) -> None:
             copy = finished / file.name if target.is_folder else finished
             shutil.copyfile(file, copy)
             if not filecmp.cmp(file, copy, shallow=False):
-                raise DiskError(f"{target.path}: the copy differs from its source", "Check the disk.")
+                raise VerificationError(f"{target.path}: the copy differs from its source", "Check the disk.")
     publish(finished, target)
 
 
@@ -84,7 +95,7 @@ def _move_frames(reader: VideoReader, target: Target, workplace: Path, faststart
     notes: list[str] = []
     try:
         complete(_SourceStream(reader.info, list(reader.pts)), reader.info, target, workplace, faststart, notes)
-    except (av.error.FFmpegError, ValueError, InputError, DiskError):
+    except (av.error.FFmpegError, ValueError, InputError, UsageError, VerificationError):
         # The container refuses the codec, or the file does not show the same frames, as the verification finds.
         return None
     return notes

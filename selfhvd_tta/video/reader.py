@@ -69,14 +69,15 @@ class VideoReader:
     Args:
         path: a file that FFmpeg can decode.
         part: of it to read; frames count from its first one, times stay those of the file.
+        progressive: take frames that are flagged interlaced for progressive ones.
 
     Raises:
-        InputError: as :func:`probe`; interlaced video; while iterating: the picture changes its size, or not one frame
-            can be decoded.
+        InputError: as :func:`probe`; video flagged interlaced, without ``progressive``; while iterating: the picture
+            changes its size, or not one frame can be decoded.
         UsageError: while iterating: there is no frame in that part.
     """
 
-    def __init__(self, path: str | Path, part: TimeRange | None = None) -> None:
+    def __init__(self, path: str | Path, part: TimeRange | None = None, progressive: bool = False) -> None:
         self.info: VideoInfo = probe(path)
         with open_input(self.info.path) as container, input_errors(self.info.path):
             found = find_clock(container)
@@ -93,11 +94,12 @@ class VideoReader:
             times = self._times_without_pts()
             origin = times[0] * self.info.time_base if times else self.info.origin
             self.info = replace(self.info, span=Span(origin, part), frames=_frames_in(self.info, part))
-        if self.info.interlaced:
+        if self.info.interlaced and not progressive:
             name = self.info.path.name
             raise InputError(
-                f"{self.info.path}: is interlaced, every frame shows two moments at once",
-                f'Deinterlace it first: ffmpeg -i "{name}" -vf bwdif=mode=send_frame -crf 12 -c:a copy progressive.mp4',
+                f"{self.info.path}: is flagged interlaced, so that every frame shows two moments at once",
+                "If moving edges look like combs, deinterlace it first: ffmpeg -i "
+                f'"{name}" -vf bwdif=mode=send_frame -crf 12 -c:a copy progressive.mp4; if not, add --progressive.',
             )
 
     @property

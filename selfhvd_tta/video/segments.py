@@ -27,6 +27,8 @@ from selfhvd_tta.video.planes import frame_from_planes
 from selfhvd_tta.video.target import disk_errors
 
 LEDGER = "segments.json"
+# x265 leaves the decoding times of shorter streams undefined, which muxers refuse if chance will have it.
+SHORTEST_HEVC = 3
 
 
 @dataclass(frozen=True)
@@ -205,7 +207,10 @@ class _OpenSegment:
         self._container.mux(self._stream.encode(frame))
 
     def close(self) -> None:
-        self._container.mux(self._stream.encode(None))
+        for packet in self._stream.encode(None):
+            if len(self.pts) < SHORTEST_HEVC:
+                packet.dts = packet.pts
+            self._container.mux_one(packet)
         self._container.close()
 
     def discard(self) -> None:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ class Copied:
         source: PyAV stream of the input container.
         output: PyAV stream of the output container.
         convert: turns a packet of the source into packets of the output (None: flush); None copies.
-        lost: packets that could not be converted.
+        lost: packets that could not be converted or written.
         count: packets that were handed to the muxer.
         kind: as :func:`stream_kind`; the streams themselves are gone when their containers are closed.
         regroups: muxers or demuxers cut its content into packets as they like.
@@ -60,6 +61,11 @@ class Copied:
     def __post_init__(self) -> None:
         self.kind = stream_kind(self.source)
         self.regroups = self.convert is None and codec_name(self.source).startswith(("pcm", "hdmv_pgs"))
+
+    def refuse(self) -> None:
+        """The muxer did not take the last packet."""
+        self.count -= 1
+        self.lost += 1
 
 
 def clean_tags(tags: dict[str, str], container: str) -> dict[str, str]:
@@ -189,21 +195,38 @@ def earliest_packet(source: Any, streams: list[Any]) -> Fraction:
     return min(times, default=Fraction(0))
 
 
-def copied_packets(
-    source: Any, streams: list[Copied], clock: Clock, shift: Fraction, notes: list[str], cut: Cut | None = None
-) -> Iterator[tuple[Fraction, Any]]:
-    """Packets of the copied streams with their time in seconds, in the file's order, timed by
-    ``clock`` and moved by ``shift`` seconds.
+@dataclass(frozen=True)
+class Schedule:
+    """Which packets of the source's other streams are taken, and when they come.
 
-    Damage ends up in ``notes``: what cannot be read or converted is left out, as is what ``cut`` does not keep.
+    Attributes:
+        clock: corrections of the times of all streams.
+        shift: seconds to add to every time.
+        cut: the part that is kept; None for all of it.
+        most: packets of the source to look at; None for all of them.
     """
+
+    clock: Clock
+    shift: Fraction
+    cut: Cut | None = None
+    most: int | None = None
+
+
+def copied_packets(
+    source: Any, streams: list[Copied], timing: Schedule, notes: list[str]
+) -> Iterator[tuple[Fraction, Any]]:
+    """Packets of the copied streams with their time in seconds, in the file's order.
+
+    Damage ends up in ``notes``: what cannot be read or converted is left out.
+    """
+    shift, cut = timing.shift, timing.cut
     by_index = {item.source.index: item for item in streams}
     timelines = {item.source.index: Timeline(1, round(1 / time_base_of(item.source))) for item in streams}
     reached = Fraction(0)
     opened: set[int] = set()
-    for packet in _demux(source, [item.source for item in streams], notes):
+    for packet in _demux(source, [item.source for item in streams], notes, timing.most):
         item = by_index[packet.stream.index]
-        clock.retime(packet)
+        timing.clock.retime(packet)
         unit = time_base_of(packet)
         if cut is not None and item.kind == "picture":
             packet.pts = packet.dts = -round(shift / unit)  # cover art has no time of its own: it stays at zero
@@ -224,7 +247,7 @@ def copied_packets(
             item.count += 1
             yield reached, made
         if item.lost:
-            notes.append(f"{describe(item.source)} has {plural(item.lost, 'packet')} that cannot be decoded, left out")
+            notes.append(f"{describe(item.source)} has {plural(item.lost, 'damaged packet')}, left out")
 
 
 def missing_streams(path: Path, streams: list[Copied]) -> list[str]:
@@ -253,9 +276,13 @@ def stream_kind(stream: Any) -> str:
     return "picture" if is_picture(stream) else str(stream.type)
 
 
-def _demux(source: Any, streams: list[Any], notes: list[str]) -> Iterator[Any]:
-    """Packets with a time, up to the end of the file or of what can be read."""
+def _demux(source: Any, streams: list[Any], notes: list[str], most: int | None) -> Iterator[Any]:
+    """Packets with a time, up to the end of the file or of what can be read, or among its first ``most``."""
     packets = source.demux(streams) if streams else iter(())
+    if most is not None and streams:
+        wanted = {stream.index for stream in streams}
+        everything = [stream for stream in source.streams if stream.type != "attachment"]
+        packets = (p for p in islice(source.demux(everything), most) if p.stream.index in wanted)
     while True:
         try:
             packet = next(packets, None)

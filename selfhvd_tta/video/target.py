@@ -17,6 +17,11 @@ from selfhvd_tta.errors import DiskError, UsageError
 from selfhvd_tta.files import fsync
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
+# What the operating system says when the disk or the folder is to blame; all else is the muxer's or the encoder's.
+DISK_ERRNOS = frozenset({
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT,
+    errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.ETIMEDOUT,
+})  # fmt: skip
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 
@@ -98,13 +103,18 @@ def _check_existing(target: Target) -> None:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn errors of the operating system or FFmpeg in writing ``path`` into a :class:`DiskError`."""
+    """Turn errors of the operating system or FFmpeg in writing ``path`` into an error for the user.
+
+    Raises:
+        DiskError: the operating system says that the disk or the folder is to blame.
+        UsageError: FFmpeg refuses what is to be written.
+    """
     try:
         yield
     except (OSError, av.error.FFmpegError) as error:
         code = getattr(error, "errno", None)
         reason = getattr(error, "strerror", None) or str(error)
-        if code == errno.EINVAL and isinstance(error, av.error.FFmpegError):
+        if code not in DISK_ERRNOS and isinstance(error, av.error.FFmpegError):
             raise UsageError(
                 f"{path.name}: this kind of file cannot hold the video ({reason})",
                 "Choose a name that ends in .mkv, which holds nearly everything.",

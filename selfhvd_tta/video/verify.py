@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 import av.error
 
-from selfhvd_tta.errors import DiskError
+from selfhvd_tta.errors import VerificationError
 from selfhvd_tta.video.compat import KEEP_BYTES, time_base_of
 from selfhvd_tta.video.source import DECODE_ERRORS
 
@@ -24,7 +24,7 @@ def verify_video(path: Path, seconds: list[Fraction], tolerance: Fraction, width
         height: of every frame in pixels.
 
     Raises:
-        DiskError: it differs; the message says how.
+        VerificationError: it differs; the message says how.
     """
     found: list[Fraction] = []
     try:
@@ -47,8 +47,8 @@ def verify_video(path: Path, seconds: list[Fraction], tolerance: Fraction, width
             raise _failed(path, f"frame {index} is at {float(is_at):.6f} s instead of {float(should_be):.6f} s")
 
 
-def _failed(path: Path, what: str) -> DiskError:
-    return DiskError(
+def _failed(path: Path, what: str) -> VerificationError:
+    return VerificationError(
         f"the written video failed the check: {what}",
-        f"The output was not written. Check the disk of {path.parent}, or choose a name that ends in .mkv.",
+        "The output was not written. Choose a name that ends in .mkv; if that fails too, check the disk.",
     )

@@ -14,8 +14,8 @@ from selfhvd_tta.errors import InputError, SelfHVDError, UsageError
 from selfhvd_tta.settings import OutputSettings
 from selfhvd_tta.video.background import Background
 from selfhvd_tta.video.color import Array, PixelLayout, rgb_to_yuv
-from selfhvd_tta.video.encoding import choose_encoding
-from selfhvd_tta.video.joining import CodedVideo, join
+from selfhvd_tta.video.encoding import Encoding, choose_encoding
+from selfhvd_tta.video.joining import CodedVideo, FinalFile, join
 from selfhvd_tta.video.probe import VideoInfo
 from selfhvd_tta.video.segments import SegmentStore
 from selfhvd_tta.video.target import Target, check_target, make_workplace, publish
@@ -65,15 +65,37 @@ def complete(
     container = target.container
     assert container is not None
     part = workplace / f"finished{target.path.suffix}"
-    shift = join(video, info, container, part, faststart, notes)
+    shift = join(FinalFile(video, info, container, part, faststart), notes)
+    if tolerance := verify(part, video, info, container, shift):
+        notes.append(
+            f"frame times are rounded to {float(2 * tolerance) * 1000:g} ms, which is all that this container states"
+        )
+    publish(part, target)
+
+
+def to_planes(rgb: Array, encoding: Encoding) -> tuple[Array, ...]:
+    """Codes of a picture in RGB, as :meth:`VideoWriter.write` takes it, plane by plane."""
+    layout = PixelLayout.of(encoding.pix_fmt)
+    if layout.kind != "rgb":
+        return rgb_to_yuv(rgb, encoding.coding)
+    white = (1 << layout.bits) - 1
+    peak = np.iinfo(rgb.dtype).max if rgb.dtype.kind == "u" else 1
+    dtype = np.uint8 if layout.bits == 8 else np.uint16
+    codes = np.rint(np.clip(rgb.astype(np.float32) / peak, 0, 1) * white).astype(dtype)
+    return codes[..., 0], codes[..., 1], codes[..., 2]
+
+
+def verify(part: Path, video: CodedVideo, info: VideoInfo, container: str, shift: Fraction) -> Fraction:
+    """Check a joined file, see :func:`verify_video`.
+
+    Returns:
+        Seconds by which frame times may differ because the container rounds them; 0 where it does not.
+    """
     seconds = [p * info.time_base + shift for p in video.pts]
     unit = output_time_base(info, container)
-    tolerance = Fraction(0)
-    if any((s / unit).denominator != 1 for s in seconds):
-        tolerance = unit / 2
-        notes.append(f"frame times are rounded to {float(unit) * 1000:g} ms, which is all that this container states")
+    tolerance = unit / 2 if any((s / unit).denominator != 1 for s in seconds) else Fraction(0)
     verify_video(part, seconds, tolerance, info.width, info.height)
-    publish(part, target)
+    return tolerance
 
 
 class VideoWriter:
@@ -115,7 +137,6 @@ class VideoWriter:
             raise UsageError(f"{out}: has no video suffix", "Use .mp4, .mov or .mkv.")
         self.encoding = choose_encoding(info, settings)
         self.notes: list[str] = list(self.encoding.notes)
-        self._layout = PixelLayout.of(self.encoding.pix_fmt)
         self._workplace = make_workplace(self.target, segments)
         try:
             folder = segments
@@ -149,7 +170,7 @@ class VideoWriter:
             raise ValueError(f"a frame of shape {rgb.shape} was given, {expected} is needed")
         if self._last_pts is not None and pts <= self._last_pts:
             raise ValueError(f"frame times must increase: {pts} after {self._last_pts}")
-        self._encoder.run(lambda: self._store.write(self._planes(rgb), pts))
+        self._encoder.run(lambda: self._store.write(to_planes(rgb, self.encoding), pts))
         self._last_pts = pts
 
     def __exit__(
@@ -167,15 +188,6 @@ class VideoWriter:
             self._encoder.abandon()
             self._store.abandon()
             self._clean_up()
-
-    def _planes(self, rgb: Array) -> tuple[Array, ...]:
-        if self._layout.kind != "rgb":
-            return rgb_to_yuv(rgb, self.encoding.coding)
-        white = (1 << self._layout.bits) - 1
-        peak = np.iinfo(rgb.dtype).max if rgb.dtype.kind == "u" else 1
-        dtype = np.uint8 if self._layout.bits == 8 else np.uint16
-        codes = np.rint(np.clip(rgb.astype(np.float32) / peak, 0, 1) * white).astype(dtype)
-        return codes[..., 0], codes[..., 1], codes[..., 2]
 
     def _finish(self) -> None:
         self._store.finish()

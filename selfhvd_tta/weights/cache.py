@@ -28,8 +28,20 @@ Pin = Literal["table", "hub", "first download"]
 def cache_dir() -> Path:
     """Folder of our cache: ``$SELFHVD_TTA_CACHE``, else ``selfhvd-tta`` below ``$XDG_CACHE_HOME`` or ``~/.cache``."""
     if own := os.environ.get("SELFHVD_TTA_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "selfhvd-tta"
+        return expanded(own)
+    return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "selfhvd-tta"
+
+
+def expanded(path: str) -> Path:
+    """A path with ``~`` replaced by the home folder.
+
+    Without one (a container whose user has no entry in the list of users) a place where nothing is and nothing can be
+    written: bundled weights need no cache, and whatever does need it says so.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(os.devnull, path)
 
 
 def manual_dir() -> Path:

@@ -19,7 +19,7 @@ from typing import Any
 
 from selfhvd_tta.errors import UnreachableError, WeightsError
 from selfhvd_tta.files import sha256_of
-from selfhvd_tta.weights.cache import OnProgress, Pin
+from selfhvd_tta.weights.cache import OnProgress, Pin, expanded
 from selfhvd_tta.weights.rows import Hub
 
 # huggingface_hub is imported where it is used: that takes a while, and most runs need no network.
@@ -42,7 +42,7 @@ def cached_file(source: Hub) -> Path | None:
     """A file that the client has in its cache already; reads two small files at most and imports nothing."""
     home = os.environ.get("HF_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
     hub = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or os.path.join(home, "hub")
-    folder = Path(hub).expanduser() / f"models--{source.repo.replace('/', '--')}"
+    folder = expanded(hub) / f"models--{source.repo.replace('/', '--')}"
     try:
         commit = (folder / "refs" / source.revision).read_text().strip()
     except OSError:

@@ -51,7 +51,7 @@ def plot_clues(seen: Inspection, out: str | Path, overwrite: bool = False) -> Pa
     """
     path = check_plot(out, overwrite)
     seconds = (np.asarray(seen.pts, dtype=np.float64) - seen.pts[0]) * float(seen.info.time_base)
-    reader = open_reader(seen.info.path)
+    reader = open_reader(seen.info.path, progressive=True)
     shown = evenly(len(seconds), 6 if _portrait(seen) is False else 11)
     frames = [(f.index, picture(f.rgb, seen.info, THUMBNAIL)) for f in reader.read(shown)]
     with rc_context({"svg.hashsalt": "selfhvd-tta", "font.size": 10}):

@@ -51,8 +51,8 @@ class VideoPair:
     """
 
     def __init__(self, source: Path, output: Path, part: TimeRange | None = None) -> None:
-        self.before: Reader = open_reader(source, part)
-        self.after: Reader = open_reader(output)
+        self.before: Reader = open_reader(source, part, progressive=True)
+        self.after: Reader = open_reader(output, progressive=True)
         self.info = self.before.info
 
     def measure(self) -> Change:

@@ -19,6 +19,36 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
+# How libraries below say in the text of a RuntimeError that an allocation failed; torch has a class only for its own
+# allocator on a GPU. A handle that cannot be created is what full memory looks like to cuBLAS, cuDNN and cuSOLVER.
+OUT_OF_MEMORY = (
+    "out of memory",  # CUDA, HIP, MPS
+    "defaultcpuallocator",
+    "can't allocate memory",
+    "not enough memory",
+    "bad_alloc",
+    "insufficient memory",  # OpenCV
+    "failed to allocate",
+    "alloc_failed",  # CUBLAS_STATUS_ALLOC_FAILED, and cuDNN's, cuSOLVER's, cuSPARSE's, cuFFT's, hipBLAS's
+    "allocation_failed",  # CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED
+    "cudaerrormemoryallocation",
+    "hiperroroutofmemory",
+    "rocblas_status_memory_error",
+    "cublas_status_not_initialized",
+    "cudnn_status_not_initialized",
+    "cusolverdncreate",
+    "unable to find an engine to execute this computation",  # cuDNN: none whose workspace fits
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on a GPU or on the CPU."""
+    if isinstance(error, MemoryError) or any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
+        return True
+    text = str(error).lower()
+    return not isinstance(error, (SelfHVDError, OSError)) and any(token in text for token in OUT_OF_MEMORY)
+
+
 class SelfHVDError(Exception):
     """Base of every error that the user is meant to read.
 

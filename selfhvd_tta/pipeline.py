@@ -23,7 +23,7 @@ from selfhvd_tta.run.fingerprint import fingerprint
 from selfhvd_tta.run.forecast import Forecast
 from selfhvd_tta.run.frames import Place, RestoredFrame, blending, mixed, run_frames
 from selfhvd_tta.run.job import Job, sweep
-from selfhvd_tta.run.memory import working_set_limit
+from selfhvd_tta.run.memory import within_memory, working_set_limit
 from selfhvd_tta.run.networks import save_adapted
 from selfhvd_tta.run.plan import plan, summary
 from selfhvd_tta.run.scan import Inspection, examine
@@ -164,6 +164,7 @@ def _restored(
     return frames
 
 
+@within_memory("restoring the video")
 def _write(
     reader: Reader,
     output: Path,

@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from selfhvd_tta.flows.blur_path import BlurPath
+from selfhvd_tta.flows.economy import Economy, release
 from selfhvd_tta.imaging import LUMA
 from selfhvd_tta.plugins import discover_plugins
 
 __all__ = [
     "BlurPath",
+    "Economy",
     "Flow",
     "FlowEstimator",
     "FlowField",
@@ -31,6 +33,7 @@ __all__ = [
     "gray_u8",
     "luma",
     "pad_replicate",
+    "release",
 ]
 
 
@@ -60,12 +63,17 @@ class FlowEstimator(nn.Module):
             believed where their flow brings the frames closer to each other.
         autocast: precision of its convolutions, one of those in which its :class:`Flow` was verified; None: float32.
         name: ``id:variant``, for the user.
+        economy: how whoever aligns by it makes do with less memory.
     """
 
     name = ""
     explains_blur = False
     weighs_evidence = False
     autocast: torch.dtype | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.economy = Economy()
 
     def forward(self, source: Tensor, target: Tensor) -> FlowField:
         raise TypeError(f"{type(self).__name__} does not implement forward")

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from selfhvd_tta.errors import DeviceError, is_out_of_memory
 from selfhvd_tta.events import Listener, Note
+from selfhvd_tta.flows import release
 from selfhvd_tta.method.bank import BankSupervision
 from selfhvd_tta.method.literal import LiteralSupervision
 from selfhvd_tta.method.live import LiveSupervision
@@ -20,10 +22,13 @@ from selfhvd_tta.method.record import LOST_STEPS, Record
 from selfhvd_tta.method.refit import ReblurredSupervision
 from selfhvd_tta.method.state import AdaptationState, snapshot
 from selfhvd_tta.method.supervision import Inputs
-from selfhvd_tta.settings import Settings
+from selfhvd_tta.settings import AdaptationSettings, Settings
+from selfhvd_tta.wording import plural
 
 REPORT_EVERY = 10  # steps on a GPU between two readings of their losses, each of which waits for the GPU
 SLOW_SHARE = 0.25
+# What a step is reduced to where memory is short: pixels, a multiple of pixels, frames.
+SMALLEST_CROP, CROP_GRID, SHORTEST_CLIP = 96, 16, 4
 
 AnySupervision = type[BankSupervision] | type[LiveSupervision] | type[ReblurredSupervision]
 
@@ -85,7 +90,7 @@ class Adaptation:
             if not supervision.prepare(stage2):
                 break
             self._set_rate()
-            state.losses.add(state.step, stage2, *self.step(stage2))
+            state.losses.add(state.step, stage2, *self._step_within_memory(stage2))
             state.finish_step(stage2)
             supervision.after_step()
             refresh_is_next = supervision.renews(state.step)
@@ -117,6 +122,41 @@ class Adaptation:
         self.optimiser.step(bad=(~done).float())
         return tuple(terms), torch.stack([*(value.detach().float() for value in terms.values()), done.float()])
 
+    def _step_within_memory(self, stage2: bool) -> tuple[tuple[str, ...], Tensor]:
+        """A step; when memory runs out, the same one with less.
+
+        Raises:
+            DeviceError: memory does not even suffice for the least.
+        """
+        while True:
+            try:
+                return self.step(stage2)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                change = self._descend()
+                if change is None:
+                    raise DeviceError(
+                        f"not enough memory on {self.inputs.compute.device} for one training step",
+                        "Take a smaller backbone, close other programs, or use --method transfer.",
+                    ) from error
+            # Not before: the traceback of the error holds the tensors of what has failed.
+            self.optimiser.clear()
+            release(self.inputs.compute.device)
+            self.state.rng.bit_generator.state = self.state.draws
+            self.listen(Note(f"memory ran out in a training step: continuing with {change}", "warning"))
+
+    def _descend(self) -> str | None:
+        """Ask for less memory from the next step on; what changes, or None where nothing can."""
+        if self.supervision.to_host():
+            self.inputs = self.supervision.inputs
+            return "the labels in host memory"
+        plan = smaller(self.settings.adaptation)
+        if plan is None:
+            return None
+        self.settings = self.supervision.settings = replace(self.settings, adaptation=plan)
+        return f"{plural(plan.batch, 'clip')} of {plural(plan.length, 'frame')} and crops of {plan.side} pixels"
+
     def read(self, tell: bool = True) -> None:
         """Record and report the losses of the steps since the last call."""
         events = self.state.losses.read(self.state.record, self.pace)
@@ -137,6 +177,17 @@ class Adaptation:
         self.state.record.stopped = step
         text = f"adaptation ends at step {step} with the last good weights"
         self.listen(Note(f"the loss was not finite in {LOST_STEPS} steps in a row: {text}", "warning"))
+
+
+def smaller(plan: AdaptationSettings) -> AdaptationSettings | None:
+    """The plan with fewer clips, then smaller crops, then shorter clips; None where it is as small as is useful."""
+    if plan.batch > 1:
+        return replace(plan, batch=plan.batch // 2)
+    if plan.side > SMALLEST_CROP:
+        return replace(plan, crop=max(SMALLEST_CROP, 3 * plan.side // 4 // CROP_GRID * CROP_GRID))
+    if plan.length > SHORTEST_CLIP:
+        return replace(plan, clip_length=max(SHORTEST_CLIP, plan.length // 2))
+    return None
 
 
 def cosine_rate(position: float, first: float, last: float) -> float:

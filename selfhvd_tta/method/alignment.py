@@ -114,6 +114,27 @@ def align_by_flow(
 
 
 @torch.no_grad()
+def flows_between(source: Tensor, target: Tensor, estimator: FlowEstimator) -> tuple[FlowField, FlowField]:
+    """Flow from ``source`` to ``target`` and back, both (B, 3, H, W).
+
+    On frames of half the size where memory is short.
+    """
+    if not estimator.economy.half_size:
+        return estimator.both(source, target)
+    size = source.shape[-2:]
+    small = [F.interpolate(frame, [max(1, side // 2) for side in size], mode="area") for frame in (source, target)]
+    ratio = [full / half for full, half in zip(size, small[0].shape[-2:], strict=True)]
+
+    def enlarged(field: FlowField) -> FlowField:
+        maps = torch.cat((field.flow[:, :1] * ratio[1], field.flow[:, 1:] * ratio[0], field.certainty), dim=1)
+        maps = F.interpolate(maps, size, mode="bilinear", align_corners=False)
+        return FlowField(maps[:, :2], maps[:, 2:])
+
+    there, back = estimator.both(*small)
+    return enlarged(there), enlarged(back)
+
+
+@torch.no_grad()
 def align(
     sharp: Tensor,
     source: Tensor,
@@ -130,5 +151,5 @@ def align(
         settings: masks.
         mode: interpolation of the image.
     """
-    forward, backward = estimator.both(source, sharp)
+    forward, backward = flows_between(source, sharp, estimator)
     return align_by_flow(sharp, forward, backward, settings, mode)

@@ -114,6 +114,14 @@ class BankSupervision:
             lambda output: objective(output, rows, weight, self.inputs.features, plan, stage2),
         )
 
+    def to_host(self) -> bool:
+        """See :class:`Supervision`."""
+        found = self.inputs.in_host_memory()
+        if found is not None:
+            self.inputs = found
+            self.bank.to_host(found.working)
+        return found is not None
+
     def after_step(self) -> None:
         """Before labels are renewed, record what the present ones cover."""
         self._coverage_known = self.renews(self.state.step)

@@ -14,7 +14,7 @@ from selfhvd_tta.method.composite import apply
 from selfhvd_tta.method.sampling import Draw
 from selfhvd_tta.method.sevd import supervision_is_label
 from selfhvd_tta.method.sharpness import sharpness
-from selfhvd_tta.method.teachers import choose_teachers
+from selfhvd_tta.method.teachers import Teachers, choose_teachers
 from selfhvd_tta.method.working_set import Box, WorkingSet, cropped, on_device
 from selfhvd_tta.settings import AlignmentSettings
 
@@ -96,13 +96,32 @@ def make_rows(
             chosen = torch.ones(1, dtype=torch.bool, device=frame.device)
             yield Rows(frame, one, now, chosen, torch.full((1,), 2.0, device=frame.device))
             continue
-        sharps = [observed(j) for j in teachers.others]
-        composite = transfer.compose(frame, now, sharps, teachers, estimator, settings)
+        yield _label(frame, now, (observed, teachers), estimator, settings, sis_threshold)
+
+
+def _label(
+    frame: Tensor,
+    now: Tensor,
+    learned_from: tuple[Fetch, Teachers],
+    estimator: FlowEstimator,
+    settings: AlignmentSettings,
+    sis_threshold: float,
+) -> Rows:
+    """One row, made with as little as memory asks for."""
+    (observed, teachers), economy = learned_from, estimator.economy
+
+    def make() -> Rows:
+        flow, recorded, current = economy.module(estimator), economy.placed(frame), economy.placed(now)
+        sharps = [economy.placed(observed(j)) for j in teachers.others]
+        composite = transfer.compose(recorded, current, sharps, teachers, flow, settings)
         for _ in range(settings.rounds - 1):
-            composite = transfer.compose(frame, apply(composite, now), sharps, teachers, estimator, settings)
+            composite = transfer.compose(recorded, apply(composite, current), sharps, teachers, flow, settings)
         visible = composite.occlusion.mean(dim=(1, 2, 3))
-        choice = _selected(visible, composite.image, composite.mask, now, sis_threshold)
-        yield Rows(composite.image, composite.mask, now, choice, visible)
+        choice = _selected(visible, composite.image, composite.mask, current, sis_threshold)
+        parts = (composite.image, composite.mask, current, choice, visible)
+        return Rows(*(part.to(frame.device) for part in parts))
+
+    return economy.run(make, "making labels", frame.device)
 
 
 def _selected(visible: Tensor, label: Tensor, mask: Tensor, now: Tensor, threshold: float) -> Tensor:
@@ -220,6 +239,13 @@ class LabelBank:
                 chosen = _selected(seen, label, mask, self.current(row), self.sis_threshold)
                 self.choice[row] = (chosen | (seen > 1))[0]
                 self.judged[row] = True
+
+    def to_host(self, working: WorkingSet) -> None:
+        """From now on keep everything in host memory, where the frames of ``working`` lie."""
+        self.working = working
+        store = working.frames.device
+        self.label, self.mask, self.teacher = (stack.to(store) for stack in (self.label, self.mask, self.teacher))
+        self.historical = None if self.historical is None else self.historical.to(store)
 
     def take_outputs(self, outputs: Iterator[tuple[int, Tensor]]) -> None:
         """Store the current outputs R: row and (3, H, W) in [0, 1] of every frame."""

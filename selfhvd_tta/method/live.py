@@ -69,6 +69,12 @@ class LiveSupervision:
             lambda output: objective(output, rows, weight, inputs.features, plan, stage2),
         )
 
+    def to_host(self) -> bool:
+        """See :class:`Supervision`."""
+        found = self.inputs.in_host_memory()
+        self.inputs = found or self.inputs
+        return found is not None
+
     def after_step(self) -> None:
         """Nothing to do."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from typing import TypeVar
 
@@ -17,19 +17,24 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def each(function: Callable[[Item], Result], items: Sequence[Item], device: torch.device) -> list[Result]:
+def each(
+    function: Callable[[Item], Result], items: Sequence[Item], device: torch.device, alone: bool = False
+) -> list[Result]:
     """``[function(item) for item in items]``, on as many threads as torch may use.
 
-    If ``device`` is a GPU, on a few: even then an alignment finds its homography on the CPU.
+    If ``device`` is a GPU, on a few: even then an alignment finds its homography on the CPU. One after the other if
+    ``alone``. An error is raised when no other call is running any more.
 
     ``function`` must not record gradients: workers run with gradients switched off.
     """
     threads = torch.get_num_threads()
     if device.type == "cuda":
         threads = min(threads, MOST_BESIDE_A_GPU)
-    if device.type not in ("cpu", "cuda") or threads == 1 or len(items) == 1:
+    if alone or device.type not in ("cpu", "cuda") or threads == 1 or len(items) == 1:
         return [function(item) for item in items]
-    return list(_workers(threads).map(function, items))
+    started = [_workers(threads).submit(function, item) for item in items]
+    wait(started)
+    return [one.result() for one in started]
 
 
 @cache

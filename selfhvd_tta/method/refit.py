@@ -88,6 +88,12 @@ class ReblurredSupervision:
 
         return Lesson(clips, terms)
 
+    def to_host(self) -> bool:
+        """See :class:`Supervision`."""
+        found = self.inputs.in_host_memory()
+        self.inputs = found or self.inputs
+        return found is not None
+
     def after_step(self) -> None:
         """Nothing to do."""
 

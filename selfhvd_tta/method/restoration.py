@@ -13,14 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from selfhvd_tta.backbones import Backbone
-from selfhvd_tta.errors import DeviceError
+from selfhvd_tta.errors import DeviceError, is_out_of_memory
 from selfhvd_tta.method.tiles import GRID, SMALLEST, join_tiles, tiles_of
 
 Warn = Callable[[str], None]
 FADE = 4
 # Frames that a stream sees before the first one that counts when it has to start from scratch.
 WARM_UP = 4
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "alloc_cpu")
 
 
 @dataclass(frozen=True)
@@ -40,11 +39,6 @@ class Compute:
         if self.autocast is None:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.autocast)
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a torch error says that memory ran out, on a GPU or on the CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error).lower() for text in OUT_OF_MEMORY)
 
 
 @dataclass(frozen=True)
@@ -139,7 +133,7 @@ class Restorer:
             result = call()
         return result.float().clamp(0, 1)
 
-    def _shrink(self, error: RuntimeError, height: int, width: int) -> None:
+    def _shrink(self, error: Exception, height: int, width: int) -> None:
         if not is_out_of_memory(error):
             raise error
         reach = self.backbone.reach
@@ -182,7 +176,7 @@ class Restorer:
                     # Pushing into a copy leaves the stream as it was if memory runs out halfway.
                     ahead = copy.copy(stream)
                     out = self._run(lambda clip=clip, ahead=ahead: ahead.push(self._stack(clip)))  # type: ignore[misc]
-                except RuntimeError as error:
+                except (RuntimeError, MemoryError) as error:
                     self._shrink(error, *clip[0].shape[-2:])
                     pending.appendleft(clip)
                     if self.tile != tile:
@@ -243,7 +237,7 @@ class Restorer:
         while held:
             try:
                 out = self._run(lambda clip=held: self._network(clip))  # type: ignore[misc]
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 self._shrink(error, *held[0].shape[-2:])
                 if len(tail) >= self.window:
                     # The smaller window would end within the overlap: keep what the earlier window gave.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -39,6 +39,13 @@ class Inputs:
     compute: Compute
     window: int
 
+    def in_host_memory(self) -> Inputs | None:
+        """The same with its frames in host memory; None if they lie there."""
+        frames = self.working.frames
+        if frames.device.type == "cpu":
+            return None
+        return replace(self, working=replace(self.working, frames=frames.cpu()))
+
 
 @dataclass(frozen=True)
 class Lesson:
@@ -58,9 +65,16 @@ class Supervision(Protocol):
 
     Attributes:
         phases: name of each stage, for progress events; with one name, there is one stage.
+        inputs: what it works with.
+        settings: all settings; the loop replaces them where memory asks for smaller clips.
     """
 
     phases: tuple[str, ...]
+    inputs: Inputs
+    settings: Settings
+
+    def to_host(self) -> bool:
+        """Move frames and labels from a GPU to host memory; False where they lie there already."""
 
     def prepare(self, stage2: bool) -> bool:
         """Renew what is due before the state's next step; False ends the adaptation instead."""

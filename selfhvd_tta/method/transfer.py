@@ -137,7 +137,9 @@ def compose(
     if not sharps:
         return Composite(observed, certain, certain)
     source = observed if estimator.explains_blur else current
-    aligned: list[Aligned] = each(lambda sharp: align(sharp, source, estimator, settings), sharps, source.device)
+    aligned: list[Aligned] = each(
+        lambda sharp: align(sharp, source, estimator, settings), sharps, source.device, estimator.economy.one_by_one
+    )
     longer = max(observed.shape[-2:]) / 1000
     sigma = max(1.5, settings.agreement_sigma * longer)
     images = torch.cat([one.image for one in aligned])

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from selfhvd_tta.errors import DeviceError, Interrupted
+from selfhvd_tta.errors import Interrupted
 from selfhvd_tta.events import Listener
 from selfhvd_tta.method.adaptation import Adaptation
 from selfhvd_tta.method.checkpoint import Checkpoint, capture, resume
 from selfhvd_tta.method.clues import Clues
 from selfhvd_tta.method.record import Record
-from selfhvd_tta.method.restoration import is_out_of_memory
 from selfhvd_tta.method.supervision import Inputs
 from selfhvd_tta.method.working_set import WorkingSet, restrict
 from selfhvd_tta.run import feeds
 from selfhvd_tta.run.budget import Fit
 from selfhvd_tta.run.equipment import Equipment
 from selfhvd_tta.run.job import Job
-from selfhvd_tta.run.memory import bank_store
+from selfhvd_tta.run.memory import bank_store, within_memory
 from selfhvd_tta.video.opening import Reader
 
+LESS = "Lower --clip-length, --crop, --batch or --working-set, or take a smaller backbone."
 
+
+@within_memory("the adaptation", LESS)
 def adapt(
     reader: Reader, clues: Clues, numbers: list[int], gear: Equipment, fit: Fit, job: Job, tell: Listener
 ) -> Record:
@@ -48,25 +50,17 @@ def adapt(
         rows, runs = restrict(clues, numbers)
         store = bank_store(height, width, len(numbers), device)
         working = WorkingSet(feeds.load_frames(reader, numbers).to(store), tuple(numbers), rows, runs)
-        try:
-            inputs = Inputs(
-                network,
-                network.backbone,
-                working,
-                gear.flow,
-                gear.features,
-                gear.compute,
-                gear.window(height, width, settings),
-            )
-            adaptation = Adaptation(inputs, settings, tell, fit.until)
-            record = _run(adaptation, found, job, settings.runtime.checkpoint_minutes)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            raise DeviceError(
-                f"not enough memory on {device} to adapt {network.name}",
-                "Lower --clip-length, --crop, --batch or --working-set, or take a smaller backbone.",
-            ) from error
+        inputs = Inputs(
+            network,
+            network.backbone,
+            working,
+            gear.flow,
+            gear.features,
+            gear.compute,
+            gear.window(height, width, settings),
+        )
+        adaptation = Adaptation(inputs, settings, tell, fit.until)
+        record = _run(adaptation, found, job, settings.runtime.checkpoint_minutes)
     return record
 
 

@@ -17,6 +17,7 @@ from selfhvd_tta.flows.homography import estimate_homography, working_size
 from selfhvd_tta.method.clues import Clues
 from selfhvd_tta.method.explaining import REACH, WINDOW, Explainer, aligned_width
 from selfhvd_tta.method.exposure import Exposure, median_motion, vote
+from selfhvd_tta.run.memory import within_memory
 from selfhvd_tta.settings import NO_BACKBONE, BlurKind, Settings
 from selfhvd_tta.video.reader import Frame
 
@@ -98,6 +99,7 @@ def _at_most(
     return small
 
 
+@within_memory("measuring the blur")
 def measure_blur(reader: FrameSource, clues: Clues, kind: BlurKind) -> Blur:
     """Measure the blur of some blurry frames.
 

@@ -13,7 +13,7 @@ from selfhvd_tta.flows import FlowEstimator
 from selfhvd_tta.method.composite import Merger
 from selfhvd_tta.method.restoration import Compute, Restorer
 from selfhvd_tta.run.device import choose_compute, choose_device
-from selfhvd_tta.run.memory import window_for
+from selfhvd_tta.run.memory import window_for, within_memory
 from selfhvd_tta.run.networks import load_backbone, load_features, load_flow, load_merger
 from selfhvd_tta.settings import NO_BACKBONE, Settings
 
@@ -37,6 +37,7 @@ class Equipment:
     features: nn.Module | None = None
 
     @classmethod
+    @within_memory("the networks")
     def load(cls, settings: Settings, tell: Listener = ignore) -> Equipment:
         """Load the networks that the settings name, downloading them if that is allowed.
 
@@ -51,6 +52,7 @@ class Equipment:
         """
         device = choose_device(settings.runtime.device, tell if settings.adapts else ignore)
         gear = cls(Compute(device), load_flow(settings, device, tell))
+        gear.flow.economy.warn = lambda text: tell(Note(text, "warning"))
         if settings.networked:
             gear = gear.with_network(load_backbone(settings, device, tell), settings)
         if settings.learns:

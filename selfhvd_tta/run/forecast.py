@@ -27,7 +27,7 @@ from selfhvd_tta.run.choice import choose_method
 from selfhvd_tta.run.device import CPU
 from selfhvd_tta.run.equipment import Equipment
 from selfhvd_tta.run.frames import Details
-from selfhvd_tta.run.memory import working_set_limit
+from selfhvd_tta.run.memory import within_memory, working_set_limit
 from selfhvd_tta.run.scan import Inspection
 from selfhvd_tta.settings import AdaptationSettings, ClueSettings, OutputSettings, Settings
 from selfhvd_tta.video.encoding import choose_encoding
@@ -127,6 +127,7 @@ class Forecast:
     busy: float = 1.0
 
     @classmethod
+    @within_memory("timing this machine for the plan")
     def measure(cls, reader: Reader, seen: Inspection, settings: Settings, gear: Equipment, working: int) -> Forecast:
         """Time every part of the run on a few frames of the video, around its first blurry one.
 

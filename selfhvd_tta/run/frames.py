@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from selfhvd_tta.flows import FlowEstimator
+from selfhvd_tta.errors import is_out_of_memory
+from selfhvd_tta.flows import FlowEstimator, release
 from selfhvd_tta.method import transfer
+from selfhvd_tta.method.blur_field import Picture
 from selfhvd_tta.method.clues import Clues
 from selfhvd_tta.method.composite import Merger, merge
-from selfhvd_tta.method.explaining import WINDOW, Explainer
+from selfhvd_tta.method.explaining import WINDOW, Explainer, aligned_width
 from selfhvd_tta.method.exposure import Exposure
 from selfhvd_tta.method.restoration import Restart, Restorer
 from selfhvd_tta.method.teachers import choose_teachers
@@ -26,6 +29,7 @@ from selfhvd_tta.video.background import ahead
 from selfhvd_tta.video.reader import Frame
 
 OpenFrames = Callable[[int], Iterator[Frame]]
+Array = TypeVar("Array", bound=np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -89,13 +93,23 @@ class Details:
         teachers = choose_teachers(index, clues, self.alignment)
         if not teachers.others:
             return current
-        sharps = [sharp.get(j, index, observed.device) for j in teachers.others]
-        recorded, base, out = observed[None], current[None], current[None]
-        candidates = self.merger.candidates if self.merger is not None else 0
-        for _ in range(self.alignment.rounds):
-            composite = transfer.compose(recorded, out, sharps, teachers, self.estimator, self.alignment, candidates)
-            out = merge(composite, recorded, base, self.merger)
-        return out[0]
+        economy, device = self.estimator.economy, observed.device
+
+        def work() -> Tensor:
+            estimator, recorded, base = (
+                economy.module(self.estimator),
+                economy.placed(observed[None]),
+                economy.placed(current[None]),
+            )
+            merger = economy.module(self.merger) if self.merger is not None else None
+            sharps = [sharp.get(j, index, recorded.device) for j in teachers.others]
+            candidates, out = merger.candidates if merger is not None else 0, base
+            for _ in range(self.alignment.rounds):
+                composite = transfer.compose(recorded, out, sharps, teachers, estimator, self.alignment, candidates)
+                out = merge(composite, recorded, base, merger)
+            return out[0].to(device)
+
+        return economy.run(work, "blending sharp details in", device)
 
 
 class Blending(Protocol):
@@ -145,10 +159,12 @@ class LocalDetails:
     Attributes:
         exposure: of the video.
         network: the frames come out of a network, not as recorded.
+        warn: told in one line if memory asks for less.
     """
 
     exposure: Exposure
     network: bool
+    warn: Callable[[str], None] = lambda text: None
 
     def begin(self, open_frames: OpenFrames, clues: Clues, device: torch.device, first: int) -> Blender:
         """See :class:`Blending`."""
@@ -158,29 +174,66 @@ class LocalDetails:
 def blending(blur: Blur | None, gear: Equipment, settings: Settings) -> Blending:
     """The blending that suits the blur of a video; one path per frame if the blur is not known."""
     if blur is not None and blur.local:
-        return LocalDetails(blur.exposure, gear.network is not None)
+        return LocalDetails(blur.exposure, gear.network is not None, gear.flow.economy.warn)
     return Details.of(gear.flow, gear.merger, settings)
 
 
 class _Explaining:
-    """See :class:`LocalDetails`. The arithmetic is that of the CPU on every device."""
+    """See :class:`LocalDetails`. The arithmetic is that of the CPU on every device.
+
+    When memory runs out, frames are explained at half their size, and what that changes is added to them.
+    """
 
     def __init__(
         self, details: LocalDetails, open_frames: OpenFrames, clues: Clues, device: torch.device, first: int
     ) -> None:
-        self.device, self.network = device, details.network
+        self.device, self.details, self.clues = device, details, clues
         start = max(0, first - WINDOW)
         self.window = feeds.WindowFeed(ahead(open_frames(start)), start, WINDOW)
         self.explainer = Explainer(self.window.get, clues, details.exposure)
+        self.half_size = False
 
     def blend(self, frame: Frame, current: Tensor) -> Tensor:
         self.window.present = frame.index
-        restored = feeds.to_array(current) if self.network else None
-        codes = self.explainer.explain(frame.index, restored)
+        restored = feeds.to_array(current) if self.details.network else None
+        try:
+            codes = self._explained(frame, restored)
+        except Exception as error:
+            if self.half_size or not is_out_of_memory(error):
+                raise
+            codes = None
+        if codes is None:
+            self._halve(*frame.rgb.shape[:2])
+            codes = self._explained(frame, restored)
         return torch.from_numpy(codes).to(self.device).permute(2, 0, 1)
+
+    def _explained(self, frame: Frame, restored: Picture | None) -> Picture:
+        if not self.half_size:
+            return self.explainer.explain(frame.index, restored)
+        small = self.explainer.explain(frame.index, None if restored is None else _halved(restored))
+        recorded = frame.rgb * np.float32(1 / np.iinfo(frame.rgb.dtype).max)
+        height, width = recorded.shape[:2]
+        change = cv2.resize(small - _halved(recorded), (width, height), interpolation=cv2.INTER_LINEAR)
+        return np.clip(recorded + change, 0, 1)
+
+    def _halve(self, height: int, width: int) -> None:
+        """From now on with frames of half the size."""
+        self.half_size, exposure = True, self.details.exposure
+        shorter = aligned_width((height + 1) // 2, (width + 1) // 2) / aligned_width(height, width)
+        exposure = replace(exposure, length=exposure.length * shorter)
+        self.explainer = Explainer(lambda index: _halved(self.window.get(index)), self.clues, exposure)
+        release(self.device)
+        self.details.warn("memory ran out while explaining blur: continuing at half the size")
 
     def close(self) -> None:
         self.window.close()
+
+
+def _halved(picture: Array) -> Array:
+    """(H, W, 3) at half the size, every pixel the mean of those that it covers."""
+    height, width = picture.shape[:2]
+    small: Any = cv2.resize(picture, ((width + 1) // 2, (height + 1) // 2), interpolation=cv2.INTER_AREA)
+    return small
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
+from selfhvd_tta.errors import DeviceError, is_out_of_memory
 from selfhvd_tta.run import hostmemory
 
 # Bank per pixel: input 3, label 3, mask 1, teacher and historical outputs 6 + 6 bytes, and working copies.
@@ -11,6 +15,27 @@ BANK_BYTES_PER_PIXEL = 24
 SHARE = 0.35
 UNKNOWN = 4 << 30  # if the system does not say
 CPU = torch.device("cpu")
+
+NOTHING_SPECIAL = "Close other programs that use this memory, use --device cpu, or scale the video down first."
+
+
+@contextmanager
+def within_memory(doing: str, hint: str = NOTHING_SPECIAL) -> Iterator[None]:
+    """Says what to do where memory ran out and nothing smaller was left to try; also a decorator.
+
+    Args:
+        doing: what is done, completes "not enough memory for ...".
+        hint: what would help.
+
+    Raises:
+        DeviceError: in place of any error that says that memory ran out.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise DeviceError(f"not enough memory for {doing}", hint) from error
 
 
 def free_memory(device: torch.device) -> int:

@@ -12,6 +12,7 @@ from selfhvd_tta.events import Event, Listener, Note, Progress, ignore
 from selfhvd_tta.method.clues import Clues, laplacian_variance, local_contrast, select_clues
 from selfhvd_tta.run.blur import Blur, blur_lengths, measure_blur, settled
 from selfhvd_tta.run.cancelling import CancelToken
+from selfhvd_tta.run.memory import within_memory
 from selfhvd_tta.settings import BlurKind, ClueSettings, Settings
 from selfhvd_tta.video.opening import Reader, open_reader
 from selfhvd_tta.video.probe import VideoInfo
@@ -47,6 +48,7 @@ class Inspection:
         return replace(self, blur=measure_blur(reader, self.clues, kind))
 
 
+@within_memory("the scan")
 def scan(reader: Reader, settings: ClueSettings, listen: Listener) -> Inspection:
     """Decode the luma of the whole video once and select its clues.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -20,6 +21,12 @@ LUMA = (0.299, 0.587, 0.114)  # weights of R, G and B (BT.601)
 def decibels(error: float) -> float:
     """Peak signal-to-noise ratio of a mean squared error on the 0..255 scale; infinite for 0."""
     return math.inf if error == 0 else 10 * math.log10(255.0**2 / error)
+
+
+@lru_cache(maxsize=16)
+def luma_weights(device: torch.device, dtype: torch.dtype) -> Tensor:
+    """:data:`LUMA` as (1, 3, 1, 1); kept, as copying numbers from the host makes it wait for a GPU."""
+    return torch.tensor(LUMA, device=device, dtype=dtype).view(1, 3, 1, 1)
 
 
 def gaussian(maps: Tensor, sigma: float, reach: float) -> Tensor:

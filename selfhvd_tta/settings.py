@@ -294,7 +294,8 @@ class RuntimeSettings:
     """Where and how to compute.
 
     Attributes:
-        device: auto, cpu, cuda or cuda:N. auto takes the first CUDA device, or else the CPU.
+        device: auto, cpu, cuda, cuda:N or mps. auto takes the first CUDA device that computes, or else the CPU, and
+            says why.
         precision: auto uses bfloat16 where the backbone is verified in it and the device computes it fast (GPUs, CPUs
             with AVX512-BF16 or AMX), otherwise float32.
         seed: Random seed.

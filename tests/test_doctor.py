@@ -12,6 +12,7 @@ import torch
 
 from selfhvd_tta.cli import doctor
 from selfhvd_tta.cli.doctor import Check, examine, exit_code
+from selfhvd_tta.run.device import why_not
 from selfhvd_tta.run.networks import HUB_BACKBONE, find_backbone
 from selfhvd_tta.weights import find_row
 from selfhvd_tta.weights.rows import Hub
@@ -86,6 +87,7 @@ def test_reasons_for_no_gpu(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.setattr(doctor, "nvidia_driver", lambda: driver)
+    monkeypatch.setattr(doctor, "amd_driver", lambda: False)
     check = doctor.gpu()
     assert check.state == "warn"
     assert words in check.found
@@ -100,10 +102,13 @@ def test_a_gpu_that_does_not_compute(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Old GPU")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (3, 5))
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_80"])
     monkeypatch.setattr(torch, "ones", broken)
     check = doctor.gpu()
+    why_not.cache_clear()
     assert check.state == "fail"
-    assert check.found == "cuda:0 Old GPU does not compute: no kernel image is available"
+    assert check.found == "cuda:0 Old GPU: this PyTorch has no kernels for Old GPU"
 
 
 @pytest.mark.gpu

@@ -152,7 +152,8 @@ class DSTNetPlus(nn.Module):
         return recompute(function, *inputs) if self.checkpointing else function(*inputs)
 
     def _low(self, image: Tensor) -> Tensor:
-        return self.wave(self.feat_extractor(image))[0]
+        # A copy: the low band is a view, which would keep the high bands, three times its size, for every frame.
+        return self.wave(self.feat_extractor(image))[0].clone()
 
     def _reconstruct(self, image: Tensor, low: Tensor) -> Tensor:
         # The high bands are computed again, for 1 % of the computation: kept from the first pass they would take three
@@ -172,8 +173,9 @@ class DSTNetPlus(nn.Module):
             features[index] = state = self._run(self.backward_propagation, features[index], state)
         state = torch.zeros_like(state)
         outputs = []
-        for image, current in zip(images, features, strict=True):
-            state = self._run(self.forward_propagation, current, state)
+        features.reverse()
+        for image in images:
+            state = self._run(self.forward_propagation, features.pop(), state)
             outputs.append(self._run(self._reconstruct, image, state)[..., :height, :width])
         return torch.stack(outputs, 1)
 

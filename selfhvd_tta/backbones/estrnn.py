@@ -300,7 +300,8 @@ class ESTRNN(nn.Module):
         hidden = encoded.new_zeros(batch, self.n_features, *encoded.shape[3:]) if state is None else state.hidden
         each = encoded.unbind(1)
         if order is not None:
-            each, frames = tuple(each[i] for i in order), frames[:, torch.tensor(order, device=frames.device)]
+            # Not by an index tensor, for whose copy a GPU would be waited for.
+            each, frames = tuple(each[i] for i in order), torch.stack([frames[:, i] for i in order], 1)
         computed = []
         for frame in each:
             features, hidden = self.cell(frame, hidden)

@@ -85,7 +85,8 @@ class Network(nn.Module):
             if hasattr(self.raw, "forward_in_order"):
                 output = cast(Any, self.raw).forward_in_order(self._encode(frames), order)
             else:
-                output = self.raw(self._encode(frames[:, torch.tensor(order, device=frames.device)]))
+                # Not by an index tensor, for whose copy a GPU would be waited for.
+                output = self.raw(self._encode(torch.stack([frames[:, i] for i in order], 1)))
         else:
             output = self.raw(self._encode(frames))
         return self._decode(output[:, :count], frames)

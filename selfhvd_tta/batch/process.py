@@ -31,10 +31,13 @@ class Processes:
     Args:
         worker: command of the process for one video.
         environment: of each.
+        gpus: as ``CUDA_VISIBLE_DEVICES`` has them, over which the processes are spread evenly; empty: left to them.
     """
 
-    def __init__(self, worker: Sequence[str], environment: dict[str, str]) -> None:
+    def __init__(self, worker: Sequence[str], environment: dict[str, str], gpus: Sequence[str] = ()) -> None:
         self.worker, self.environment = tuple(worker), environment
+        self.gpus = dict.fromkeys(gpus, 0)
+        self.on_gpu: dict[int, str] = {}
         self.lock = threading.Lock()
         self.running: list[subprocess.Popen[str]] = []
         self.stopped = False
@@ -99,6 +102,8 @@ class Processes:
         with self.lock:
             if self.stopped:
                 raise OSError("the batch was stopped")
+            gpu = min(self.gpus, key=lambda name: self.gpus[name]) if self.gpus else None
+            environment = self.environment if gpu is None else self.environment | {"CUDA_VISIBLE_DEVICES": gpu}
             process = subprocess.Popen(
                 self.worker,
                 stdin=subprocess.PIPE,
@@ -107,10 +112,13 @@ class Processes:
                 text=True,
                 encoding="utf-8",
                 errors="replace",
-                env=self.environment,
+                env=environment,
                 start_new_session=True,
             )
             self.running.append(process)
+            if gpu is not None:
+                self.gpus[gpu] += 1
+                self.on_gpu[process.pid] = gpu
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it has ended already, and its exit status says how
             process.stdin.write(json.dumps(request) + "\n")
@@ -120,6 +128,8 @@ class Processes:
     def _forget(self, process: subprocess.Popen[str]) -> None:
         with self.lock:
             self.running.remove(process)
+            if (gpu := self.on_gpu.pop(process.pid, None)) is not None:
+                self.gpus[gpu] -= 1
             self._close(process)
 
     def stop(self) -> None:
@@ -152,6 +162,21 @@ def shared_environment(jobs: int) -> dict[str, str]:
     if jobs > 1:
         environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
     return environment
+
+
+def gpus_to_share(jobs: int, device: str, listed: str | None, count: Callable[[], int]) -> tuple[str, ...]:
+    """The GPUs of this machine over which to spread processes; empty where there is nothing to spread.
+
+    Args:
+        jobs: processes at the same time.
+        device: what the settings say; one that is named by its number is left to the user.
+        listed: ``CUDA_VISIBLE_DEVICES`` of this process; None if it is not set.
+        count: how many devices there are.
+    """
+    if jobs == 1 or device not in ("auto", "cuda"):
+        return ()
+    names = tuple(str(index) for index in range(count())) if listed is None else tuple(filter(None, listed.split(",")))
+    return names if len(names) > 1 else ()
 
 
 def _diagnosis(code: int, tail: str) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -14,7 +15,7 @@ from filelock import FileLock, Timeout
 from selfhvd_tta.batch.events import BatchEvent, BatchListener, Outcome, VideoEnded, VideoEvent, VideoStarted
 from selfhvd_tta.batch.ledger import Entry, Ledger, Stamp, digest
 from selfhvd_tta.batch.plan import BatchPlan, Task
-from selfhvd_tta.batch.process import WORKER, Processes, Request, Tell, shared_environment
+from selfhvd_tta.batch.process import WORKER, Processes, Request, Tell, gpus_to_share, shared_environment
 from selfhvd_tta.errors import BatchError, DiskError, ExitCode, Interrupted, UsageError
 
 
@@ -60,7 +61,7 @@ def run(
     Args:
         plan: of :func:`make_plan`.
         listen: gets everything that happens, in the caller's thread.
-        jobs: videos at the same time. They share the device and its memory.
+        jobs: videos at the same time. They share the processors, and are spread over the GPUs of this machine.
         worker: command of the process for one video.
         crew: who does the videos; None for processes on this machine.
 
@@ -93,9 +94,22 @@ def run(
     except OSError as error:
         raise DiskError(f"{plan.folder}: cannot be written: {error.strerror}", "Choose another folder.") from error
     try:
-        return _Batch(plan, listen, jobs, crew or Processes(worker, shared_environment(jobs))).run()
+        return _Batch(plan, listen, jobs, crew or _processes(plan, worker, jobs)).run()
     finally:
         lock.release()
+
+
+def _processes(plan: BatchPlan, worker: Sequence[str], jobs: int) -> Processes:
+    """Processes that share the processors, and the GPUs if there are several."""
+
+    def count() -> int:
+        import torch
+
+        return torch.cuda.device_count()
+
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = gpus_to_share(jobs, plan.settings.runtime.device, listed, count)
+    return Processes(worker, shared_environment(jobs), gpus)
 
 
 class _Batch:

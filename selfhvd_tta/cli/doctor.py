@@ -22,6 +22,7 @@ import selfhvd_tta
 from selfhvd_tta.cli.options import Debug
 from selfhvd_tta.console import show_table
 from selfhvd_tta.errors import WeightsError
+from selfhvd_tta.run.driver import amd_driver, nvidia_driver
 from selfhvd_tta.run.hostmemory import container_left, machine_left
 
 State = Literal["ok", "warn", "fail"]
@@ -115,12 +116,17 @@ def gpu() -> Check:
 
     slow = "Adaptation on the CPU takes long; --method transfer is quick."
     if torch.backends.mps.is_available():
-        return Check("GPU", "ok", "Apple MPS")
+        return Check("GPU", "warn", "Apple MPS", "Not tested: --device mps tries it; auto takes the CPU.")
     driver = nvidia_driver()
+    if torch.version.hip is not None:
+        return _rocm(torch.version.hip)
     if torch.version.cuda is None:
         if driver:
             advice = "Install PyTorch for CUDA, see https://pytorch.org/get-started/locally."
             return Check("GPU", "warn", f"NVIDIA driver {driver}, but PyTorch is built for the CPU only", advice)
+        if amd_driver():
+            advice = "Install PyTorch for ROCm, see https://pytorch.org/get-started/locally."
+            return Check("GPU", "warn", "AMD GPU, but PyTorch is built for the CPU only", advice)
         return Check("GPU", "warn", "none (PyTorch is built for the CPU only)", slow)
     built = f"PyTorch for CUDA {torch.version.cuda}"
     if not torch.cuda.is_available():
@@ -130,29 +136,34 @@ def gpu() -> Check:
             "Update the driver, or install PyTorch for an older CUDA; in a container, pass the GPU on (--gpus all)."
         )
         return Check("GPU", "warn", f"NVIDIA driver {driver} is here, but {built} finds no device", advice)
+    return _devices(f"{built}, driver {driver or 'unknown'}")
+
+
+def _rocm(version: str) -> Check:
+    """AMD GPUs, which PyTorch addresses as ``cuda``."""
+    import torch
+
+    if torch.cuda.is_available():
+        return _devices(f"PyTorch for ROCm {version}; not tested on AMD GPUs")
+    advice = "Check the amdgpu driver, and that you may open /dev/kfd (groups render and video)."
+    return Check("GPU", "warn", f"none (PyTorch for ROCm {version})", advice)
+
+
+def _devices(built: str) -> Check:
+    """Every device by name and memory, or the first one that does not compute."""
+    import torch
+
+    from selfhvd_tta.run.device import why_not
+
     names = []
     for index in range(torch.cuda.device_count()):
         device = torch.device("cuda", index)
         name = torch.cuda.get_device_name(device)
-        try:
-            sides = torch.ones(64, 64, device=device)
-            float((sides @ sides).sum())
-            free, total = torch.cuda.mem_get_info(device)
-        except RuntimeError as error:
-            reason = str(error).splitlines()[0]
-            return Check(
-                "GPU", "fail", f"cuda:{index} {name} does not compute: {reason}", "Use --device cpu meanwhile."
-            )
+        if (reason := why_not(device)) is not None:
+            return Check("GPU", "fail", f"cuda:{index} {name}: {reason}", "Use --device cpu meanwhile.")
+        free, total = torch.cuda.mem_get_info(device)
         names.append(f"cuda:{index} {name}, {free / GIB:.1f} of {total / GIB:.1f} GiB free")
-    return Check("GPU", "ok", f"{'; '.join(names)} ({built}, driver {driver or 'unknown'})")
-
-
-def nvidia_driver() -> str:
-    """Version of NVIDIA's kernel driver; empty if none can be found."""
-    version = Path("/sys/module/nvidia/version")
-    if version.exists():
-        return version.read_text().strip()
-    return "(version unknown)" if shutil.which("nvidia-smi") else ""
+    return Check("GPU", "ok", f"{'; '.join(names)} ({built})")
 
 
 def precision() -> Check:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from selfhvd_tta.flows.blur_path import BlurPath
 from selfhvd_tta.flows.economy import Economy, release
-from selfhvd_tta.imaging import LUMA
+from selfhvd_tta.imaging import luma_weights
 from selfhvd_tta.plugins import discover_plugins
 
 __all__ = [
@@ -118,8 +118,7 @@ class PairEstimator(FlowEstimator):
 
 def luma(frames: Tensor) -> Tensor:
     """Luma (BT.601 weights) of (B, 3, H, W) RGB: (B, H, W), in the same range."""
-    weights = frames.new_tensor(LUMA).view(1, 3, 1, 1)
-    return (frames.detach() * weights).sum(1)
+    return (frames.detach() * luma_weights(frames.device, frames.dtype)).sum(1)
 
 
 def gray_u8(frames: Tensor) -> np.ndarray:

@@ -144,8 +144,8 @@ class SEARAFT(FlowEstimator):
             F.interpolate(255 * frame.float(), half, mode="bilinear", align_corners=False) for frame in (source, target)
         ]
         last = self.network(*small)[-1]
-        ratio = source.new_tensor([full[1] / half[1], full[0] / half[0]]).view(1, 2, 1, 1).float()
-        flow = F.interpolate(last.flow.float(), full, mode="bilinear", align_corners=False) * ratio
+        x, y = F.interpolate(last.flow.float(), full, mode="bilinear", align_corners=False).split(1, dim=1)
+        flow = torch.cat((x * (full[1] / half[1]), y * (full[0] / half[0])), dim=1)
         return Prediction(flow, F.interpolate(last.info.float(), full, mode="area"))
 
     @torch.no_grad()

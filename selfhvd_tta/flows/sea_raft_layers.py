@@ -83,8 +83,8 @@ class CorrelationPyramid:
         centres = positions.permute(0, 2, 3, 1).reshape(-1, 1, 1, 2)
         found = []
         for level, products in enumerate(self.levels):
-            extent = positions.new_tensor([products.shape[-1] - 1, products.shape[-2] - 1])
-            grid = (centres / 2**level + window) * 2 / extent - 1
+            x, y = ((centres / 2**level + window) * 2).unbind(-1)
+            grid = torch.stack((x / (products.shape[-1] - 1) - 1, y / (products.shape[-2] - 1) - 1), -1)
             sampled = F.grid_sample(products, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
             found.append(sampled.view(batch, height, width, -1))
         return torch.cat(found, dim=-1).permute(0, 3, 1, 2).contiguous()

@@ -50,9 +50,8 @@ def warp(image: Tensor, flow: Tensor, mode: Literal["bilinear", "bicubic"] = "bi
         (B, C, H, W).
     """
     height, width = image.shape[-2:]
-    target = pixel_grid(height, width, flow.device) + flow
-    scale = torch.tensor([max(width - 1, 1), max(height - 1, 1)], device=flow.device).view(1, 2, 1, 1)
-    grid = (2 * target / scale - 1).permute(0, 2, 3, 1)
+    x, y = (2 * (pixel_grid(height, width, flow.device) + flow)).unbind(1)
+    grid = torch.stack((x / max(width - 1, 1) - 1, y / max(height - 1, 1) - 1), -1)
     return F.grid_sample(image, grid.to(image.dtype), mode=mode, padding_mode="zeros", align_corners=True)
 
 

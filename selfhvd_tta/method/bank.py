@@ -111,7 +111,7 @@ class BankSupervision:
         weight = self.weight[on_device([d.shown for d in draws], self.bank.device)]
         return Lesson(
             torch.stack([d.turned(self.bank.shown(d.shown, d.box)) for d in draws]),
-            lambda output: objective(output, rows, weight, self.inputs.features, plan, stage2),
+            lambda output: objective(output, rows, weight, self.inputs.perceive, plan, stage2),
         )
 
     def to_host(self) -> bool:

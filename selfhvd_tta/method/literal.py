@@ -51,7 +51,7 @@ class LiteralSupervision(LiveSupervision):
             old = [None] * len(draws) if historical is None else list(historical)
             rows = [self._rows_of(*each) for each in zip(draws, student, teacher, old, strict=True)]
             weight = output.new_ones(output.shape[:2])
-            return objective(output, stacked(rows), weight, inputs.features, plan, stage2)
+            return objective(output, stacked(rows), weight, inputs.perceive, plan, stage2)
 
         return Lesson(self.clip(draws), terms)
 

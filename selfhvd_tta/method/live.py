@@ -66,7 +66,7 @@ class LiveSupervision:
         weight = self.weight[on_device([d.shown for d in draws], inputs.compute.device)]
         return Lesson(
             self.clip(draws),
-            lambda output: objective(output, rows, weight, inputs.features, plan, stage2),
+            lambda output: objective(output, rows, weight, inputs.perceive, plan, stage2),
         )
 
     def to_host(self) -> bool:

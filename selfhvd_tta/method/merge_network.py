@@ -46,7 +46,7 @@ def evidence(observed: Tensor, current: Tensor, composite: Composite, count: int
 
     differences = filled(found.images) - blend
     flat = [filled(found.masks), filled(found.shares)]
-    of_frame = observed.new_tensor([found.own, found.equal]).view(1, 2, 1, 1).expand(-1, -1, *observed.shape[-2:])
+    of_frame = torch.cat([torch.full_like(observed[:, :1], float(is_so)) for is_so in (found.own, found.equal)], dim=1)
     parts = [
         observed,
         current,
@@ -114,6 +114,5 @@ class MergeNetwork(TwoScales, Merger):
         with torch.autocast(seen.device.type, self.autocast, enabled=self.autocast is not None):
             correction = self.correction(seen)
         merged = (blend + correction.float()).clamp(0, 1)
-        if torch.equal(observed[:, 1:], observed[:, :1].expand(-1, 2, -1, -1)):
-            merged = merged.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)  # black and white stays black and white
-        return merged
+        gray = (observed[:, 1:] == observed[:, :1]).all()  # black and white stays black and white
+        return torch.where(gray, merged.mean(dim=1, keepdim=True), merged)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from selfhvd_tta.method import losses
 from selfhvd_tta.method.labels import Rows
@@ -14,7 +14,7 @@ def objective(
     output: Tensor,
     rows: Rows,
     weight: Tensor,
-    features: nn.Module | None,
+    features: losses.Features | None,
     plan: AdaptationSettings,
     stage2: bool,
 ) -> dict[str, Tensor]:

@@ -84,7 +84,7 @@ class ReblurredSupervision:
             mask = torch.ones_like(target[:, :, :1])
             nobody = torch.zeros_like(weight, dtype=torch.bool)
             rows = Rows(target, mask, target, nobody, weight)
-            return objective(shown, rows, weight, inputs.features, plan, stage2=False)
+            return objective(shown, rows, weight, inputs.perceive, plan, stage2=False)
 
         return Lesson(clips, terms)
 

@@ -130,8 +130,9 @@ class Restorer:
 
     def _run(self, call: Callable[[], Tensor]) -> Tensor:
         with torch.no_grad(), self.compute.context():
-            result = call()
-        return result.float().clamp(0, 1)
+            result = call().float()
+            # In place where it can be: on long windows of large frames every copy counts.
+            return result.clamp_(0, 1) if result.is_contiguous() else result.clamp(0, 1)
 
     def _shrink(self, error: Exception, height: int, width: int) -> None:
         if not is_out_of_memory(error):

@@ -6,13 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selfhvd_tta.imaging import LUMA
+from selfhvd_tta.imaging import luma_weights
 
 
 def luma255(frames: Tensor) -> Tensor:
     """(N, 3, H, W) RGB in [0, 1] to (N, 1, H, W) luma (BT.601 weights) on the 0..255 scale."""
-    weights = torch.tensor(LUMA, device=frames.device, dtype=frames.dtype).view(1, 3, 1, 1)
-    return 255 * (frames * weights).sum(dim=1, keepdim=True)
+    return 255 * (frames * luma_weights(frames.device, frames.dtype)).sum(dim=1, keepdim=True)
 
 
 def laplacian(frames: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from selfhvd_tta.backbones import Backbone
 from selfhvd_tta.flows import FlowEstimator
+from selfhvd_tta.method.losses import Features
 from selfhvd_tta.method.restoration import Compute
 from selfhvd_tta.method.teachers import choose_teachers
 from selfhvd_tta.method.working_set import WorkingSet
@@ -38,6 +39,20 @@ class Inputs:
     features: nn.Module | None
     compute: Compute
     window: int
+
+    @property
+    def perceive(self) -> Features | None:
+        """``features`` in the precision of the network, its result in float32; None without them."""
+        features, compute = self.features, self.compute
+        if features is None:
+            return None
+
+        def run(frames: Tensor) -> Tensor:
+            with compute.context():
+                found: Tensor = features(frames)
+            return found.float()
+
+        return run
 
     def in_host_memory(self) -> Inputs | None:
         """The same with its frames in host memory; None if they lie there."""

@@ -19,6 +19,7 @@ from selfhvd_tta.method.composite import Candidates, Composite
 from selfhvd_tta.method.parallel import each
 from selfhvd_tta.method.sharpness import laplacian
 from selfhvd_tta.method.teachers import Teachers
+from selfhvd_tta.method.working_set import moved
 from selfhvd_tta.settings import AlignmentSettings
 
 FINEST_SIGMA = 1.5  # pixels: below it a Gaussian is no longer one
@@ -154,7 +155,7 @@ def compose(
         return Composite(images, masks, occlusion, chosen)
     # A power sharpens the choice: averaging frames that are misaligned by a fraction of a pixel would blur again.
     weights = masks**settings.blend_power
-    weights = weights * weights.new_tensor(teachers.weights).view(-1, 1, 1, 1)
+    weights = weights * moved(torch.tensor(teachers.weights), weights.device).view(-1, 1, 1, 1)
     if teachers.own:
         images = torch.cat((images, observed))
         weights = torch.cat((weights, teachers.own * certain))

@@ -277,12 +277,17 @@ def _step(gear: Equipment, frames: Tensor, plan: AdaptationSettings, watch: Stop
     network, features = gear.network, gear.features
     assert network is not None
 
+    def perceive(frames: Tensor) -> Tensor:
+        assert features is not None
+        with gear.compute.context():
+            return features(frames).float()
+
     def step() -> None:
         with gear.compute.context():
             output = network(clip).float()
         loss = reconstruction_loss(output, clip, mask, weight)
         if features is not None and plan.perceptual_weight:
-            loss = loss + perceptual_loss(features, output, clip, mask, weight)
+            loss = loss + perceptual_loss(perceive, output, clip, mask, weight)
         loss.backward()
 
     network.train()

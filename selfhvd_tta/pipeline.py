@@ -132,6 +132,7 @@ def _restore(
         tell(note)
     limit = working_set_limit(reader.info.height, reader.info.width, settings.adaptation.working_set)
     numbers = choose_frames(seen.clues, job.remember("working_set", limit), settings.clues.segment)
+    settings = gear.sized(settings, reader.info.height, reader.info.width, job.remember)
     forecast, fit = Forecast.measure(reader, seen, settings, gear, len(numbers)), Fit(settings)
     if settings.runtime.budget is not None:
         fit = fit_once(settings, forecast, job, tell)

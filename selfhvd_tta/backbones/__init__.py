@@ -31,6 +31,8 @@ class Variant:
         weights: names of the rows of ``weights/models.toml`` that fit this variant, the preferred one first.
         channel_order: order in which the *weights* expect the three channels.
         value_range: range in which the raw network takes and gives values.
+        memory: what restoring takes, by precision (``float32``, ``bfloat16``): bytes per pixel of a frame whatever the
+            length of the clip, and for each of its frames, the input not counted. Empty: not counted yet.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Variant:
     weights: tuple[str, ...] = ()
     channel_order: Literal["rgb", "bgr"] = "rgb"
     value_range: tuple[float, float] = (0.0, 1.0)
+    memory: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -182,6 +182,9 @@ class DSTNetPlus(nn.Module):
 
 _BASE = {"channels": 64, "kernel_blocks": 3, "blocks": 15}
 _LARGE = {"channels": 96, "kernel_blocks": 5, "blocks": 25, "checkpointing": True}
+# Counted for 64 channels; with 96, memory grows by a half.
+_MEMORY_BASE = {"float32": (1100, 64), "bfloat16": (575, 32)}
+_MEMORY_LARGE = {"float32": (1650, 96), "bfloat16": (865, 48)}
 _DATASETS = ("gopro", "dvd", "bsd-1ms8ms", "bsd-2ms16ms", "bsd-3ms24ms")
 
 BACKBONE = Backbone(
@@ -191,8 +194,8 @@ BACKBONE = Backbone(
     paper="Pan et al., Learning Efficient Deep Discriminative Spatial and Temporal Networks, TPAMI 2025",
     build=DSTNetPlus,
     variants=tuple(
-        Variant(f"{size}-{dataset}", config, (f"dstnetplus-{size}-{dataset}",))
-        for size, config in (("base", _BASE), ("l", _LARGE))
+        Variant(f"{size}-{dataset}", config, (f"dstnetplus-{size}-{dataset}",), memory=memory)
+        for size, config, memory in (("base", _BASE, _MEMORY_BASE), ("l", _LARGE, _MEMORY_LARGE))
         for dataset in _DATASETS
     ),
     reach=10,  # an estimate, not measured with trained weights

@@ -321,6 +321,10 @@ class ESTRNN(nn.Module):
         return output, rest
 
 
+# Counted for 16 features; fewer take less.
+_MEMORY = {"float32": (490, 770), "bfloat16": (1370, 745)}
+
+
 def _official(exposure: str) -> Variant:
     return Variant(
         name=f"bsd-{exposure}",
@@ -328,6 +332,7 @@ def _official(exposure: str) -> Variant:
         weights=(f"estrnn-bsd-{exposure}",),
         channel_order="bgr",  # the authors trained on frames as cv2.imread gives them
         value_range=(-0.5, 0.5),
+        memory=_MEMORY,
     )
 
 
@@ -343,12 +348,14 @@ BACKBONE = Backbone(
             config={"n_features": 8, "n_blocks": 8, "global_residual": True},
             weights=("estrnn-lite",),
             value_range=(-0.5, 0.5),
+            memory=_MEMORY,
         ),
         Variant(
             name="c80b15",
             config={"n_features": 16, "n_blocks": 15, "global_residual": True},
             weights=("estrnn-c80b15",),
             value_range=(-0.5, 0.5),
+            memory=_MEMORY,
         ),
         _official("1ms8ms"),
         _official("2ms16ms"),

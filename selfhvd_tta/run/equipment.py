@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,7 +15,7 @@ from selfhvd_tta.flows import FlowEstimator
 from selfhvd_tta.method.composite import Merger
 from selfhvd_tta.method.restoration import Compute, Restorer
 from selfhvd_tta.run.device import choose_compute, choose_device
-from selfhvd_tta.run.memory import window_for, within_memory
+from selfhvd_tta.run.memory import Extent, extent_for, within_memory
 from selfhvd_tta.run.networks import load_backbone, load_features, load_flow, load_merger
 from selfhvd_tta.settings import NO_BACKBONE, Settings
 
@@ -93,8 +95,25 @@ class Equipment:
 
     def window(self, height: int, width: int, settings: Settings) -> int:
         """Frames that the backbone restores at once."""
+        return settings.runtime.window or self._extent(height, width).window
+
+    def _extent(self, height: int, width: int) -> Extent:
         assert self.network is not None
-        return settings.runtime.window or window_for(height, width, self.device, self.network.backbone.reach)
+        return extent_for(height, width, self.compute, self.network.backbone, self.network.variant)
+
+    def sized(self, settings: Settings, height: int, width: int, remember: Callable[[str, Any], Any]) -> Settings:
+        """The settings with window and tiles as memory allows; as they were decided first, where a run is resumed.
+
+        Args:
+            settings: all settings; what they say stays.
+            height, width: of the video.
+            remember: gives what an earlier attempt was given by that name, else what it is given.
+        """
+        if self.network is None or settings.runtime.window is not None:
+            return settings
+        extent = self._extent(height, width)
+        window, tile = remember("extent", [extent.window, settings.runtime.tile or extent.tile])
+        return replace(settings, runtime=replace(settings.runtime, window=window, tile=tile))
 
     def restorer(self, height: int, width: int, settings: Settings, tell: Listener = ignore) -> Restorer | None:
         """Runs the backbone over frames of this size; None without a backbone."""
@@ -102,6 +121,8 @@ class Equipment:
         if network is None:
             return None
         window, tile = self.window(height, width, settings), settings.runtime.tile
+        if tile is None and settings.runtime.window is None:
+            tile = self._extent(height, width).tile
         return Restorer(network, network.backbone, self.compute, window, lambda text: tell(Note(text, "warning")), tile)
 
 

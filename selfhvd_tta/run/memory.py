@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 
+from selfhvd_tta.backbones import Backbone, Variant
 from selfhvd_tta.errors import DeviceError, is_out_of_memory
+from selfhvd_tta.method.restoration import FADE, Compute
+from selfhvd_tta.method.tiles import GRID, SMALLEST
 from selfhvd_tta.run import hostmemory
 
 # Bank per pixel: input 3, label 3, mask 1, teacher and historical outputs 6 + 6 bytes, and working copies.
 BANK_BYTES_PER_PIXEL = 24
 SHARE = 0.35
+# Of restoring: at most this many bytes and this part of what is free; frames and outputs in float32, 12 bytes each.
+MOST, PART, FRAME_BYTES = 8 << 30, 0.8, 24
+LONGEST = 40  # frames at once, where a window need not be long
 UNKNOWN = 4 << 30  # if the system does not say
 CPU = torch.device("cpu")
 
@@ -57,10 +65,40 @@ def bank_store(height: int, width: int, frames: int, device: torch.device) -> to
     return torch.device("cpu")
 
 
-def window_for(height: int, width: int, device: torch.device, reach: int) -> int:
-    """Frames to restore at once: at most 40, fewer for large frames, never fewer than a window's context needs.
+@dataclass(frozen=True)
+class Extent:
+    """How much of a video a network restores at once.
 
-    A GPU reports when it is full, and the window is then halved. On a CPU the process is killed, so it starts small.
+    Attributes:
+        window: frames.
+        tile: side of the tiles in pixels; None: whole frames.
     """
-    pixels = 2.4e7 if device.type == "cuda" else 6e6
-    return max(2 * (2 * reach + 4) if reach else 1, min(40, int(pixels / (height * width))))
+
+    window: int
+    tile: int | None = None
+
+
+def extent_for(height: int, width: int, compute: Compute, backbone: Backbone, variant: Variant) -> Extent:
+    """What the free memory allows: the longest useful window of whole frames, or tiles with the shortest useful one.
+
+    A network that looks both ways restores the overlap of two windows twice, and so wants long ones: 100 frames in two
+    of them. For the others short windows do as well. Where a network's memory was not counted, a window is guessed by
+    the size of the frame: a GPU says when it is full, and the window is halved then.
+    """
+    reach, pixels = backbone.reach, height * width
+    overlap = 2 * reach + FADE if reach else 0
+    least = max(1, 2 * overlap)
+    cpu = compute.device.type == "cpu"
+    counted = variant.memory.get("float32" if compute.autocast is None else "bfloat16")
+    if counted is None:
+        return Extent(max(least, min(LONGEST, int((6e6 if cpu else 2.4e7) / pixels))))
+    fixed, frame = counted[0], counted[1] + FRAME_BYTES
+    room = min(MOST, PART * free_memory(compute.device))
+    most = (100 + overlap) // 2 if reach else LONGEST
+    if cpu and not reach:
+        most = max(1, min(most, int(6e6 / pixels)))  # more do not fit into its caches
+    window = min(most, int((room / pixels - fixed) / frame))
+    if window >= least:
+        return Extent(window)
+    side = int(math.sqrt(room / (fixed + least * frame))) // GRID * GRID
+    return Extent(least, max(SMALLEST, side) if side < max(height, width) else None)

@@ -1,4 +1,4 @@
-"""ESTRNN beside the published operator sequence: forward passes and training steps, interleaved, medians of CPU time.
+"""ESTRNN against the published operator sequence: forward passes and training steps, interleaved, medians of CPU time.
 
     OMP_NUM_THREADS=1 python benchmarks/estrnn_against_unfused.py
     OMP_NUM_THREADS=1 python benchmarks/estrnn_against_unfused.py --variants lite --sides 64 --frames 6 --repeats 2

@@ -53,7 +53,7 @@ def main() -> None:
                 again = run(args.input, output, options, None)
                 assert again.returncode == 0, again.stderr
                 assert output.read_bytes() == whole
-                how = "continued" if "continuing an interrupted run" in again.stderr else "begun anew"
+                how = "continued" if "continuing an interrupted run" in again.stderr else "started over"
                 outcome = f"exit code 6, the older output untouched; with room it was {how} and complete"
             assert os.listdir(folder) == ["out.mp4"]
             print(f"{limit} bytes: {outcome}", flush=True)

@@ -3,7 +3,7 @@
     python benchmarks/kill_and_resume.py INPUT OUTPUT-FOLDER --runs 3 [options of deblur ...]
 
 Each attempt is killed (SIGKILL) after a random time, drawn so that about five attempts make a run. After every kill the
-output must be absent; at the end it must be the same file, byte for byte, and nothing else may lie beside it.
+output must be absent; at the end it must be the same file, byte for byte, and nothing else may lie next to it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The project's simulated clips as folders of PNG files, and flags, for the scripts beside this one."""
+"""The project's simulated clips as folders of PNG files, and flags, for the other scripts of this folder."""
 
 from __future__ import annotations
 

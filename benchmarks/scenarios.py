@@ -1,6 +1,6 @@
 """The regression table: input, network alone, transfer and adaptation on every scenario, row by row as they come.
 
-Writes the clips once, then runs what is not in the results folder yet, so an interrupted run goes on where it was.
+Writes the clips once, then runs what is not in the results folder yet, so an interrupted run resumes where it was.
 
     python benchmarks/scenarios.py results/scenarios
     python benchmarks/scenarios.py results/scenarios --only street,walk --methods transfer
@@ -79,5 +79,5 @@ if __name__ == "__main__":
     except SelfHVDError as error:
         sys.exit(f"{error.message}\n{error.hint}")
     except KeyboardInterrupt:
-        show_lines(["interrupted; the same command goes on with what is missing"])
+        show_lines(["interrupted; the same command continues with what is missing"])
         sys.exit(ExitCode.INTERRUPTED)

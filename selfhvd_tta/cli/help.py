@@ -34,7 +34,7 @@ class Command(TyperCommand):
 
 
 class Program(TyperGroup):
-    """The commands by heading; a file in the place of a command means ``deblur``."""
+    """The commands by heading; a file instead of a command means ``deblur``."""
 
     command_class = Command
 

@@ -78,7 +78,7 @@ def lucas_kanade(source: Tensor, warped: Tensor) -> tuple[Tensor, Tensor]:
 
     Args:
         source: (B, 1, H, W) grey values in [0, 1], H and W even.
-        warped: the target warped by the present flow, of the same shape and range.
+        warped: the target warped by the current flow, of the same shape and range.
 
     Returns:
         Steps (B, 4, H / 2, W / 2) in pixels of the full size, x and y for each window; and (B, 2, H / 2, W / 2), how
@@ -145,7 +145,7 @@ class ShakeNetwork(nn.Module):
         with torch.no_grad():
             self.head.weight.mul_(0.1)
             start = torch.zeros(PROPOSALS + 4)
-            start[2] = 3.0  # the present flow, to begin with
+            start[2] = 3.0  # at the start, the current flow
             self.head.bias = nn.Parameter(start)
         self.to(memory_format=torch.channels_last)
 

@@ -123,7 +123,7 @@ class BankSupervision:
         return found is not None
 
     def after_step(self) -> None:
-        """Before labels are renewed, record what the present ones cover."""
+        """Before labels are renewed, record what the current ones cover."""
         self._coverage_known = self.renews(self.state.step)
         if self._coverage_known:
             self._record_coverage()

@@ -83,7 +83,7 @@ class Explainer:
 
     Args:
         frames: gives a frame of the video, (H, W, 3) uint8 or uint16 RGB; asked for at most ``WINDOW`` frames away from
-            the present one.
+            the current one.
         clues: of the video.
         exposure: of the video.
     """

@@ -58,7 +58,7 @@ class AdaptationState:
         self.step, self.stage2, self.draws = self.step + 1, stage2, dict(self.rng.bit_generator.state)
 
     def judge(self, check: HistoryCheck, renew: Callable[[], None]) -> None:
-        """Record a comparison with the historical model, and renew that if it is worth it."""
+        """Record a comparison with the historical model, and renew the model if that pays."""
         self.record.checks.append((self.step, check))
         if check.renew:
             renew()

@@ -36,7 +36,7 @@ class Teachers:
 def choose_teachers(index: int, clues: Clues, settings: AlignmentSettings) -> Teachers:
     """The sharp frames to learn frame ``index`` from, best first: near in time, and sharp.
 
-    Otsu's threshold lets frames through that are a good deal less sharp than others near them. With more than one
+    Otsu's threshold also selects frames that are much less sharp than others near them. With more than one
     teacher, every frame learns from the sharp ones around it, these count by their sharpness, and a sharp frame is one
     of its own teachers. With one, every sharp frame stands for itself, as the paper has it.
 

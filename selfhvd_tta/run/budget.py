@@ -47,7 +47,7 @@ def choose(settings: Settings, left: float, speeds: Speeds, load: Load) -> Choic
 
     Adaptation with all teachers comes first, then sharp-detail transfer with as many of them as there is time for,
     without the network if need be: what fewer teachers lose, neither makes up for. With fewer, adaptation is done only
-    where transfer is not wanted: nothing shall be blended in, or the adapted weights are to be saved.
+    where transfer is not wanted: nothing is blended in, or the adapted weights are to be saved.
 
     Args:
         settings: what was asked for; crop and clip length are upper limits.

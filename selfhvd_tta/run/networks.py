@@ -32,7 +32,7 @@ def load_backbone(settings: Settings, device: torch.device, listen: Listener) ->
     """Build the network that the settings name and load its weights.
 
     ``auto`` takes the strongest pretrained one that is here or can be downloaded, else the bundled one, and says so;
-    if nothing is fine-tuned it is the bundled one, because that is to be quick.
+    if nothing is fine-tuned it is the bundled one, because such runs are meant to be quick.
 
     Raises:
         UsageError: no such backbone or variant.

@@ -228,7 +228,7 @@ def rgb_to_yuv(rgb: Array, coding: YuvCoding) -> tuple[Array, ...]:
 
     Args:
         rgb: (H, W, 3) uint8, uint16 with white at 65535, or floating point in [0, 1] (values beyond are clipped).
-        coding: what the codes shall mean.
+        coding: meaning of the codes.
 
     Returns:
         As ``planes`` of :func:`yuv_to_rgb`: uint8 for 8-bit codes, else uint16.
@@ -237,7 +237,7 @@ def rgb_to_yuv(rgb: Array, coding: YuvCoding) -> tuple[Array, ...]:
     matrix = coding.from_rgb()
     matrix[:, :3] /= peak
     if coding.gray:
-        # Neutral RGB; the mean of the three undoes the rounding of each alike.
+        # Neutral RGB; the mean of the three undoes the rounding of each.
         black, span, _, _ = coding.scales()
         row = np.array([[span / (3 * peak)] * 3 + [black]])
         return (_codes(cv2.transform(pixels, row), coding),)

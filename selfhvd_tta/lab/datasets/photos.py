@@ -31,7 +31,7 @@ def read_photo(path: Path) -> Image:
 
     Raises:
         OSError: there is no such file.
-        ValueError: the file is no image that OpenCV reads.
+        ValueError: the file is not an image that OpenCV reads.
     """
     # Bytes first: OpenCV prints a warning of its own for files it cannot open, and fails on some names.
     picture = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)

@@ -133,7 +133,7 @@ def run_bench(
     """Run the method over a data set and save the table.
 
     Videos that were finished under the same settings before are not run again. A video that fails is reported and the
-    others go on.
+    others continue.
 
     Args:
         root: the data set.

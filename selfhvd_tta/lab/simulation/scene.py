@@ -161,7 +161,7 @@ def moving_object(
     generator: np.random.Generator,
     device: torch.device | str,
 ) -> Layer:
-    """A blob with a texture of its own that travels to and fro across the frame and turns a little."""
+    """A blob with a texture of its own that travels back and forth across the frame and turns a little."""
     short = min(settings.width, settings.height)
     radius = generator.uniform(0.16, 0.26) * short
     side = int(3.2 * radius) + 4

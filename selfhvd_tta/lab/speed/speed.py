@@ -260,7 +260,7 @@ class _Bench:
         for mode, settings in modes.items():
             if bank_only and mode != "bank":
                 continue
-            # Each steps a copy: the other's labels and the restoration shall see the same network throughout.
+            # Each steps a copy: the other's labels and the restoration must see the same network throughout.
             adaptation = self._adaptation(replace(gear, network=copy.deepcopy(network)), working, settings)
             supervision = adaptation.supervision
             if isinstance(supervision, LiveSupervision):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 from selfhvd_tta import config
 from selfhvd_tta.cli import app
 from selfhvd_tta.cli.options import FILE_ONLY, flag_names
+from selfhvd_tta.lab.training.config import FlowTrainingConfig, MergeTrainingConfig, PretrainConfig, RunConfig
 from selfhvd_tta.settings import Settings
 
 # Flags, defaults and 'config show' of the last commit before the command line was generated from the settings.
@@ -115,3 +117,17 @@ def test_the_program_lists_its_commands_by_heading() -> None:
     text = CliRunner().invoke(app, ["--help"]).output
     first, second = text.index("\nCommands:\n"), text.index("\nFor those who train and measure:\n")
     assert first < text.index("  deblur ") < second < text.index("  pretrain ")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("pretrain", PretrainConfig), ("pretrain-flow", FlowTrainingConfig), ("pretrain-merge", MergeTrainingConfig)],
+)
+def test_flags_of_training_are_its_config_with_defaults_and_texts(name: str, kind: type[RunConfig]) -> None:
+    defaults = {field.name: field.default for field in dataclasses.fields(kind)}
+    docs = {n: text for base in reversed(kind.__mro__) for n, text in config.attribute_docs(base).items()}
+    options = {p.name: p for p in command(name).params}
+    for shared in ("initial", "steps", "crop", "batch", "learning_rate", "seed"):
+        assert options[shared].default == defaults[shared], shared
+        assert options[shared].help == docs[shared], shared
+    assert options["output"].help == docs["output"]

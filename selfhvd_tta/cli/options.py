@@ -149,7 +149,7 @@ def takes_settings(
     """
 
     def add(command: Callable[..., None]) -> Callable[..., None]:
-        own = [p for p in _parameters(command) if p.kind is not p.VAR_KEYWORD]
+        own = [p for p in parameters_of(command) if p.kind is not p.VAR_KEYWORD]
         taken = {*without, *(p.name for p in own)}
         wanted = [n for n in (*EVERYDAY, *flag_names()) if only is None or _leaf(n) in only]
         names = [n for n in dict.fromkeys(wanted) if _leaf(n) not in taken]
@@ -192,7 +192,8 @@ def was_given(ctx: typer.Context, name: str) -> bool:
     return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")
 
 
-def _parameters(command: Callable[..., None]) -> list[reflection.Parameter]:
+def parameters_of(command: Callable[..., None]) -> list[reflection.Parameter]:
+    """Parameters of a command, annotations resolved."""
     return list(reflection.signature(command, eval_str=True).parameters.values())
 
 
@@ -204,14 +205,14 @@ def _parameter(name: str, everyday: bool) -> reflection.Parameter:
     section, _, leaf = name.rpartition(".")
     node: Any = getattr(Settings(), section) if section else Settings()
     default = getattr(node, leaf)
-    annotation, option = _option(name, get_type_hints(type(node))[leaf], attribute_docs(type(node))[leaf])
+    annotation, option = option_of(name, get_type_hints(type(node))[leaf], attribute_docs(type(node))[leaf])
     option.rich_help_panel = OPTIONS if everyday else SECTIONS[section]
     kind = reflection.Parameter.KEYWORD_ONLY
     return reflection.Parameter(leaf, kind, default=default, annotation=Annotated[annotation, option])
 
 
-def _option(name: str, hint: Any, doc: str) -> tuple[Any, Any]:
-    """Annotation and option of a setting."""
+def option_of(name: str, hint: Any, doc: str) -> tuple[Any, Any]:
+    """Annotation and option of an attribute, from its name, type and text."""
     optional = get_origin(hint) in (Union, types.UnionType)
     kind = next(k for k in get_args(hint) if k is not type(None)) if optional else hint
     text = doc.replace("``", "")

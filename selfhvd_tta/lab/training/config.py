@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Literal
 
 from selfhvd_tta.errors import UsageError
-from selfhvd_tta.lab.datasets.photos import list_photos, split_photos
 
 SLOWEST = 0.3  # factor on the speed of the shake at the beginning of a curriculum
 Structure = Literal["proofreader", "raft-small"]
@@ -29,7 +28,7 @@ class RunConfig:
         warmup: Steps of linear warm-up.
         gradient_clip: Largest norm of the gradient.
         ema: Decay of the moving average per step.
-        seed: Seed of weights and data.
+        seed: Random seed of weights and data.
         precision: Precision of the forward pass.
         device: Torch device.
         workers: Processes that make data.
@@ -143,7 +142,8 @@ class SimulatedClipsConfig(RunConfig):
     Attributes:
         photos: Folders of sharp photographs.
         clips: Simulated clips that the data is made of.
-        width, height: Size of these clips in pixels.
+        width: Width of these clips in pixels.
+        height: Their height.
         frames: Their length.
     """
 
@@ -165,6 +165,8 @@ class SimulatedClipsConfig(RunConfig):
         Raises:
             UsageError: there are none.
         """
+        from selfhvd_tta.lab.datasets.photos import list_photos, split_photos
+
         try:
             return split_photos(list_photos(self.photos))
         except (ValueError, OSError) as error:
@@ -176,6 +178,8 @@ class FlowTrainingConfig(SimulatedClipsConfig):
     """Training of the network of the flow ``shake``.
 
     Attributes:
+        crop: Side of the training crops in pixels, a multiple of 16.
+        batch: Pairs per step, each in both directions.
         structure: proofreader is the network of --flow shake; raft-small is torchvision's RAFT, on the same pairs.
         pairs: Pairs tried per clip; each is learned in both directions.
         validation_pairs: Pairs per held-out photograph.
@@ -197,7 +201,9 @@ class MergeTrainingConfig(SimulatedClipsConfig):
     """Training of the merging network.
 
     Attributes:
-        backbone: Network whose outputs are merged with the sharp frames, id:variant.
+        clips: Simulated clips that samples are made of, up to five each (6 MB).
+        batch: Samples per step.
+        backbone: Network whose outputs are merged with the sharp frames: id or id:variant.
         recorded: Share of samples with the frame as recorded in place of the backbone's output, as without a network.
     """
 

@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar, get_args
 
-from selfhvd_tta.errors import UsageError
+from selfhvd_tta.settings.labels import AlignmentSettings, ClueSettings
+from selfhvd_tta.settings.labels import BlurKind as BlurKind
+from selfhvd_tta.settings.labels import Merge as Merge
+from selfhvd_tta.settings.rules import check
 from selfhvd_tta.times import TimeRange
 
 PAPER_STEPS, PAPER_RATE = 2000, 1e-4
@@ -17,8 +20,6 @@ NO_BACKBONE = "none"
 Method = Literal["auto", "adapt", "transfer", "refit"]
 Quality = Literal["quick", "balanced", "best"]
 Teacher = Literal["bank", "live"]
-Merge = Literal["learned", "weighted"]
-BlurKind = Literal["auto", "local", "global"]
 Precision = Literal["auto", "fp32", "bf16"]
 Chroma = Literal["source", "420"]
 Codec = Literal["h264", "hevc", "av1", "ffv1"]
@@ -38,127 +39,8 @@ def _literal(given: Part, section: str, **paper: Any) -> Part:
     for name, value in paper.items():
         chosen = getattr(given, name)
         rule = f"{value!r} with --literal"
-        _check(chosen in (value, getattr(default, name)), section + name, rule, chosen)
+        check(chosen in (value, getattr(default, name)), section + name, rule, chosen)
     return replace(given, **paper)
-
-
-def _check(condition: bool, name: str, rule: str, value: object) -> None:
-    if not condition:
-        raise UsageError(f"{name} is {value!r}, but it must be {rule}")
-
-
-@dataclass(frozen=True)
-class ClueSettings:
-    """Selection of the sharp frames (Sec. 3.1).
-
-    Attributes:
-        segment: Frames per segment; a segment without a globally sharp frame contributes its sharpest one.
-        normalise: Divide v_l by the local contrast before comparing frames (ours; false is the paper's way). v_l grows
-            with the square of the brightness, so dimmed frames would count as blurry.
-        contrast: A frame is soft if a frame at most half a segment away has this many times its score (ours).
-        min_soft: Share of soft frames below which there is nothing to restore and the video is passed through (ours).
-    """
-
-    segment: int = 20
-    # Accuracy against the simulator (24 clips; sharp below 1 px, blurry above 4 px), v_l / normalised: 98.2 / 98.9 %;
-    # dimmed by 40 %: 89.6 / 98.5 %; exposure going up and down: 87.6 / 98.3 %; noise of sigma 4: 98.6 / 96.3 %.
-    normalise: bool = True
-    contrast: float = 1.5
-    min_soft: float = 0.02
-
-    def __post_init__(self) -> None:
-        _check(self.segment >= 2, "clues.segment", "at least 2 frames", self.segment)
-        _check(self.contrast > 1, "clues.contrast", "more than 1", self.contrast)
-        _check(0 <= self.min_soft <= 1, "clues.min_soft", "within 0..1", self.min_soft)
-
-
-@dataclass(frozen=True)
-class AlignmentSettings:
-    """Warping sharp frames onto blurry ones, and masking what does not match (Eq. 3-5).
-
-    Attributes:
-        flow: Optical flow: an id of selfhvd-tta models, optionally id:variant. auto takes the best one whose weights
-            are on this machine or can be downloaded.
-        global_motion: Estimate a homography per pair first, so that the flow only explains the rest. Default: as the
-            flow's authors have it.
-        blur: Blur model of the frames (ours): local follows the motion of every pixel (depth, people), global one path
-            per frame (flat scenes, streaked lights). auto takes what explains some of the video's frames better.
-        occlusion_scale: s of Eq. 5, per pixel of forward-backward error (not given in the paper).
-        uncertainty: Mask by the certainty of the flow (Eq. 4).
-        occlusion: Mask by forward-backward consistency (Eq. 5).
-        teachers: Sharp frames merged into one label; 1 is the paper's nearest sharp frame.
-        teacher_reach: Largest distance of the second and further sharp frames, in frames.
-        sharpness_power: Exponent of a sharp frame's v_l, relative to the sharpest one's, in its weight.
-        own_weight: Weight of a sharp frame in its own label, if it is as sharp as the others.
-        equal_sharpness: Ratio of v_l to that of the sharpest candidate from which a frame counts as equally sharp.
-        photometric: Mask by the agreement of label and input at the scale of the blur (ours).
-        agreement_sigma: Low-pass filter of that comparison, in pixels per 1000 pixels of the longer side.
-        agreement_tolerance: Difference of the low-passed frames that counts as agreement, 0..1.
-        agreement_shift: Misplacement of the low-passed frames that counts as agreement, in pixels.
-        blend_power: Exponent of the masks when sharp frames are merged; large values take the best one.
-        merge: How sharp frames are blended in at the end: learned uses a bundled network; weighted uses the masks
-            alone, which is quicker. Labels are always merged by weights.
-        merge_weights: Weights for --merge learned, written by 'pretrain-merge --export' (.safetensors).
-        rounds: How often a frame is aligned to its sharp frames; from the second time on, the frame has the previous
-            result blended in.
-        local_power: Exponent of a sharp frame's energy of detail around a pixel, relative to the most detailed one's,
-            in its weight there; 0 disables it.
-        local_sigma: Extent of these surroundings, in pixels per 1000 pixels of the longer side.
-        narrowest: Parts of a mask that are narrower are dropped, in the same unit; 0 keeps them. Where flow and flow
-            back are wrong, they still agree by chance along lines.
-    """
-
-    flow: str = "auto"
-    global_motion: bool | None = None
-    blur: BlurKind = "auto"
-    occlusion_scale: float = 0.5
-    uncertainty: bool = True
-    occlusion: bool = True
-    # PSNR of the blurry frames after transfer on the simulated clips, 3 / 5 / 7 / 10: camera 34.36 / 34.69 / 34.93 /
-    # 35.08 dB, texture 31.35 / 31.71 / 31.91 / 32.00.
-    teachers: int = 10
-    teacher_reach: int = 20
-    # 0 / 1 / 2 / 4: camera 35.08 / 35.17 / 35.21 / 35.23 dB, texture 32.00 / 32.07 / 32.11 / 32.14.
-    sharpness_power: float = 2.0
-    # That sharp frames have labels at all gains 0.3 dB on the blurry frames of camera (the less sharp ones of Otsu's
-    # choice) and 0.3 to 0.4 dB on the sharp ones, whose noise it averages.
-    own_weight: float = 8.0
-    equal_sharpness: float = 0.7
-    photometric: bool = True
-    agreement_sigma: float = 5.0
-    agreement_tolerance: float = 0.12
-    agreement_shift: float = 3.0
-    blend_power: float = 2.0
-    local_power: float = 1.0
-    local_sigma: float = 20.0
-    narrowest: float = 12.0  # clip with a moving object: +0.04 dB; others: 0
-    merge: Merge = "learned"
-    merge_weights: str | None = None
-    rounds: int = 1  # a second round lost 0.1 to 0.4 dB on the simulated clips
-
-    def __post_init__(self) -> None:
-        _check(self.blur in get_args(BlurKind), "--blur", "auto, local or global", self.blur)
-        _check(self.merge in get_args(Merge), "--merge", "learned or weighted", self.merge)
-        _check(
-            self.merge_weights is None or self.merge == "learned",
-            "--merge-weights",
-            "left out with --merge weighted",
-            self.merge_weights,
-        )
-        _check(self.occlusion_scale > 0, "alignment.occlusion_scale", "positive", self.occlusion_scale)
-        _check(self.teachers >= 1, "--teachers", "at least 1", self.teachers)
-        _check(self.teacher_reach >= 1, "alignment.teacher_reach", "at least 1 frame", self.teacher_reach)
-        _check(self.sharpness_power >= 0, "alignment.sharpness_power", "0 or more", self.sharpness_power)
-        _check(self.own_weight > 0, "alignment.own_weight", "positive", self.own_weight)
-        _check(0 <= self.equal_sharpness <= 1, "alignment.equal_sharpness", "within 0..1", self.equal_sharpness)
-        _check(self.agreement_sigma > 0, "alignment.agreement_sigma", "positive", self.agreement_sigma)
-        _check(self.agreement_tolerance > 0, "alignment.agreement_tolerance", "positive", self.agreement_tolerance)
-        _check(self.agreement_shift >= 0, "alignment.agreement_shift", "0 or more", self.agreement_shift)
-        _check(self.blend_power > 0, "alignment.blend_power", "positive", self.blend_power)
-        _check(self.rounds >= 1, "alignment.rounds", "at least 1", self.rounds)
-        _check(self.local_power >= 0, "alignment.local_power", "0 or more", self.local_power)
-        _check(self.local_sigma > 0, "alignment.local_sigma", "positive", self.local_sigma)
-        _check(self.narrowest >= 0, "alignment.narrowest", "0 or more", self.narrowest)
 
 
 @dataclass(frozen=True)
@@ -216,38 +98,38 @@ class AdaptationSettings:
     early_stop: bool = False
 
     def __post_init__(self) -> None:
-        _check(self.iters >= 0, "--iters", "0 or more", self.iters)
-        _check(0 <= self.stage1 <= 1, "adaptation.stage1", "within 0..1", self.stage1)
-        _check(self.crop is None or self.crop >= 16, "--crop", "at least 16 pixels", self.crop)
-        _check(self.clip_length is None or self.clip_length >= 1, "--clip-length", "at least 1 frame", self.clip_length)
-        _check(self.batch >= 1, "--batch", "at least 1", self.batch)
-        _check(self.learning_rate is None or self.learning_rate > 0, "--learning-rate", "positive", self.learning_rate)
-        _check(
+        check(self.iters >= 0, "--iters", "0 or more", self.iters)
+        check(0 <= self.stage1 <= 1, "adaptation.stage1", "within 0..1", self.stage1)
+        check(self.crop is None or self.crop >= 16, "--crop", "at least 16 pixels", self.crop)
+        check(self.clip_length is None or self.clip_length >= 1, "--clip-length", "at least 1 frame", self.clip_length)
+        check(self.batch >= 1, "--batch", "at least 1", self.batch)
+        check(self.learning_rate is None or self.learning_rate > 0, "--learning-rate", "positive", self.learning_rate)
+        check(
             0 <= self.final_learning_rate <= (self.learning_rate or PAPER_RATE),
             "adaptation.final_learning_rate",
             "between 0 and the learning rate",
             self.final_learning_rate,
         )
-        _check(self.perceptual_weight >= 0, "--perceptual-weight", "0 or more", self.perceptual_weight)
-        _check(self.consistency_weight >= 0, "--consistency-weight", "0 or more", self.consistency_weight)
-        _check(
+        check(self.perceptual_weight >= 0, "--perceptual-weight", "0 or more", self.perceptual_weight)
+        check(self.consistency_weight >= 0, "--consistency-weight", "0 or more", self.consistency_weight)
+        check(
             self.max_removed is None or self.max_removed >= 1,
             "adaptation.max_removed",
             "at least 1",
             self.max_removed,
         )
-        _check(0 <= self.sis_threshold <= 1, "adaptation.sis_threshold", "within 0..1", self.sis_threshold)
-        _check(self.history_updates >= 0, "--history-updates", "0 or more", self.history_updates)
-        _check(
+        check(0 <= self.sis_threshold <= 1, "adaptation.sis_threshold", "within 0..1", self.sis_threshold)
+        check(self.history_updates >= 0, "--history-updates", "0 or more", self.history_updates)
+        check(
             self.label_refresh is None or self.label_refresh >= 1,
             "--label-refresh",
             "at least 1 step",
             self.label_refresh,
         )
-        _check(0 <= self.sharp_weight <= 1, "adaptation.sharp_weight", "within 0..1", self.sharp_weight)
-        _check(self.gradient_clip >= 0, "adaptation.gradient_clip", "0 or more", self.gradient_clip)
-        _check(self.working_set >= 2, "--working-set", "at least 2 frames", self.working_set)
-        _check(
+        check(0 <= self.sharp_weight <= 1, "adaptation.sharp_weight", "within 0..1", self.sharp_weight)
+        check(self.gradient_clip >= 0, "adaptation.gradient_clip", "0 or more", self.gradient_clip)
+        check(self.working_set >= 2, "--working-set", "at least 2 frames", self.working_set)
+        check(
             self.teacher == "bank" or self.label_refresh == 1,
             "--teacher live",
             "used with --label-refresh 1 (the literal paper)",
@@ -319,10 +201,10 @@ class RuntimeSettings:
     checkpoint_minutes: float = 2.0
 
     def __post_init__(self) -> None:
-        _check(self.budget is None or self.budget > 0, "--budget", "positive", self.budget)
-        _check(self.window is None or self.window >= 1, "--window", "at least 1 frame", self.window)
-        _check(self.tile is None or self.tile >= 128, "--tile", "at least 128 pixels", self.tile)
-        _check(self.checkpoint_minutes >= 0, "--checkpoint-minutes", "0 or more", self.checkpoint_minutes)
+        check(self.budget is None or self.budget > 0, "--budget", "positive", self.budget)
+        check(self.window is None or self.window >= 1, "--window", "at least 1 frame", self.window)
+        check(self.tile is None or self.tile >= 128, "--tile", "at least 128 pixels", self.tile)
+        check(self.checkpoint_minutes >= 0, "--checkpoint-minutes", "0 or more", self.checkpoint_minutes)
 
 
 @dataclass(frozen=True)
@@ -348,9 +230,9 @@ class OutputSettings:
     faststart: bool = True
 
     def __post_init__(self) -> None:
-        _check(self.crf is None or 0 <= self.crf <= 63, "--crf", "within 0..63", self.crf)
-        _check(self.codec is None or self.codec in get_args(Codec), "--codec", f"one of {get_args(Codec)}", self.codec)
-        _check(self.preset in get_args(Preset), "--preset", f"one of {', '.join(get_args(Preset))}", self.preset)
+        check(self.crf is None or 0 <= self.crf <= 63, "--crf", "within 0..63", self.crf)
+        check(self.codec is None or self.codec in get_args(Codec), "--codec", f"one of {get_args(Codec)}", self.codec)
+        check(self.preset in get_args(Preset), "--preset", f"one of {', '.join(get_args(Preset))}", self.preset)
 
 
 @dataclass(frozen=True)
@@ -402,20 +284,20 @@ class Settings:
     output: OutputSettings = field(default_factory=OutputSettings)
 
     def __post_init__(self) -> None:
-        _check(
+        check(
             self.weights is None or self.adapted is None, "--weights", "left out together with --adapted", self.weights
         )
-        _check(
+        check(
             self.save_adapted is None or self.adapts,
             "--save-adapted",
             "used with an adaptation (--method adapt or refit, and --iters above 0)",
             self.save_adapted,
         )
-        _check(0 <= self.strength <= 1, "--strength", "within 0..1", self.strength)
+        check(0 <= self.strength <= 1, "--strength", "within 0..1", self.strength)
         if self.range is not None:
             TimeRange.parse(self.range)
-        _check(self.method in get_args(Method), "--method", f"one of {', '.join(get_args(Method))}", self.method)
-        _check(
+        check(self.method in get_args(Method), "--method", f"one of {', '.join(get_args(Method))}", self.method)
+        check(
             self.networked or self.method in ("auto", "transfer"),
             "--backbone",
             "a network: none is only valid with --method transfer",
@@ -425,9 +307,9 @@ class Settings:
             self._be_literal()
         if self.method == "refit":
             # What would choose steps by labels, or another method in their place, has no say in a baseline.
-            _check(self.runtime.budget is None, "--budget", "left out with --method refit", self.runtime.budget)
-            _check(not self.adaptation.early_stop, "--early-stop", "left out with --method refit", True)
-            _check(self.adaptation.teacher == "bank", "--teacher", "left out with --method refit", "live")
+            check(self.runtime.budget is None, "--budget", "left out with --method refit", self.runtime.budget)
+            check(not self.adaptation.early_stop, "--early-stop", "left out with --method refit", True)
+            check(self.adaptation.teacher == "bank", "--teacher", "left out with --method refit", "live")
 
     def _be_literal(self) -> None:
         """Give every setting of ours the paper's value; refuse one that was given another value.
@@ -442,7 +324,7 @@ class Settings:
             ("--early-stop", not self.adaptation.early_stop, True),
             ("--global-motion", not self.alignment.global_motion, True),
         ):
-            _check(agrees, name, "left out with --literal", value)
+            check(agrees, name, "left out with --literal", value)
         plan, flow = self.adaptation, self.alignment.flow
         clues = _literal(self.clues, "clues.", normalise=False)
         alignment = _literal(

@@ -16,12 +16,12 @@ from typing import Any
 import av
 import numpy as np
 
+from selfhvd_tta.video import cropping
 from selfhvd_tta.video.probe import probe
 from selfhvd_tta.video.reader import VideoReader
-from tests.media import decode_planes, make_clip, packets
-from tests.test_range import part_of
+from tests import test_range, test_video_roundtrip
+from tests.media import decode_planes, make_clip, packets, with_user_data
 from tests.test_video_fidelity import ORIENTATIONS, hdr_clip
-from tests.test_video_roundtrip import identity
 from tests.test_video_streams import CUES, chapters, cover, cues, rich_clip, streams
 
 OUTPUTS = (".mp4", ".mov", ".mkv")
@@ -31,6 +31,18 @@ VARIABLE = [0, 500, 1100, 1200, 5000, 5100, 5300, 9000, 12000, 12111, 15000, 200
 BEGIN, END = "<!-- fidelity: begin -->", "<!-- fidelity: end -->"
 SAME = "same"
 Check = Callable[[Path, str], str]
+SAID: list[str] = []
+"""What the user was told while the checks ran."""
+
+
+def identity(source: Path, out: Path, **settings: Any) -> list[str]:
+    notes = test_video_roundtrip.identity(source, out, **settings)
+    SAID.extend(notes)
+    return notes
+
+
+def part_of(source: Path, out: Path, text: str) -> None:
+    SAID.extend(test_range.part_of(source, out, text))
 
 
 def frame_times(folder: Path, suffix: str) -> str:
@@ -211,6 +223,33 @@ def tags(folder: Path, suffix: str) -> str:
     return SAME
 
 
+def crop(folder: Path, suffix: str) -> str:
+    plain = make_clip(folder / "plain.mp4").read_bytes()
+    wanted = {"left": 4, "right": 2, "top": 0, "bottom": 8}
+    source = folder / "in.mp4"
+    source.write_bytes(cropping.with_clap(plain, cropping.clap(wanted, 64, 48)))
+    identity(source, folder / f"out{suffix}")
+    demuxer = "matroska" if suffix == ".mkv" else "mov,mp4"
+    assert cropping.visible_crop(folder / f"out{suffix}", demuxer, 0, 64, 48) == wanted
+    return SAME
+
+
+def place(folder: Path, suffix: str) -> str:
+    text = b"+48.8577+002.2950/"
+    box = struct.pack(">HH", len(text), 0x15C7) + text
+    source = with_user_data(make_clip(folder / "plain.mp4"), folder / "in.mp4", b"\xa9xyz", box)
+    identity(source, folder / f"out{suffix}")
+    with av.open(str(folder / f"out{suffix}")) as container:
+        assert {k.lower(): v for k, v in container.metadata.items()}["location"] == text.decode()
+    return SAME
+
+
+def makers_data(folder: Path, suffix: str) -> str:
+    source = with_user_data(make_clip(folder / "plain.mp4"), folder / "in.mp4", b"GPMF", bytes(60))
+    identity(source, folder / f"out{suffix}")
+    return "left out, said"
+
+
 def faststart(folder: Path, suffix: str) -> str:
     source = make_clip(folder / "in.mp4")
     out = folder / f"out{suffix}"
@@ -254,6 +293,9 @@ CHECKS: dict[str, Check] = {
     "attachments": attachments,
     "cover art": cover_art,
     "tags, own ones too": tags,
+    "visible crop (`clap`, PixelCrop)": crop,
+    "location of a phone": place,
+    "data of a camera's maker in the header": makers_data,
     "starts to play while it downloads": faststart,
     "`--range`": part,
 }
@@ -282,8 +324,15 @@ def cell(check: Check, suffix: str) -> str:
 def table() -> str:
     """Markdown."""
     names = {".mp4": "MP4", ".mov": "MOV", ".mkv": "Matroska"}
-    lines = ["| written to | " + " | ".join(names[s] for s in OUTPUTS) + " |", "| --- " * (1 + len(OUTPUTS)) + "|"]
-    lines += [f"| {name} | " + " | ".join(cell(c, s) for s in OUTPUTS) + " |" for name, c in CHECKS.items()]
+    head = ["written to", *names.values(), "what is said about it"]
+    lines = ["| " + " | ".join(head) + " |", "| " + " | ".join("---" for _ in head) + " |"]
+    told: set[str] = set()
+    for name, check in CHECKS.items():
+        SAID.clear()
+        cells = [cell(check, suffix) for suffix in OUTPUTS]
+        new = [note for note in dict.fromkeys(SAID) if note not in told]
+        told.update(new)
+        lines.append("| " + " | ".join([name, *cells, "<br>".join(new)]) + " |")
     kinds = [s for s in INPUTS if cell(reading, s)]
     lines += ["", f"Read with every frame, in order and at its time: {', '.join(f'`{s}`' for s in kinds)}."]
     return "\n".join(lines)

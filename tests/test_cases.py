@@ -29,7 +29,7 @@ from selfhvd_tta.video.passthrough import pass_through
 from selfhvd_tta.video.reader import VideoReader
 from selfhvd_tta.video.writer import VideoWriter
 from tests.conftest import shared_path
-from tests.media import make_clip, sine
+from tests.media import make_clip, sine, with_user_data
 
 SOUNDS = ("pcm_u8", "pcm_s16le", "pcm_mulaw", "pcm_alaw", "adpcm_ms", "adpcm_ima_wav")
 OUTPUTS = (".mp4", ".mov", ".mkv")
@@ -374,6 +374,23 @@ class TestSaid:
         path.write_bytes(data)
         assert visible_crop(path, "mov,mp4", 0, 128, 96) is None
         assert written(path, tmp_path / "out.mp4").frames == 18
+
+    @pytest.mark.parametrize("suffix", OUTPUTS)
+    def test_where_a_phone_was(self, suffix: str, tmp_path: Path) -> None:
+        place = b"+48.8577+002.2950/"
+        source = with_user_data(
+            case("base.mp4"), tmp_path / "in.mp4", b"\xa9xyz", struct.pack(">HH", len(place), 0x15C7) + place
+        )
+        result = written(source, tmp_path / f"out{suffix}", preset="ultrafast")
+        with av.open(str(result.path)) as container:
+            assert {k.lower(): v for k, v in container.metadata.items()}["location"] == place.decode()
+        assert not [note for note in result.notes if "left out" in note or "did not" in note]
+        assert (b"\xa9xyz" in result.path.read_bytes()) == (suffix == ".mov")
+
+    def test_data_of_the_maker(self, tmp_path: Path) -> None:
+        source = with_user_data(case("base.mp4"), tmp_path / "in.mp4", b"GPMF", bytes(60))
+        notes = written(source, tmp_path / "out.mp4", preset="ultrafast").notes
+        assert notes == ["left out: data of the camera's maker in the header: GPMF"]
 
     def test_plain_files_lose_nothing_of_their_header(self, tmp_path: Path) -> None:
         assert not [note for note in written(case("base.mp4"), tmp_path / "out.mp4").notes if "left out" in note]

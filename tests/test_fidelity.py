@@ -21,7 +21,9 @@ ROWS = {line.split(" | ")[0].removeprefix("| "): line for line in PAGE.splitline
 @pytest.mark.parametrize("name", fidelity.CHECKS)
 def test_the_documented_cell_holds(name: str, suffix: str, tmp_path: Path) -> None:
     cells = [cell.strip() for cell in ROWS[name].strip("| ").split(" | ")][1:]
+    fidelity.SAID.clear()
     assert fidelity.CHECKS[name](tmp_path, suffix) == cells[fidelity.OUTPUTS.index(suffix)]
+    assert not [note for note in fidelity.SAID if note not in PAGE]
 
 
 @pytest.mark.parametrize("suffix", fidelity.INPUTS)

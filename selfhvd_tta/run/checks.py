@@ -6,17 +6,19 @@ Paths are checked without torch, so that a wrong one is reported at once.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from selfhvd_tta.errors import DiskError, UsageError
+from selfhvd_tta.errors import DiskError, UsageError, WeightsError
 from selfhvd_tta.events import ignore
 from selfhvd_tta.files import same_file
 from selfhvd_tta.settings import Settings
 
 WEIGHTS_SUFFIX = ".safetensors"
+DEVICES = re.compile(r"auto|(cpu|cuda|mps)(:\d+)?")
 
 
 @dataclass(frozen=True)
@@ -49,20 +51,26 @@ def check_paths(video: Path, output: Path, settings: Settings, others: Sequence[
         others: what else is to be written; the adapted weights of the settings need not be named.
 
     Raises:
-        UsageError: a file exists, is an input or another output, or its name does not suit its content.
+        UsageError: a file exists, is an input or another output, or its name does not suit its content; there is no
+            such kind of device.
+        WeightsError: a file of weights that the settings name is missing.
         DiskError: a folder is missing or not writable.
     """
+    if DEVICES.fullmatch(settings.runtime.device) is None:
+        raise UsageError(f"unknown device '{settings.runtime.device}'", "Use auto, cpu, cuda or cuda:N.")
     new = list(others)
     if settings.save_adapted is not None:
         new.append(NewFile("--save-adapted", Path(settings.save_adapted), (WEIGHTS_SUFFIX,)))
     read = {
-        "the input": video,
         "--weights": settings.weights,
         "--adapted": settings.adapted,
         "--merge-weights": settings.alignment.merge_weights,
     }
+    for name, path in read.items():
+        if path is not None and not Path(path).is_file():
+            raise WeightsError(f"{name}: there is no weights file {path}", "Check the path.")
     for file in new:
-        for name, path in read.items():
+        for name, path in {"the input": video, **read}.items():
             if path is not None and same_file(file.path, Path(path)):
                 raise UsageError(f"{file}: is the same file as {name}", "Choose another name.")
         if same_file(file.path, output) or _inside(file.path, output):

@@ -84,7 +84,7 @@ def with_crop(template: Any, crop: Crop) -> Iterator[Any]:
         yield template
         return
     context = template.codec_context
-    with av.open(io.BytesIO(_with_clap(header, _clap(crop, context.width, context.height)))) as container:
+    with av.open(io.BytesIO(with_clap(header, clap(crop, context.width, context.height)))) as container:
         yield container.streams.video[0]
 
 
@@ -100,13 +100,14 @@ def _header_of(template: Any) -> bytes | None:
     return None
 
 
-def _clap(crop: Crop, width: int, height: int) -> bytes:
+def clap(crop: Crop, width: int, height: int) -> bytes:
+    """The box of MP4 that states a crop of pictures of that size."""
     sizes = (width - crop["left"] - crop["right"], 1, height - crop["top"] - crop["bottom"], 1)
     offsets = (crop["left"] - crop["right"], 2, crop["top"] - crop["bottom"], 2)
     return struct.pack(">I4sIIIIiIiI", 40, b"clap", *sizes, *offsets)
 
 
-def _with_clap(header: bytes, clap: bytes) -> bytes:
+def with_clap(header: bytes, box: bytes) -> bytes:
     """The box put at the end of the first sample description, and the size of all boxes around it set right."""
     data = bytearray(header)
     start, stop = 0, len(data)
@@ -114,7 +115,7 @@ def _with_clap(header: bytes, clap: bytes) -> bytes:
         start += 0 if wanted else 8
         for name, first, last in boxes(header, start, stop):
             if name == wanted or not wanted:
-                struct.pack_into(">I", data, first - 8, last - first + 8 + len(clap))
+                struct.pack_into(">I", data, first - 8, last - first + 8 + len(box))
                 start, stop = first, last
                 break
-    return bytes(data[:stop]) + clap + bytes(data[stop:])
+    return bytes(data[:stop]) + box + bytes(data[stop:])

@@ -15,7 +15,7 @@ import cv2
 from selfhvd_tta.errors import UsageError
 from selfhvd_tta.settings import OutputSettings
 from selfhvd_tta.video.color import BT709, FULL, LIMITED, UNSPECIFIED, PixelLayout, YuvCoding
-from selfhvd_tta.video.probe import VideoInfo
+from selfhvd_tta.video.probe import IMAGES, VideoInfo
 
 ENCODERS = {"h264": "libx264", "hevc": "libx265", "av1": "libsvtav1", "ffv1": "ffv1"}
 NAMES = {"h264": "H.264", "hevc": "HEVC", "av1": "AV1", "ffv1": "FFV1"}
@@ -127,6 +127,8 @@ def choose_encoding(info: VideoInfo, settings: OutputSettings) -> Encoding:
         tag_range = FULL if color.full_range and not coded_rgb else color.range
         matrix = color.matrix if not (coded_rgb or layout.kind == "gray") else UNSPECIFIED
         tags = (matrix, tag_range, color.primaries, color.transfer)
+    if info.container == IMAGES:
+        notes.append(f"the images count as {float(nominal_rate(info)):g} a second")
     if layout.alpha:
         notes.append("the alpha channel is left out")
     notes += [f"left out: {words}" for words in info.untransferable]

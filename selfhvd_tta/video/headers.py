@@ -8,8 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+MAKER = "data of the camera's maker in the header: {}"
 TYPED = "the types of metadata values: {} become text or are lost"
 
+# Boxes of MP4's user data that FFmpeg reads as tags or chapters; so are those whose names begin with a copyright sign.
+USER_DATA = frozenset({
+    b"meta", b"loci", b"chpl", b"FIRM", b"auth", b"titl", b"dscp", b"cprt", b"perf", b"gnre", b"albm", b"yrrc", b"name",
+})  # fmt: skip
 # Kinds of MP4 metadata values that are text; all others are numbers, pictures or binary.
 TEXT_KINDS = (1, 2, 3, 4, 5)
 Bytes = mmap.mmap | bytes
@@ -27,13 +32,18 @@ def unread(path: Path, container: str) -> list[str]:
     if "mp4" not in container:
         return []
     kinds: list[int] = []
+    makers: set[str] = set()
     with mapped(path) as data, suppress(struct.error, IndexError):  # the demuxer reports damage
         for _, start, stop in boxes_at(data, b"moov", b"meta"):
             for name, first, last in boxes(data, start, stop):
                 if name == b"ilst":
                     kinds += [_kind_of(data, a, b) for _, a, b in boxes(data, first, last)]
+        for _, start, stop in boxes_at(data, b"moov", b"udta"):
+            names = {name for name, _, _ in boxes(data, start, stop)} - USER_DATA
+            makers |= {name.decode("ascii") for name in names if name.isalnum() and name.isascii()}
+    said = [MAKER.format(", ".join(sorted(makers)))] if makers else []
     count = sum(kind not in TEXT_KINDS for kind in kinds)
-    return [TYPED.format(count)] if count else []
+    return [*said, TYPED.format(count)] if count else said
 
 
 @contextmanager

@@ -20,12 +20,13 @@ from selfhvd_tta.files import write_atomically
 from selfhvd_tta.settings import OutputSettings
 from selfhvd_tta.times import TimeRange
 from selfhvd_tta.video.color import Array, ColorTags, YuvCoding, full_range_luma
-from selfhvd_tta.video.probe import VideoInfo
+from selfhvd_tta.video.probe import IMAGES, VideoInfo
 from selfhvd_tta.video.reader import Frame, LumaFrame
 from selfhvd_tta.video.target import IMAGE_SUFFIXES, check_target, disk_errors, make_workplace, publish
 
 CODECS = {".png": "png", ".jpg": "mjpeg", ".jpeg": "mjpeg", ".tif": "tiff", ".tiff": "tiff"}
 DEFAULT_RATE = Fraction(30)
+FOLDER = "{0} has no ending, so it becomes a folder of images ({0}.mp4 would be a video)"
 LEDGER = "images.json"
 _LUMA = np.array([[0.2126, 0.7152, 0.0722]])
 
@@ -83,7 +84,7 @@ class ImageReader:
             bit_depth=16 if deep else 8,
             color=ColorTags().resolve("rgb24", first.shape[0]),
             codec=CODECS[self.files[0].suffix.lower()],
-            container="image2",
+            container=IMAGES,
         )
 
     @property
@@ -196,6 +197,8 @@ class ImageWriter:
             raise UsageError(f"{out}: is not the name of a folder", "Leave out the suffix for a folder of images.")
         self.names = names
         self.notes: list[str] = []
+        if info.container != IMAGES:
+            self.notes.append(FOLDER.format(self.target.path.name))
         if info.others:
             self.notes.append("sound, subtitles and frame times have no place in a folder of images")
         if info.layout.alpha:

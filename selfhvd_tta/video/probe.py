@@ -19,6 +19,9 @@ from selfhvd_tta.video.compat import as_fraction, time_base_of
 from selfhvd_tta.video.source import input_errors, is_picture, open_input, pick_video
 from selfhvd_tta.video.span import Span
 
+IMAGES = "image2"
+"""The container of a folder of images."""
+
 # Side data of frames that a new encoding loses; names of AVFrameSideDataType.
 UNTRANSFERABLE = {
     "DYNAMIC_HDR_PLUS": "HDR10+ metadata (the HDR10 base is kept)",

@@ -13,8 +13,9 @@ import numpy as np
 
 from selfhvd_tta.settings import OutputSettings
 from selfhvd_tta.video.encoding import choose_encoding
+from selfhvd_tta.video.images import FOLDER
 from selfhvd_tta.video.joining import FinalFile, join
-from selfhvd_tta.video.probe import VideoInfo
+from selfhvd_tta.video.probe import IMAGES, VideoInfo
 from selfhvd_tta.video.segments import SegmentStore
 from selfhvd_tta.video.target import Target, disk_errors, make_workplace
 from selfhvd_tta.video.writer import check_output, to_planes, verify
@@ -24,7 +25,7 @@ def rehearse(out: str | Path, info: VideoInfo, settings: OutputSettings, job: Pa
     """Write a small file like the result next to its place, and remove it.
 
     Args:
-        out: as for :class:`VideoWriter`; for a folder of images there is nothing to try.
+        out: as for :class:`VideoWriter`; a folder of images, for which there is nothing to try, is said to be one.
         info: of the source.
         settings: codec, quality, overwriting.
         job: folder next to the output to work in, see :func:`make_workplace`.
@@ -39,7 +40,7 @@ def rehearse(out: str | Path, info: VideoInfo, settings: OutputSettings, job: Pa
     """
     target = check_output(out, info, settings)
     if target.container is None:
-        return []
+        return [] if info.container == IMAGES else [FOLDER.format(target.path.name)]
     workplace = make_workplace(target, job)
     try:
         return _written(target, target.container, info, settings, workplace)

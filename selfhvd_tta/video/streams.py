@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import io
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from selfhvd_tta.wording import plural
 STALE_TAGS = {"encoder", "duration", "number_of_frames", "number_of_bytes", "bps", "rotate", "vendor_id"}
 STALE_PREFIXES = ("_statistics", "number_of_frames-", "number_of_bytes-", "bps-", "duration-")
 BRAND_TAGS = {"major_brand", "minor_version", "compatible_brands"}
+# FFmpeg's MP4 reader gives a tag with a language twice, and its writer would take the second one for an unusual tag.
+LANGUAGE_MARK = re.compile(r"-[a-z]{3}$")
 CONTAINER_NAMES = {"mp4": "MP4", "mov": "MOV", "matroska": "Matroska"}
 # MOV has its own list of languages, in which FFmpeg names these by another code than ISO 639-2/T.
 MOV_LANGUAGES = {
@@ -79,6 +82,8 @@ def clean_tags(tags: dict[str, str], container: str) -> dict[str, str]:
             continue
         if name == "language" and container == "mov":
             value = MOV_LANGUAGES.get(value, value)
+        if LANGUAGE_MARK.search(name) and tags.get(key[: -len("-eng")]) == value:
+            continue
         # Matroska's keys are in capitals; MP4's are not.
         kept[name if key.isupper() and container != "matroska" else key] = value
     return kept

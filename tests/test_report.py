@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -20,6 +22,7 @@ pytest.importorskip("jinja2", reason="the extra 'report' is not installed")
 from selfhvd_tta import deblur
 from selfhvd_tta.errors import UsageError
 from selfhvd_tta.events import Finished, Plan, Progress
+from selfhvd_tta.extras import Extras, deblur_with
 from selfhvd_tta.extras.report import Recorder, report_file, write_report
 from selfhvd_tta.extras.report.facts import changed_settings
 from selfhvd_tta.extras.report.page import render
@@ -27,7 +30,7 @@ from selfhvd_tta.extras.report.pictures import evenly, most_changed
 from selfhvd_tta.extras.report.plots import THEMES, smooth, timeline
 from selfhvd_tta.files import sha256_of
 from selfhvd_tta.method.clues import select_clues
-from selfhvd_tta.settings import ClueSettings, OutputSettings, Settings
+from selfhvd_tta.settings import ClueSettings, OutputSettings, RuntimeSettings, Settings
 from selfhvd_tta.weights import bundled_folder
 from tests.browser import chromium, set_view
 from tests.commands import QUICK as QUICK_FLAGS
@@ -347,3 +350,12 @@ def test_soft_stretches() -> None:
 
     assert runs(np.array([True, True, False, True])) == [(0, 1), (3, 3)]
     assert runs(np.zeros(3, dtype=bool)) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+    source = tmp_path / os.fsdecode(b"caf\xe9.mp4")
+    make_clip(tmp_path / "plain.mp4").rename(source)
+    extras = Extras(report=tmp_path / "page.html")
+    deblur_with(source, tmp_path / "out.mp4", Settings(runtime=RuntimeSettings(offline=True)), extras)
+    assert r"caf\udce9.mp4" in (tmp_path / "page.html").read_text(encoding="utf-8")

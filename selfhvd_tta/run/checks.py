@@ -61,7 +61,7 @@ def check_paths(video: Path, output: Path, settings: Settings, others: Sequence[
     new = list(others)
     if settings.save_adapted is not None:
         new.append(NewFile("--save-adapted", Path(settings.save_adapted), (WEIGHTS_SUFFIX,)))
-    read = {
+    read: dict[str, str | Path | None] = {
         "--weights": settings.weights,
         "--adapted": settings.adapted,
         "--merge-weights": settings.alignment.merge_weights,

@@ -68,7 +68,7 @@ def write_report(
     path = file.path
     page = render(collect(Path(source), result, settings, log))
     with disk_errors(path), write_atomically(path) as part:
-        part.write_bytes(page.encode())
+        part.write_bytes(page.encode(errors="backslashreplace"))  # names of files need not be UTF-8
     return path
 
 

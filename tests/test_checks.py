@@ -50,6 +50,10 @@ def test_every_file_that_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     refused(WeightsError, "--weights: there is no weights file none", [], weights="none.safetensors")
     refused(UsageError, "unknown device 'gpu'", [], runtime=RuntimeSettings(device="gpu"))
     refused(UsageError, "--compare writes the same file", [page, NewFile("--compare", Path("./page.html"))])
+    for name, words in (("-", "a file, not a stream"), ("C:\\clips\\out.mp4", "path of Windows")):
+        with pytest.raises(UsageError, match=words):
+            check_paths(Path("in.mp4"), Path(name), QUICK)
+    check_paths(Path("in.mp4"), Path("C:out.mp4"), QUICK)
     check_paths(Path("in.mp4"), Path("out.mp4"), replace(QUICK, save_adapted="new.safetensors"), [page])
     check_paths(Path("in.mp4"), Path("out.mp4"), replace(QUICK, save_adapted="old.safetensors", output=over), [page])
     with pytest.raises(UsageError, match="is the output or lies in it"):

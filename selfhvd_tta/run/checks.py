@@ -18,6 +18,7 @@ from selfhvd_tta.files import same_file
 from selfhvd_tta.settings import Settings
 
 WEIGHTS_SUFFIX = ".safetensors"
+WINDOWS_PATH = re.compile(r"[A-Za-z]:[\\/]")
 DEVICES = re.compile(r"auto|(cpu|cuda|mps)(:\d+)?")
 
 
@@ -58,6 +59,10 @@ def check_paths(video: Path, output: Path, settings: Settings, others: Sequence[
     """
     if DEVICES.fullmatch(settings.runtime.device) is None:
         raise UsageError(f"unknown device '{settings.runtime.device}'", "Use auto, cpu, cuda or cuda:N.")
+    if str(output) == "-":
+        raise UsageError("-: the result is a file, not a stream", "Give a name such as sharp.mp4.")
+    if os.name == "posix" and WINDOWS_PATH.match(str(output)):
+        raise UsageError(f"{output}: is a path of Windows", "In WSL, drive C: is /mnt/c.")
     new = list(others)
     if settings.save_adapted is not None:
         new.append(NewFile("--save-adapted", Path(settings.save_adapted), (WEIGHTS_SUFFIX,)))

@@ -95,19 +95,21 @@ def deblur(
             notes.append(event.text)
         listen(event)
 
-    check_paths(Path(path), Path(output), settings)
+    output = Path(output)
+    check_paths(Path(path), output, settings)
     reader = open_reader(path, settings.part, settings.progressive)
-    sweep(Path(output))
+    sweep(output)
     check_output(output, reader.info, settings.output)
     check_names(settings)
     settings = choose_method(settings, tell)
-    with Job(Path(output), settings.runtime.restart) as job:
+    with Job(output, settings.runtime.restart) as job:
         changes = rehearse(output, reader.info, settings.output, job.segments)
         seen, settings = examine(reader, settings, tell)
-        if seen.helpful or settings.force or (settings.learns and settings.adaptation.iters == 0):
+        as_it_is = settings.learns and settings.adaptation.iters == 0  # the backbone alone needs no sharp frame
+        if seen.helpful or settings.force or as_it_is:
             for text in changes:
                 tell(Note(text))
-            action, record = _restore(reader, Path(output), seen, settings, job, tell)
+            action, record = _restore(reader, output, seen, settings, job, tell)
         else:
             if settings.strict:
                 raise PreconditionError(f"{path}: {seen.verdict}", "Use --force to adapt anyway.")
@@ -120,12 +122,13 @@ def deblur(
             action, record = "passed through", None
     seconds = time.monotonic() - started
     tell(Finished(str(output), seconds, summary(seen, action, record), action=action))
-    return Result(Path(output), len(seen.pts), action, seen.clues, record, seconds, tuple(notes))
+    return Result(output, len(seen.pts), action, seen.clues, record, seconds, tuple(notes))
 
 
 def _restore(
     reader: Reader, output: Path, seen: Inspection, settings: Settings, job: Job, tell: Listener
 ) -> tuple[Action, Record | None]:
+    """Plan, adapt if the settings ask for it, and write the restored video."""
     gear = Equipment.load(settings, tell)
     settings = replace(settings, adaptation=settings.adaptation.on(gear.device.type))
     if note := job.agree(fingerprint(reader.info.path, settings, gear)):

@@ -137,7 +137,9 @@ class Display:
         elif isinstance(event, Finished):
             self._stop()
             self._rows(event.rows)
-            self.console.print(f"[green]done[/] {_escape(event.output)} in {duration(event.seconds)}", soft_wrap=True)
+            late = f", {duration(event.late)} over the budget" if event.late else ""
+            took = f"in {duration(event.seconds)}{late}"
+            self.console.print(f"[green]done[/] {_escape(event.output)} {took}", soft_wrap=True)
         elif isinstance(event, Written):
             self._stop()
             self.console.print(f"[green]{event.what}[/] {_escape(event.path)}", soft_wrap=True)

@@ -100,12 +100,14 @@ class Finished:
         seconds: duration of the whole run.
         rows: label and value, in the order to show them.
         action: what was done.
+        late: seconds that it took longer than the budget; 0: in time, or without one.
     """
 
     output: str
     seconds: float
     rows: tuple[tuple[str, str], ...] = ()
     action: Action = field(kw_only=True)
+    late: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,16 @@ from selfhvd_tta.run.budget import Fit, fit_once
 from selfhvd_tta.run.cancelling import CancelToken
 from selfhvd_tta.run.checks import check_names, check_paths
 from selfhvd_tta.run.choice import choose_method
+from selfhvd_tta.run.deadline import Deadline
 from selfhvd_tta.run.equipment import Equipment
 from selfhvd_tta.run.fingerprint import fingerprint
-from selfhvd_tta.run.forecast import Forecast
+from selfhvd_tta.run.forecast import CLOSING_SECONDS, Forecast
 from selfhvd_tta.run.frames import Place, RestoredFrame, blending, mixed, run_frames
 from selfhvd_tta.run.job import Job, sweep
 from selfhvd_tta.run.memory import within_memory, working_set_limit
 from selfhvd_tta.run.networks import save_adapted
 from selfhvd_tta.run.plan import plan, summary
+from selfhvd_tta.run.rate import choose_rate
 from selfhvd_tta.run.scan import Inspection, examine
 from selfhvd_tta.settings import Settings
 from selfhvd_tta.video.opening import Reader, open_reader, open_writer
@@ -46,6 +48,7 @@ class Result:
         record: steps and checks of the adaptation, if there was one.
         seconds: duration of the run.
         notes: every note to the user, in order.
+        crf: constant rate factor that was chosen to follow the source; None if there was nothing to choose.
     """
 
     output: Path
@@ -55,6 +58,7 @@ class Result:
     record: Record | None
     seconds: float
     notes: tuple[str, ...] = field(default=())
+    crf: int | None = None
 
 
 def deblur(
@@ -109,7 +113,7 @@ def deblur(
         if seen.helpful or settings.force or as_it_is:
             for text in changes:
                 tell(Note(text))
-            action, record = _restore(reader, output, seen, settings, job, tell)
+            action, record, crf = _restore(reader, output, seen, settings, job, tell)
         else:
             if settings.strict:
                 raise PreconditionError(f"{path}: {seen.verdict}", "Use --force to adapt anyway.")
@@ -119,15 +123,16 @@ def deblur(
             tell(Note(f"{how}: {seen.verdict} (--force restores it anyway)", "warning"))
             for text in passed.notes:
                 tell(Note(text))
-            action, record = "passed through", None
+            action, record, crf = "passed through", None, None
     seconds = time.monotonic() - started
-    tell(Finished(str(output), seconds, summary(seen, action, record), action=action))
-    return Result(output, len(seen.pts), action, seen.clues, record, seconds, tuple(notes))
+    late = 0.0 if settings.runtime.budget is None else max(0.0, seconds - settings.runtime.budget)
+    tell(Finished(str(output), seconds, summary(seen, action, record), action=action, late=late))
+    return Result(output, len(seen.pts), action, seen.clues, record, seconds, tuple(notes), crf)
 
 
 def _restore(
     reader: Reader, output: Path, seen: Inspection, settings: Settings, job: Job, tell: Listener
-) -> tuple[Action, Record | None]:
+) -> tuple[Action, Record | None, int | None]:
     """Plan, adapt if the settings ask for it, and write the restored video."""
     gear = Equipment.load(settings, tell)
     settings = replace(settings, adaptation=settings.adaptation.on(gear.device.type))
@@ -136,30 +141,45 @@ def _restore(
     limit = working_set_limit(reader.info.height, reader.info.width, settings.adaptation.working_set)
     numbers = choose_frames(seen.clues, job.remember("working_set", limit), settings.clues.segment)
     settings = gear.sized(settings, reader.info.height, reader.info.width, job.remember)
+    rate = choose_rate(reader, output, seen.clues, settings.output, job)
+    if rate is not None:
+        settings = replace(settings, output=replace(settings.output, crf=rate.crf))
     forecast, fit = Forecast.measure(reader, seen, settings, gear, len(numbers)), Fit(settings)
-    if settings.runtime.budget is not None:
+    deadline = None
+    if (budget := settings.runtime.budget) is not None:
         fit = fit_once(settings, forecast, job, tell)
         settings, gear = fit.settings, gear.suited(fit.settings)
-    tell(plan(seen, settings, gear, forecast))
+        deadline = Deadline(job.started + budget - CLOSING_SECONDS, len(seen.pts), tell)
+    tell(plan(seen, settings, gear, forecast, rate))
     record = adapt(reader, seen.clues, numbers, gear, fit, job, tell) if settings.adapts else None
-    _write(reader, output, _restored(reader, seen, settings, gear, job, tell), settings, job, tell)
+    _write(reader, output, _restored(reader, seen, settings, gear, job, tell, deadline), settings, job, tell)
     if record is not None and gear.network is not None and settings.save_adapted is not None:
         # Last: a run that is interrupted before this would find the file in its way when it is resumed.
         save_adapted(gear.network, settings.save_adapted, str(reader.info.path), len(record.steps))
         tell(Note(f"adapted weights saved as {settings.save_adapted}"))
+    return _action(settings, record), record, None if rate is None else rate.crf
+
+
+def _action(settings: Settings, record: Record | None) -> Action:
     if not settings.learns:
-        return "transferred", None
+        return "transferred"
     if record is None:
-        return ("adapted" if settings.adapted is not None else "restored"), None
-    return ("refitted" if settings.method == "refit" else "adapted"), record
+        return "adapted" if settings.adapted is not None else "restored"
+    return "refitted" if settings.method == "refit" else "adapted"
 
 
 def _restored(
-    reader: Reader, seen: Inspection, settings: Settings, gear: Equipment, job: Job, tell: Listener
+    reader: Reader,
+    seen: Inspection,
+    settings: Settings,
+    gear: Equipment,
+    job: Job,
+    tell: Listener,
+    deadline: Deadline | None,
 ) -> Callable[[int], Iterator[RestoredFrame]]:
     """The frames of the result from a given one on: through the network, then with sharp details blended in."""
     restorer = gear.restorer(reader.info.height, reader.info.width, settings, tell)
-    details = blending(seen.blur, gear, settings) if settings.transfers else None
+    details = blending(seen.blur, gear, settings, deadline) if settings.transfers else None
 
     def frames(first: int) -> Iterator[RestoredFrame]:
         place = Place(first, job.mark(first), job.save_mark)

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 import selfhvd_tta
 from selfhvd_tta.errors import UsageError
-from selfhvd_tta.events import Note, Progress, ignore
+from selfhvd_tta.events import Finished, Note, Progress, ignore
 from selfhvd_tta.method.teachers import most_alignments
 from selfhvd_tta.run.budget import CAUTION, FEWEST_STEPS, WANTED_STEPS, Fit, choose
+from selfhvd_tta.run.deadline import Deadline
 from selfhvd_tta.run.equipment import Equipment
 from selfhvd_tta.run.forecast import Forecast, Load, Speeds
 from selfhvd_tta.run.scan import scan
@@ -236,5 +237,23 @@ def test_an_impossible_budget_is_told_and_the_job_still_done(tmp_path: Path) -> 
     result = selfhvd_tta.deblur(shaky_file(tmp_path / "in.mp4"), tmp_path / "out.mp4", wanted, told.append)
     assert result.action == "transferred"
     assert result.output.exists()
+    assert next(e.late for e in told if isinstance(e, Finished)) == pytest.approx(result.seconds - 0.01)
     warnings = [e.text for e in told if isinstance(e, Note) and e.level == "warning"]
     assert any("too short" in text and "the least" in text for text in warnings)
+
+
+def test_frames_that_are_late_get_fewer_sharp_frames() -> None:
+    now, told = [100.0], []
+    deadline = Deadline(160.0, 12, told.append, lambda: now[0])
+    assert deadline.teachers(0, 10) == 10, "nothing is known yet"
+    deadline.count(10)
+    now[0] += 5  # half a second each: 55 seconds for 11 frames
+    assert deadline.teachers(1, 10) == 10
+    assert not told
+    deadline.count(10)
+    now[0] += 15  # a second each: 40 seconds for 10 frames
+    assert deadline.teachers(2, 10) == 4
+    deadline.count(4)
+    now[0] += 60
+    assert deadline.teachers(3, 10) == 1, "never none"
+    assert [note.text for note in told] == ["behind the budget: from frame 2 on, fewer sharp frames are blended in"]

@@ -109,7 +109,9 @@ def test_lines_without_a_terminal(verbose: bool, clock: list[float]) -> None:
     assert "% of the job, 0:30 elapsed, 1:40 left" in middle
     assert ("loss" in middle) == verbose
     assert any("10 of 10 steps" in line for line in lines)
-    assert "done sharp.mp4" in lines[-1]
+    assert lines[-1] == "done sharp.mp4 in 60 s"
+    display(Finished("sharp.mp4", 72.0, action="adapted", late=12.0))
+    assert console.file.getvalue().splitlines()[-1] == "done sharp.mp4 in 72 s, 12 s over the budget"
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])

@@ -44,6 +44,16 @@ def test_the_blurriest_passage_lies_within_one_shot(tmp_path: Path) -> None:
     assert len(slow) == 4, "a frame per second"
 
 
+def test_a_preview_that_is_late_says_how_late_at_the_end(tmp_path: Path) -> None:
+    source, told = shaky_file(tmp_path / "a.mp4", 6, 0), list[Event]()
+    hasty = replace(TRANSFER, runtime=replace(TRANSFER.runtime, budget=0.01))
+    preview(source, tmp_path / "sharp.mp4", hasty, "side", told.append)
+    last = told[-1]
+    assert isinstance(last, Note)
+    assert last.level == "warning"
+    assert last.text.endswith("more than its 1 s")
+
+
 def test_a_passage_becomes_a_time_range(tmp_path: Path) -> None:
     clip = make_clip(tmp_path / "a.mp4", tuple(1000 + 512 * i for i in range(20)))
     seen = inspect(clip)

@@ -136,7 +136,7 @@ def reference(long_clip: Path) -> bytes:
 def test_stopping_again_and_again_ends_in_the_same_file(long_clip: Path, reference: bytes, tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
     said = []
-    for phase, after in (("labels", 2), ("stage 1", 1), ("labels", 2), ("restore", 3), ("restore", 66)):
+    for phase, after in (("labels", 2), ("stage 1", 1), ("labels", 2), ("restore", 3), ("restore", 60)):
         stopper = Stopper(phase, after)
         with pytest.raises(Interrupted) as caught:
             selfhvd_tta.deblur(long_clip, out, SETTINGS, stopper, stopper.token)
@@ -149,8 +149,8 @@ def test_stopping_again_and_again_ends_in_the_same_file(long_clip: Path, referen
     assert "the network is adapted" in said[4]
     last = Stopper("none", 1)
     selfhvd_tta.deblur(long_clip, out, SETTINGS, last)
-    assert "continuing an interrupted run (60 frames are written)" in last.told
-    assert min(e.done for e in last.events if isinstance(e, Progress) and e.phase == "restore") == 61
+    assert "continuing an interrupted run (65 frames are written)" in last.told
+    assert min(e.done for e in last.events if isinstance(e, Progress) and e.phase == "restore") == 66
     assert out.read_bytes() == reference
     assert os.listdir(tmp_path) == ["out.mp4"]
 
@@ -268,7 +268,7 @@ def test_the_lock_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
 def test_a_run_that_was_killed_at_its_very_end_is_tidied_up(tmp_path: Path) -> None:
     out = tmp_path / "out.mp4"
     with suppress(ZeroDivisionError), Job(out) as job:
-        (job.segments / "segments.json").write_text("{}")
+        (job.segments / "segments.json").write_text(json.dumps({"segments": [{"pts": [0]}]}))
         job.finishing()
         1 / 0  # noqa: B018
     sweep(out)
@@ -345,6 +345,42 @@ def test_ctrl_c_once_and_twice(presses: int, long_clip: Path, tmp_path: Path) ->
         assert "same command" in last["hint"]
         assert job_folder(out).exists()
     assert not out.exists()
+
+
+PRESSED = """
+import os, signal, sys
+from selfhvd_tta import cli
+from selfhvd_tta.video import writer
+write, calls = writer.VideoWriter.write, []
+def pressed(self, rgb, pts):
+    write(self, rgb, pts)
+    calls.append(pts)
+    if len(calls) == 20:
+        os.kill(os.getpid(), signal.SIGINT)
+writer.VideoWriter.write = pressed
+signal.signal(signal.SIGINT, signal.default_int_handler)
+cli.main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+def test_ctrl_c_while_writing_keeps_every_frame_that_was_restored(
+    long_clip: Path, reference: bytes, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.mp4"
+    few = ("--iters", "2", "--crop", "32", "--clip-length", "3")
+    child = subprocess.run(
+        [str(c) for c in (sys.executable, "-c", PRESSED, "deblur", long_clip, "-o", out, *QUICK, *few)],
+        cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert child.returncode == 130, child.stderr
+    assert "same command" in child.stderr
+    assert not out.exists()
+    last = Stopper("none", 1)
+    selfhvd_tta.deblur(long_clip, out, SETTINGS, last)
+    assert "continuing an interrupted run (20 frames are written)" in last.told
+    assert min(e.done for e in last.events if isinstance(e, Progress) and e.phase == "restore") == 21
+    assert out.read_bytes() == reference
 
 
 def test_settings_of_the_run_do_not_count_as_changes(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +29,8 @@ from selfhvd_tta.wording import duration
 
 SECONDS = 3.0
 BUDGET_S = 60.0
+# Share of the budget for the comparison and the estimate of the whole, which come after the passage.
+AFTERWARDS = 0.15
 # Phases that the plan's estimate covers, and how far their duration may correct the estimate for the whole video.
 WORK = ("labels", "stage 1", "stage 2", "restore", "transfer")
 CORRECTION = (0.5, 2.0)
@@ -87,6 +90,7 @@ def preview(
     """
     from selfhvd_tta.pipeline import deblur
 
+    started = time.monotonic()
     settings = settings or Settings()
     if settings.save_adapted is not None:
         raise UsageError("--save-adapted: a preview adapts to a few seconds only", "Leave it or --preview out.")
@@ -112,7 +116,8 @@ def preview(
     tell(Note(f"preview of {first:.1f} to {last:.1f} s, frames {passage.start} to {passage.stop - 1}"))
     budget = min(BUDGET_S, settings.runtime.budget or BUDGET_S)
     lossless = replace(settings.output, codec="ffv1", crf=None, overwrite=False)
-    runtime = replace(settings.runtime, budget=budget)
+    left = (1 - AFTERWARDS) * budget - (time.monotonic() - started)
+    runtime = replace(settings.runtime, budget=max(1.0, left))
     part = time_range(seen, passage)
     quick = replace(settings, output=lossless, runtime=runtime, range=part, force=True, strict=False)
     planning_done = False
@@ -137,6 +142,9 @@ def preview(
         whole = min(whole, settings.runtime.budget)
     listen(Written("preview", str(path)))
     listen(Note(f"the whole video would take about {duration(whole)} with these settings"))
+    late = time.monotonic() - started - budget
+    if late > 0:
+        listen(Note(f"the preview took {duration(late)} more than its {duration(budget)}", "warning"))
     return Preview(path, passage, (first, last), whole)
 
 

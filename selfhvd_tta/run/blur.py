@@ -79,11 +79,24 @@ class Excerpt:
     def __init__(self, reader: FrameSource, numbers: Iterable[int], side: int | None = None) -> None:
         self.frames: dict[int, npt.NDArray[np.uint8] | npt.NDArray[np.uint16]] = {}
         self.scale = self.zoom = 1.0
+        self.side = side
         for frame in reader.read(list(numbers)):
-            small = frame.rgb if side is None else _at_most(frame.rgb, side)
-            self.scale = small.shape[1] / aligned_width(frame.rgb.shape[0], frame.rgb.shape[1])
-            self.zoom = frame.rgb.shape[1] / small.shape[1]
-            self.frames[frame.index] = small
+            self._take(frame)
+
+    def move(self, frames: Iterator[Frame], numbers: range) -> None:
+        """Hold these frames instead, all of which lie behind the first one held; ``frames`` gives the ones to come."""
+        for index in [i for i in self.frames if i < numbers.start]:
+            del self.frames[index]
+        while numbers[-1] not in self.frames:
+            frame = next(frames)
+            if frame.index >= numbers.start:
+                self._take(frame)
+
+    def _take(self, frame: Frame) -> None:
+        small = frame.rgb if self.side is None else _at_most(frame.rgb, self.side)
+        self.scale = small.shape[1] / aligned_width(frame.rgb.shape[0], frame.rgb.shape[1])
+        self.zoom = frame.rgb.shape[1] / small.shape[1]
+        self.frames[frame.index] = small
 
     def __call__(self, index: int) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
         return self.frames[index]
@@ -196,12 +209,14 @@ def blur_lengths(reader: FrameSource, clues: Clues, exposure: Exposure) -> Itera
         clues: of the video.
         exposure: of the video, for frames that do not show their own.
     """
+    window = Excerpt(reader, (), SIDE)
+    frames = reader.read(range(len(clues.sharp)))
     for index in range(len(clues.sharp)):
         if len(clues.shot_of(index)) == 1:
             yield 0.0
             continue
-        excerpt = Excerpt(reader, _around(index, clues, 1), SIDE)
-        luma_, velocity = Explainer(excerpt, clues, exposure).look(index)
+        window.move(frames, _around(index, clues, 1))
+        luma_, velocity = Explainer(window, clues, exposure).look(index)
         own = vote(luma_, velocity).share
         share = exposure.share if own is None else own
-        yield share * median_motion(velocity) * excerpt.zoom
+        yield share * median_motion(velocity) * window.zoom

@@ -23,6 +23,7 @@ from selfhvd_tta.method.restoration import Restart, Restorer
 from selfhvd_tta.method.teachers import choose_teachers
 from selfhvd_tta.run import feeds
 from selfhvd_tta.run.blur import Blur
+from selfhvd_tta.run.deadline import Deadline
 from selfhvd_tta.run.equipment import Equipment
 from selfhvd_tta.settings import AlignmentSettings, Settings
 from selfhvd_tta.video.background import ahead
@@ -60,18 +61,21 @@ def mixed(result: RestoredFrame, strength: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Details:
-    """What blending needs: the flow, how teachers are chosen and merged, and a network that merges or None."""
+    """What blending needs: the flow, how teachers are chosen and merged, a network that merges, a limit of time."""
 
     estimator: FlowEstimator
     merger: Merger | None
     alignment: AlignmentSettings
     behind: int
+    deadline: Deadline | None = None
 
     @classmethod
-    def of(cls, estimator: FlowEstimator, merger: Merger | None, settings: Settings) -> Details:
+    def of(
+        cls, estimator: FlowEstimator, merger: Merger | None, settings: Settings, deadline: Deadline | None = None
+    ) -> Details:
         """Build it from the settings; ``behind`` is how far back a teacher can lie."""
         behind = max(settings.alignment.teacher_reach, 2 * settings.clues.segment)
-        return cls(estimator, merger, settings.alignment, behind)
+        return cls(estimator, merger, settings.alignment, behind, deadline)
 
     def begin(self, open_frames: OpenFrames, clues: Clues, device: torch.device, first: int) -> Blender:
         """See :class:`Blending`."""
@@ -90,7 +94,10 @@ class Details:
         Returns:
             (3, H, W); ``current`` itself for a frame with nothing to learn.
         """
-        teachers = choose_teachers(index, clues, self.alignment)
+        alignment = self.alignment
+        if self.deadline is not None:
+            alignment = replace(alignment, teachers=self.deadline.teachers(index, alignment.teachers))
+        teachers = choose_teachers(index, clues, alignment)
         if not teachers.others:
             return current
         economy, device = self.estimator.economy, observed.device
@@ -104,12 +111,15 @@ class Details:
             merger = economy.module(self.merger) if self.merger is not None else None
             sharps = [sharp.get(j, index, recorded.device) for j in teachers.others]
             candidates, out = merger.candidates if merger is not None else 0, base
-            for _ in range(self.alignment.rounds):
-                composite = transfer.compose(recorded, out, sharps, teachers, estimator, self.alignment, candidates)
+            for _ in range(alignment.rounds):
+                composite = transfer.compose(recorded, out, sharps, teachers, estimator, alignment, candidates)
                 out = merge(composite, recorded, base, merger)
             return out[0].to(device)
 
-        return economy.run(work, "blending sharp details in", device)
+        blended = economy.run(work, "blending sharp details in", device)
+        if self.deadline is not None:
+            self.deadline.count(len(teachers.others))
+        return blended
 
 
 class Blending(Protocol):
@@ -171,11 +181,18 @@ class LocalDetails:
         return _Explaining(self, open_frames, clues, device, first)
 
 
-def blending(blur: Blur | None, gear: Equipment, settings: Settings) -> Blending:
-    """The blending that suits the blur of a video; one path per frame if the blur is not known."""
+def blending(blur: Blur | None, gear: Equipment, settings: Settings, deadline: Deadline | None = None) -> Blending:
+    """The blending that suits the blur of a video; one path per frame if the blur is not known.
+
+    Args:
+        blur: of the video; None if it is not known.
+        gear: flow and networks.
+        settings: all settings.
+        deadline: heeded where there is one path per frame.
+    """
     if blur is not None and blur.local:
         return LocalDetails(blur.exposure, gear.network is not None, gear.flow.economy.warn)
-    return Details.of(gear.flow, gear.merger, settings)
+    return Details.of(gear.flow, gear.merger, settings, deadline)
 
 
 class _Explaining:

@@ -30,7 +30,7 @@ from selfhvd_tta.method.restoration import Restart
 from selfhvd_tta.run.frames import Mark
 from selfhvd_tta.run.lock import hold
 from selfhvd_tta.video.images import LEDGER as IMAGES
-from selfhvd_tta.video.segments import LEDGER as SEGMENTS
+from selfhvd_tta.video.segments import frames_in
 from selfhvd_tta.video.target import IMAGE_SUFFIXES, disk_errors
 
 Facts = dict[str, str]
@@ -107,7 +107,7 @@ class Job:
             return True
         if (self.segments / IMAGES).exists():
             return self._images() > 0
-        return (self.segments / SEGMENTS).exists()
+        return frames_in(self.segments) > 0
 
     def agree(self, facts: Facts) -> Note | None:
         """Compare what decides the result with what the interrupted run had, and start over where they differ.
@@ -199,13 +199,7 @@ class Job:
         self._write("finishing", "")
 
     def _progress(self) -> str:
-        try:
-            segments = _read_json(self.segments / SEGMENTS).get("segments", [])
-            frames = sum(len(segment["pts"]) for segment in segments)
-        except (TypeError, KeyError):
-            frames = 0
-        if (self.segments / IMAGES).exists():
-            frames = self._images()
+        frames = self._images() if (self.segments / IMAGES).exists() else frames_in(self.segments)
         if frames:
             return f"{frames} frames are written"
         found = self.adaptation()

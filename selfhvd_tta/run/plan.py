@@ -11,12 +11,16 @@ from selfhvd_tta.method.record import Record
 from selfhvd_tta.run.blur import Blur
 from selfhvd_tta.run.equipment import Equipment
 from selfhvd_tta.run.forecast import Forecast
+from selfhvd_tta.run.rate import described as rate_described
 from selfhvd_tta.run.scan import Inspection
 from selfhvd_tta.settings import AdaptationSettings, Settings
+from selfhvd_tta.video.rate_control import RateChoice
 from selfhvd_tta.wording import duration, plural
 
 
-def plan(seen: Inspection, settings: Settings, gear: Equipment, forecast: Forecast) -> Plan:
+def plan(
+    seen: Inspection, settings: Settings, gear: Equipment, forecast: Forecast, rate: RateChoice | None = None
+) -> Plan:
     """The plan of a run.
 
     Args:
@@ -24,6 +28,7 @@ def plan(seen: Inspection, settings: Settings, gear: Equipment, forecast: Foreca
         settings: all settings.
         gear: device and networks.
         forecast: for this video.
+        rate: of the result, where it was chosen.
     """
     info, clues, network = seen.info, seen.clues, gear.network
     size = f"{info.width}x{info.height}, {plural(len(seen.pts), 'frame')}, {plural(len(clues.shots), 'shot')}"
@@ -38,6 +43,8 @@ def plan(seen: Inspection, settings: Settings, gear: Equipment, forecast: Foreca
     rows.append(("method", _method(settings, gear, forecast)))
     if settings.strength < 1:
         rows.append(("strength", f"{settings.strength:g} of the result mixed into the recorded frames"))
+    if rate is not None:
+        rows.append(("coding", rate_described(rate)))
     times = _times(settings, gear, forecast)
     if others := [f"{time.method} about {duration(time.seconds)}" for time in times[1:]]:
         rows.append(("instead", f"{', '.join(others)} on this machine"))

@@ -9,6 +9,7 @@ from selfhvd_tta.times import TimeRange
 from selfhvd_tta.video.images import ImageReader, ImageWriter
 from selfhvd_tta.video.probe import VideoInfo
 from selfhvd_tta.video.reader import VideoReader
+from selfhvd_tta.video.segments import SEGMENT_FRAMES
 from selfhvd_tta.video.target import CONTAINERS
 from selfhvd_tta.video.writer import VideoWriter
 
@@ -36,7 +37,7 @@ def open_writer(
     settings: OutputSettings,
     *,
     segments: Path | None = None,
-    segment_length: int = 60,
+    segment_length: int = SEGMENT_FRAMES,
     seal: str = "",
 ) -> Writer:
     """A writer of a video file, or of a folder of images where ``out`` has no suffix.

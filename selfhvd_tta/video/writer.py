@@ -17,7 +17,7 @@ from selfhvd_tta.video.color import Array, PixelLayout, rgb_to_yuv
 from selfhvd_tta.video.encoding import Encoding, choose_encoding
 from selfhvd_tta.video.joining import CodedVideo, FinalFile, join
 from selfhvd_tta.video.probe import VideoInfo
-from selfhvd_tta.video.segments import SegmentStore
+from selfhvd_tta.video.segments import SEGMENT_FRAMES, SegmentStore
 from selfhvd_tta.video.target import Target, check_target, make_workplace, publish
 from selfhvd_tta.video.timing import output_time_base
 from selfhvd_tta.video.verify import verify_video
@@ -102,19 +102,19 @@ class VideoWriter:
     """Writes a video with the frame times, colour, orientation and other streams of a source.
 
     Use it as a context manager. Leaving it normally joins, muxes, syncs, verifies and only then puts the file in place;
-    leaving it by an exception leaves nothing behind but, with ``segments``, the finished segments.
+    leaving it by an exception leaves nothing behind but, with ``segments``, what a resumed run goes on with.
 
     Args:
         out: ``.mp4``, ``.m4v``, ``.mov`` or ``.mkv`` file.
         info: of the source.
         settings: codec, quality, and whether an existing file may be replaced.
-        segments: an existing folder that keeps finished segments for a resumed run; None keeps them only meanwhile.
-        segment_length: frames per segment: what an interruption can cost.
+        segments: an existing folder that keeps what is written for a resumed run; None keeps it only meanwhile.
+        segment_length: frames per segment.
         seal: identifies what makes the frames; segments of a run with another seal are not taken over.
 
     Attributes:
         notes: one line for each thing that had to be converted or left out.
-        frames_done: frames in finished segments of an earlier run; continue with the next one.
+        frames_done: frames that an earlier run wrote already; continue with the next one.
 
     Raises:
         UsageError, DiskError: as :func:`check_output`.
@@ -127,7 +127,7 @@ class VideoWriter:
         settings: OutputSettings,
         *,
         segments: Path | None = None,
-        segment_length: int = 60,
+        segment_length: int = SEGMENT_FRAMES,
         seal: str = "",
     ) -> None:
         self.info = info
@@ -143,7 +143,7 @@ class VideoWriter:
             if folder is None:
                 folder = self._workplace / "segments"
                 folder.mkdir()
-            self._store = SegmentStore(folder, self.encoding, segment_length, seal)
+            self._store = SegmentStore(folder, self.encoding, segment_length, seal, lasting=segments is not None)
         except BaseException:
             self._clean_up()
             raise

@@ -145,6 +145,22 @@ def test_padding_does_not_move_the_flow() -> None:
     assert torch.equal(padded, by_hand[..., 1:134, 2:133])
 
 
+def test_both_directions_in_one_pass_are_those_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    estimator = SEARAFT(iterations=2).eval()
+    source, target = torch.rand(2, 2, 3, 150, 170)
+    apart = estimator(source, target), estimator(target, source)
+    seen: list[int] = []
+    real = estimator.network.fnet.forward
+    monkeypatch.setattr(estimator.network.fnet, "forward", lambda x: (seen.append(len(x)), real(x))[1])
+    together = estimator.both(source, target)
+    for one, other in zip(apart, together, strict=True):
+        assert other.flow.shape == (2, 2, 150, 170)
+        torch.testing.assert_close(one.flow, other.flow, atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(one.certainty, other.certainty, atol=1e-3, rtol=1e-3)
+    assert seen == [4], "every frame is encoded once"
+
+
 def test_certainty_falls_with_the_scale_of_the_error_and_is_clamped() -> None:
     def info(first: float, second: float, scale: float) -> Tensor:
         return torch.tensor([first, second, scale, 3.0]).view(1, 4, 1, 1)

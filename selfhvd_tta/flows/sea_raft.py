@@ -6,7 +6,7 @@ Wang et al., "SEA-RAFT: Simple, Efficient, Accurate RAFT for Optical Flow", ECCV
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -64,23 +64,41 @@ class SEARAFTNetwork(nn.Module):
 
     def forward(self, source: Tensor, target: Tensor) -> list[Prediction]:
         """(B, 3, H, W) RGB in 0..255, any size -> the initial prediction and one per iteration, the best one last."""
-        height, width = source.shape[-2:]
-        (source, target), (top, left) = pad_replicate(
-            (2 * (source / 255) - 1, 2 * (target / 255) - 1), SIZE_MULTIPLE, MIN_SIDE
-        )
+        size = source.shape[-2:]
+        (source, target), place = _prepared(source, target)
+        predictions = self._updates(source, target, self.fnet(source), self.fnet(target))
+        return [_cropped(each, place, size) for each in predictions]
+
+    def there_and_back(self, source: Tensor, target: Tensor) -> Prediction:
+        """The best prediction from ``source`` to ``target``, then that back, (2 B, ...), both in one pass.
+
+        The features of a frame are the same in both directions, and are computed once.
+        """
+        size = source.shape[-2:]
+        (source, target), place = _prepared(source, target)
+        features = self.fnet(torch.cat((source, target)))
+        swapped = torch.cat(features.chunk(2)[::-1])
+        ways = torch.cat((source, target)), torch.cat((target, source))
+        *_, last = self._updates(*ways, features, swapped, only_last=True)
+        return _cropped(last, place, size)
+
+    def _updates(
+        self, source: Tensor, target: Tensor, seen: Tensor, sought: Tensor, only_last: bool = False
+    ) -> Iterator[Prediction]:
+        """Predictions of prepared frames from their features ``seen`` and ``sought``, or the last of them alone."""
         state, context = self.init_conv(self.cnet(torch.cat([source, target], dim=1))).split(WIDTH, dim=1)
-        correlation = CorrelationPyramid(self.fnet(source), self.fnet(target), RADIUS)
+        correlation = CorrelationPyramid(seen, sought, RADIUS)
         flow, info = self.flow_head(state).split([2, 4], dim=1)
-        predictions = [self._upsample(state, flow, info)]
+        if not only_last or not self.iterations:
+            yield self._upsample(state, flow, info)
         grid = _positions(flow)
-        for _ in range(self.iterations):
+        for iteration in range(self.iterations):
             flow = flow.detach()
             state = self.update_block(state, context, correlation.read(grid + flow), flow)
             change, info = self.flow_head(state).split([2, 4], dim=1)
             flow = flow + change
-            predictions.append(self._upsample(state, flow, info))
-        rows, columns = slice(top, top + height), slice(left, left + width)
-        return [Prediction(each.flow[..., rows, columns], each.info[..., rows, columns]) for each in predictions]
+            if not only_last or iteration == self.iterations - 1:
+                yield self._upsample(state, flow, info)
 
     def _upsample(self, state: Tensor, flow: Tensor, info: Tensor) -> Prediction:
         """To 8 times the size: every fine pixel is a learned convex combination of 3x3 coarse ones (RAFT, Sec. 3.3)."""
@@ -90,6 +108,16 @@ class SEARAFTNetwork(nn.Module):
         neighbours = F.unfold(coarse, 3, padding=1).view(batch, 6, 9, 1, 1, height, width)
         fine = (weights * neighbours).sum(dim=2).permute(0, 1, 4, 2, 5, 3).reshape(batch, 6, 8 * height, 8 * width)
         return Prediction(*fine.split([2, 4], dim=1))
+
+
+def _prepared(source: Tensor, target: Tensor) -> tuple[tuple[Tensor, ...], tuple[int, int]]:
+    """Frames in 0..255 in the network's range and size, and the place of the originals in them."""
+    return pad_replicate((2 * (source / 255) - 1, 2 * (target / 255) - 1), SIZE_MULTIPLE, MIN_SIDE)
+
+
+def _cropped(prediction: Prediction, place: tuple[int, int], size: torch.Size) -> Prediction:
+    rows, columns = (slice(start, start + side) for start, side in zip(place, size, strict=True))
+    return Prediction(prediction.flow[..., rows, columns], prediction.info[..., rows, columns])
 
 
 def _positions(flow: Tensor) -> Tensor:
@@ -138,20 +166,38 @@ class SEARAFT(FlowEstimator):
     @torch.no_grad()
     def predict(self, source: Tensor, target: Tensor) -> Prediction:
         """Flow and info at full size, estimated at half resolution. Frames as in ``forward``."""
-        full = source.shape[-2:]
-        half = [max(1, side // 2) for side in full]
-        small = [
-            F.interpolate(255 * frame.float(), half, mode="bilinear", align_corners=False) for frame in (source, target)
-        ]
-        last = self.network(*small)[-1]
-        x, y = F.interpolate(last.flow.float(), full, mode="bilinear", align_corners=False).split(1, dim=1)
-        flow = torch.cat((x * (full[1] / half[1]), y * (full[0] / half[0])), dim=1)
-        return Prediction(flow, F.interpolate(last.info.float(), full, mode="area"))
+        return _enlarged(self.network(*_halves(source, target))[-1], source.shape[-2:])
 
     @torch.no_grad()
     def forward(self, source: Tensor, target: Tensor) -> FlowField:
-        prediction = self.predict(source, target)
-        return FlowField(prediction.flow, torch.exp(-expected_log_scale(prediction.info)))
+        return _field(self.predict(source, target))
+
+    @torch.no_grad()
+    def both(self, source: Tensor, target: Tensor) -> tuple[FlowField, FlowField]:
+        found = _enlarged(self.network.there_and_back(*_halves(source, target)), source.shape[-2:])
+        there, back = (Prediction(*way) for way in zip(found.flow.chunk(2), found.info.chunk(2), strict=True))
+        return _field(there), _field(back)
+
+
+def _halves(source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Frames in [0, 1] at half the size, in 0..255."""
+    half = [max(1, side // 2) for side in source.shape[-2:]]
+    first, second = (
+        F.interpolate(255 * frame.float(), half, mode="bilinear", align_corners=False) for frame in (source, target)
+    )
+    return first, second
+
+
+def _enlarged(small: Prediction, full: torch.Size) -> Prediction:
+    """A prediction at half the size, in pixels of the full one."""
+    half = small.flow.shape[-2:]
+    x, y = F.interpolate(small.flow.float(), full, mode="bilinear", align_corners=False).split(1, dim=1)
+    flow = torch.cat((x * (full[1] / half[1]), y * (full[0] / half[0])), dim=1)
+    return Prediction(flow, F.interpolate(small.info.float(), full, mode="area"))
+
+
+def _field(prediction: Prediction) -> FlowField:
+    return FlowField(prediction.flow, torch.exp(-expected_log_scale(prediction.info)))
 
 
 def load(estimator: FlowEstimator, tensors: Mapping[str, Tensor]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from selfhvd_tta import backbones
 from selfhvd_tta.batch.process import gpus_to_share
 from selfhvd_tta.cli import doctor
 from selfhvd_tta.errors import DeviceError
@@ -150,6 +151,18 @@ def test_bf16_is_asked_of_the_right_gpu(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(torch.cuda, "device", Entered)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: current == ["cuda:1"])
     assert devices._has_bf16(torch.device("cuda:1"))
+
+
+def test_same_bits_are_preferred_and_what_cannot_promise_them_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    said: list[Any] = []
+    known = backbones.discover()
+    devices.prefer_same_bits(torch.device("cpu"), known["relay"], said.append)
+    assert (said, torch.backends.cudnn.deterministic) == ([], False)
+    devices.prefer_same_bits(CUDA, known["estrnn"], said.append)
+    assert (said, torch.backends.cudnn.deterministic) == ([], True)
+    devices.prefer_same_bits(CUDA, known["relay"], said.append)
+    assert "differ in the last bits" in said[0].text
 
 
 def test_drivers_are_found_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

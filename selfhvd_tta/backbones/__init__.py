@@ -73,7 +73,8 @@ class Backbone:
             (a pretrained flow network inside).
         haste: how many times the paper's learning rate of 1e-4 an adaptation of few steps may begin with; more than 1
             where that was measured to gain.
-        deterministic: the same input gives the same bits twice in training and inference, on one device.
+        deterministic: the same input gives the same bits twice in training and inference on a GPU; if not, an
+            adaptation there says so.
     """
 
     id: str

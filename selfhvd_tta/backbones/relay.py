@@ -218,4 +218,6 @@ BACKBONE = Backbone(
     size_multiple=4,
     min_size=16,
     autocast=frozenset({"bfloat16"}),
+    # The backward pass of grid_sample adds up in no fixed order on CUDA.
+    deterministic=False,
 )

@@ -99,6 +99,21 @@ def why_no_cuda() -> str:
     return "no GPU found"
 
 
+def prefer_same_bits(device: torch.device, backbone: Backbone, listen: Listener) -> None:
+    """Let cuDNN use only algorithms that give the same bits every time, and say where that is not enough.
+
+    Args:
+        device: on which a network is trained.
+        backbone: its descriptor.
+        listen: gets one line if the network itself adds up in no fixed order there.
+    """
+    if device.type != "cuda":
+        return
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    if not backbone.deterministic:
+        listen(Note(f"{backbone.id} on a GPU: results differ in the last bits from run to run, and after resuming"))
+
+
 def choose_compute(settings: Settings, device: torch.device, backbone: Backbone | None) -> Compute:
     """Precision: bfloat16 where asked for, or where the device is good at it and the backbone verified in it."""
     verified = backbone is not None and "bfloat16" in backbone.autocast

@@ -14,7 +14,7 @@ from selfhvd_tta.events import Listener, Note, ignore
 from selfhvd_tta.flows import FlowEstimator
 from selfhvd_tta.method.composite import Merger
 from selfhvd_tta.method.restoration import Compute, Restorer
-from selfhvd_tta.run.device import choose_compute, choose_device
+from selfhvd_tta.run.device import choose_compute, choose_device, prefer_same_bits
 from selfhvd_tta.run.memory import Extent, extent_for, within_memory
 from selfhvd_tta.run.networks import load_backbone, load_features, load_flow, load_merger
 from selfhvd_tta.settings import NO_BACKBONE, Settings
@@ -56,7 +56,10 @@ class Equipment:
         gear = cls(Compute(device), load_flow(settings, device, tell))
         gear.flow.economy.warn = lambda text: tell(Note(text, "warning"))
         if settings.networked:
-            gear = gear.with_network(load_backbone(settings, device, tell), settings)
+            network = load_backbone(settings, device, tell)
+            gear = gear.with_network(network, settings)
+            if settings.adapts:
+                prefer_same_bits(device, network.backbone, tell)
         if settings.learns:
             gear = replace(gear, features=load_features(settings, device, tell))
         if settings.blends:

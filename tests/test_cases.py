@@ -14,12 +14,12 @@ import av
 import pytest
 from typer.testing import CliRunner
 
-from selfhvd_tta import inspect
+from selfhvd_tta import deblur, inspect
 from selfhvd_tta.cli import app
 from selfhvd_tta.errors import InputError
 from selfhvd_tta.events import Event, Note, ignore
 from selfhvd_tta.run.scan import scan
-from selfhvd_tta.settings import ClueSettings, OutputSettings
+from selfhvd_tta.settings import ClueSettings, OutputSettings, RuntimeSettings, Settings
 from selfhvd_tta.times import TimeRange
 from selfhvd_tta.video.compat import time_base_of
 from selfhvd_tta.video.cropping import visible_crop
@@ -34,6 +34,7 @@ from tests.media import make_clip, sine, with_user_data
 SOUNDS = ("pcm_u8", "pcm_s16le", "pcm_mulaw", "pcm_alaw", "adpcm_ms", "adpcm_ima_wav")
 OUTPUTS = (".mp4", ".mov", ".mkv")
 PTS = Fraction(1, 90000)
+PTS_MKV = Fraction(1, 1000)
 
 
 @dataclass(frozen=True)
@@ -320,6 +321,21 @@ class TestFlaggedInterlaced:
 
 
 class TestSaid:
+    def test_a_video_that_is_passed_through_has_one_story(self, tmp_path: Path) -> None:
+        still = make_clip(tmp_path / "in.mkv", [40 * i for i in range(8)], PTS_MKV, codec="libvpx")
+        for name, how in (
+            ("out.mkv", "passed through unchanged"),
+            ("out.mov", "passed through, encoded again because"),
+        ):
+            result = deblur(still, tmp_path / name, Settings(runtime=RuntimeSettings(offline=True)))
+            (story,) = [note for note in result.notes if "encoded" in note or "passed" in note]
+            assert story.startswith(how)
+
+    def test_odd_pictures_are_not_offered_what_they_cannot_have(self, tmp_path: Path) -> None:
+        odd = make_clip(tmp_path / "in.mkv", [0, 40], PTS_MKV, codec="ffv1", size=(65, 49), options={})
+        notes = written(odd, tmp_path / "out.mp4").notes
+        assert "H.264 in 4:4:4 does not play everywhere" in notes
+
     def test_alpha_in_side_data(self, tmp_path: Path) -> None:
         notes = written(case("p_vp9a.webm"), tmp_path / "out.mp4").notes
         assert "left out: the alpha channel, which lies in side data" in notes

@@ -187,7 +187,7 @@ def _pixel_format(info: VideoInfo, codec: str, only_420: bool, notes: list[str])
     elif family != source and layout.kind == "yuv" and not (only_420 or family == "444"):
         notes.append(f"chroma 4:{source[1]}:{source[2]} becomes 4:{family[1]}:{family[2]}, as {NAMES[codec]} needs")
     if codec == "h264" and family == "444" and layout.kind != "gray":
-        notes.append("H.264 in 4:4:4 does not play everywhere; --chroma 420 would")
+        notes.append(f"H.264 in 4:4:4 does not play everywhere{'' if odd else '; --chroma 420 would'}")
     return _name(family, bits)
 
 

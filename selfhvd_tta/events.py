@@ -112,11 +112,11 @@ class Finished:
 
 @dataclass(frozen=True)
 class Written:
-    """A file other than the output is in place.
+    """A file other than the output, or a folder of pictures, is in place.
 
     Attributes:
-        what: ``report``, ``comparison`` or ``preview``.
-        path: of the file.
+        what: ``report``, ``comparison``, ``preview`` or ``stills``.
+        path: of the file or folder.
     """
 
     what: str

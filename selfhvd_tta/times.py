@@ -9,7 +9,7 @@ from fractions import Fraction
 from selfhvd_tta.errors import UsageError
 
 
-def seconds_of(text: str) -> float:
+def seconds_of(text: str, flag: str = "--budget") -> float:
     """Seconds of ``90s``, ``5m``, ``1h`` or ``1h30m``.
 
     Raises:
@@ -21,7 +21,7 @@ def seconds_of(text: str) -> float:
     except ValueError:
         parts = []
     if not sum(parts):
-        raise UsageError(f"--budget is {text!r}, but it must be a time such as 90s, 5m or 1h30m")
+        raise UsageError(f"{flag} is {text!r}, but it must be a time such as 90s, 5m or 1h30m")
     return 3600 * parts[0] + 60 * parts[1] + parts[2]
 
 

@@ -26,7 +26,7 @@ PAGES = ["README.md", *(f"docs/guides/{name}.md" for name in GUIDES)]
 SMALL = ["--crop", "32", "--clip-length", "3", "--teachers", "1", "--flow", "dis:ultrafast", "--preset", "ultrafast"]
 HERE = ["--offline", "--device", "cpu", "--overwrite"]
 # Reading only, or in need of data, a network, or a cluster.
-ELSEWHERE = {"pretrain", "pretrain-flow", "pretrain-merge", "simulate", "bench", "weights", "doctor"}
+ELSEWHERE = {"pretrain", "pretrain-flow", "pretrain-merge", "simulate", "bench", "weights", "doctor", "ui"}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def runnable(words: list[str]) -> list[str] | None:
         few = ["--method", "transfer"] if words[0] == "batch" else [] if "0" in words else ["--iters", "2"]
         time = ["--budget", "2s"] if {"--preview", "--budget"} & set(words) else []
         return [*words, *SMALL, *few, *time, *HERE]
-    return words
+    return [*words, "--flow", "dis:ultrafast", *HERE] if words[0] == "stills" else words
 
 
 @pytest.mark.parametrize("page", PAGES)

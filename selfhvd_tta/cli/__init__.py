@@ -20,6 +20,7 @@ from selfhvd_tta.cli import (
     inspect,
     models,
     simulate,
+    stills,
     train,
     train_flow,
     train_merge,
@@ -55,6 +56,7 @@ def _group(name: str, text: str, panel: str, **commands: Any) -> None:
 COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     RESTORE: {
         "deblur": deblur.deblur,
+        "stills": stills.stills,
         "inspect": inspect.inspect,
         "batch": batch.batch,
         "models": models.models,

@@ -33,11 +33,13 @@ class Target:
         path: final path of the file or folder.
         container: muxer of a video file; None for a folder of images.
         overwrite: something that exists there by then may be replaced.
+        index: name of the list that a folder of images may hold as well; empty: none.
     """
 
     path: Path
     container: str | None
     overwrite: bool
+    index: str = ""
 
     @property
     def is_folder(self) -> bool:
@@ -45,13 +47,14 @@ class Target:
         return self.container is None
 
 
-def check_target(out: str | Path, source: str | Path, overwrite: bool = False) -> Target:
+def check_target(out: str | Path, source: str | Path, overwrite: bool = False, index: str = "") -> Target:
     """Refuse an output path that could not be written, before any work.
 
     Args:
         out: ``.mp4``, ``.m4v``, ``.mov`` or ``.mkv`` file, or a path without suffix: a folder of images.
         source: the input; the output must not be it under any name.
         overwrite: an existing output may be replaced (a folder only if it holds nothing but images).
+        index: name of the list that a folder of images may hold as well.
 
     Raises:
         UsageError: unknown suffix, output exists, is the input, or is a folder where a file is meant.
@@ -67,7 +70,7 @@ def check_target(out: str | Path, source: str | Path, overwrite: bool = False) -
             f"{path}: cannot write '{path.suffix}' files",
             f"Use one of {known}, or a folder name for a sequence of images.",
         )
-    target = Target(path, container, overwrite)
+    target = Target(path, container, overwrite, index)
     _check_existing(target)
     parent = path.parent
     if not parent.is_dir():
@@ -89,7 +92,11 @@ def _check_existing(target: Target) -> None:
                 f"{path}: is a file, and without a suffix a folder of images is meant", "Give a name such as sharp.mp4."
             )
         entries = list(path.iterdir())
-        foreign = [e.name for e in entries if e.is_dir() or e.suffix.lower() not in IMAGE_SUFFIXES]
+        foreign = [
+            e.name
+            for e in entries
+            if e.is_dir() or (e.suffix.lower() not in IMAGE_SUFFIXES and e.name != (target.index or None))
+        ]
         if foreign:
             raise UsageError(
                 f"{path}: is a folder that holds other things ({foreign[0]})",

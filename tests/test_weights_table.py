@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from selfhvd_tta import config
 from selfhvd_tta.errors import ExitCode, WeightsError
 from selfhvd_tta.files import sha256_of
 from selfhvd_tta.weights import bundled_folder, find, load, table
@@ -43,7 +45,7 @@ def test_bundled_files_are_what_the_table_says(name: str) -> None:
     path = bundled_folder() / row.source.file
     if not path.is_file():
         assert find(name, offline=True).state == "missing"
-        with pytest.raises(WeightsError, match="missing"):
+        with pytest.raises(WeightsError, match="not part of this installation"):
             load(name, offline=True)
         pytest.skip(f"{row.source.file} is not there yet")
     assert row.sha256 == sha256_of(path), f'put `sha256 = "{sha256_of(path)}"` into the row'
@@ -140,6 +142,30 @@ def test_an_installed_package_finds_its_files(tmp_path: Path, monkeypatch: pytes
     assert bundled_folder() == tmp_path / "site-packages" / "weights"
     (package / "bundled_weights").mkdir()
     assert bundled_folder() == package / "bundled_weights"
+
+
+def test_what_the_wheel_leaves_out_is_copied_from_the_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel = config.tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    held = {Path(path).name for path in wheel["force-include"]}
+    rows = [row for row in table().values() if isinstance(row.source, Bundled)]
+    left_out = {row.name for row in rows if str(row.source).removeprefix("bundled:") not in held}
+    assert left_out == {"nafnet-lite", "estrnn-c80b15"}, "networks that nothing chooses by itself"
+    assert "models.toml" in held
+
+    whole = bundled_folder()
+    monkeypatch.setattr(sys.modules["selfhvd_tta.weights.store"], "bundled_folder", lambda: tmp_path / "wheel")
+    monkeypatch.setenv("SELFHVD_TTA_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(WeightsError, match="'nafnet-lite' are not part of this installation") as missing:
+        load("nafnet-lite", offline=True)
+    copy = tmp_path / "cache" / "manual" / "nafnet-lite.safetensors"
+    assert missing.value.hint == f"Copy weights/nafnet-lite.safetensors of the repository to {copy}."
+    assert "copy weights/" in find("nafnet-lite", offline=True).reason
+    copy.parent.mkdir(parents=True)
+    shutil.copyfile(whole / copy.name, copy)
+    assert find("nafnet-lite", offline=True).state == "here"
+    assert load("nafnet-lite", offline=True).path == copy
 
 
 def test_plug_ins_and_table_agree() -> None:

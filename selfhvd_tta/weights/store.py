@@ -107,10 +107,11 @@ def find(name: str, *, offline: bool) -> Availability:
     row = find_row(name)
     source = row.source
     if isinstance(source, Bundled):
-        path = bundled_folder() / source.file
+        path = _bundled_path(source)
         if path.is_file():
             return Availability("here", path)
-        return Availability("missing", reason=f"{source.file} is not part of this installation")
+        reason = f"not part of this installation; copy weights/{source.file} of the repository to {manual_dir()}"
+        return Availability("missing", reason=reason)
     if row.kind == "perceptual" and (parts := sorted(cache_dir().glob(f"{name}-*.safetensors"))):
         return Availability("here", parts[0])
     receipt = _receipt_for(row)
@@ -168,10 +169,19 @@ def load(
         return _obtain(row, row.source, offline=offline, progress=on_progress)
 
 
+def _bundled_path(source: Bundled) -> Path:
+    """The file that came with the package, or the one that the user copied to where fetched files lie."""
+    path, own = bundled_folder() / source.file, manual_dir() / source.file
+    return own if own.is_file() and not path.is_file() else path
+
+
 def _load_bundled(row: Row, source: Bundled) -> Weights:
-    path = bundled_folder() / source.file
+    path = _bundled_path(source)
     if not path.is_file():
-        raise WeightsError(f"The bundled weights {path} are missing", "Reinstall selfhvd-tta, or choose --backbone.")
+        raise WeightsError(
+            f"The weights '{row.name}' are not part of this installation",
+            f"Copy weights/{source.file} of the repository to {manual_dir() / source.file}.",
+        )
     tensors, config = read_safetensors(path)
     digest = sha256_of(path)
     if row.sha256 and digest != row.sha256:

@@ -35,6 +35,7 @@ ALLOWED = {
     "pipeline": BASE | {"video", "weights", "flows", "backbones", "method", "run"},
     "extras": BASE | {"config", "video", "weights", "flows", "backbones", "method", "run", "pipeline"},
     "batch": BASE | {"config", "console", "video", "run", "pipeline", "extras"},
+    "ui": BASE | {"config", "console", "video", "method", "run", "pipeline", "extras", "batch"},
     "lab": BASE | {"__version__", "config", "video", "weights", "flows", "backbones", "method", "run", "pipeline"},
     "__init__": {"errors", "events", "settings", "run", "pipeline"},
     "__main__": {"cli"},

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from selfhvd_tta.batch.events import Outcome, parse_line
 from selfhvd_tta.errors import ExitCode
-from selfhvd_tta.events import Event, Finished, Note
+from selfhvd_tta.events import Event, Finished, Note, Written
 
 WORKER = (sys.executable, "-m", "selfhvd_tta.batch.worker")
 GRACE_S = 30.0
@@ -47,7 +47,7 @@ class Processes:
 
         Args:
             name: of the video, for the outcome.
-            request: what the worker reads, see ``batch/worker.py``.
+            request: what the worker reads, see ``batch/worker.py``; with ``video`` and ``output`` in any case.
             tell: gets its events.
 
         Returns:
@@ -61,6 +61,7 @@ class Processes:
             return Outcome(name, source, output, "failed", "", seconds, message, hint, exit_code=code)
 
         finished: Finished | None = None
+        written = False
         error: dict[str, Any] | None = None
         with tempfile.TemporaryFile() as errors:
             try:
@@ -75,6 +76,7 @@ class Processes:
                         error = event
                     elif event is not None:
                         finished = event if isinstance(event, Finished) else finished
+                        written |= isinstance(event, Written)
                         tell(event)
                     elif line.strip():
                         tell(Note(line.strip()))
@@ -93,6 +95,8 @@ class Processes:
                 tell(Note(trouble, "warning"))
                 action = f"{action}, but {trouble}"
             return Outcome(name, source, output, "done", action, finished.seconds)
+        if written and code == 0:  # what was asked for is not a restored video
+            return Outcome(name, source, output, "done", "", time.monotonic() - started)
         if error is not None:
             return failed(str(error["message"]), str(error["hint"]), int(error["exit_code"]))
         return failed(*_diagnosis(code, tail), ExitCode.FAILED)

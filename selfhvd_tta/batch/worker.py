@@ -15,21 +15,35 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from selfhvd_tta.config import from_table
 from selfhvd_tta.console import Display, show_error
 from selfhvd_tta.errors import Interrupted, SelfHVDError
+from selfhvd_tta.events import Listener
+from selfhvd_tta.run.cancelling import CancelToken
 from selfhvd_tta.run.interruption import Interruption
 
+Work = Callable[[dict[str, Any], Listener, CancelToken], None]
+"""``work(request, listen, cancel)``."""
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def main() -> int:
-    """Carry out the request on standard input.
+    """Carry out the request on standard input; returns the exit status."""
+    return serve(_deblur)
+
+
+def serve(work: Work) -> int:
+    """Carry out one request.
+
+    Args:
+        work: does it.
 
     Returns:
-        The exit status. Anything but a :class:`SelfHVDError` ends in a traceback, which the batch collects.
+        The exit status. Anything but a :class:`SelfHVDError` ends in a traceback, which the parent collects.
     """
     signal.signal(signal.SIGTERM, _interrupt)
     _end_with_a_killed_parent()
@@ -37,12 +51,8 @@ def main() -> int:
     try:
         request = json.loads(_read_line())
         threading.Thread(target=_end_with_parent, daemon=True).start()
-        settings = from_table(request["settings"])
-        from selfhvd_tta.extras import Extras, deblur_with
-
-        extras = Extras(None if request["report"] is None else Path(request["report"]), request["compare"])
         with Interruption(quiet=True) as interruption, Display("json") as display:
-            deblur_with(request["video"], request["output"], settings, extras, display, interruption.token)
+            work(request, display, interruption.token)
         return 0
     except KeyboardInterrupt:
         error = Interrupted("the output was not written")
@@ -50,6 +60,14 @@ def main() -> int:
         error = known
     show_error(error, json_lines=True)
     return int(error.exit_code)
+
+
+def _deblur(request: dict[str, Any], listen: Listener, cancel: CancelToken) -> None:
+    settings = from_table(request["settings"])
+    from selfhvd_tta.extras import Extras, deblur_with
+
+    extras = Extras(None if request["report"] is None else Path(request["report"]), request["compare"])
+    deblur_with(request["video"], request["output"], settings, extras, listen, cancel)
 
 
 def _end_with_a_killed_parent() -> None:

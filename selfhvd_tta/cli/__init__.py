@@ -24,6 +24,7 @@ from selfhvd_tta.cli import (
     train,
     train_flow,
     train_merge,
+    ui,
     weights,
 )
 from selfhvd_tta.cli.help import Command, Program
@@ -59,6 +60,7 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "stills": stills.stills,
         "inspect": inspect.inspect,
         "batch": batch.batch,
+        "ui": ui.ui,
         "models": models.models,
         "doctor": doctor.doctor,
     },

@@ -21,8 +21,7 @@ from selfhvd_tta.run.cancelling import CancelToken
 from selfhvd_tta.settings import AdaptationSettings
 from selfhvd_tta.video.images import load_image
 from selfhvd_tta.video.opening import open_reader
-from tests.media import make_clip
-from tests.test_cli import shaky_file
+from tests.media import make_clip, shaky_file
 from tests.test_pipeline import QUICK
 from tests.test_preview import seen_with
 

@@ -229,10 +229,10 @@ def build(shelf: Shelf, runner: Runner) -> gr.Blocks:
             return None if project is None else pair(project, _shown(project), int(number))
 
         private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-        again = {"fn": refresh, "inputs": [ids, current, shown], "outputs": outputs, **private}
+        again: dict[str, Any] = {"fn": refresh, "inputs": [ids, current, shown], "outputs": outputs, **private}
         upload.upload(add, [upload, ids], [upload, ids, chosen, current, shown], **private).then(**again)
-        for button, kind in ((preview, "preview"), (restore, "restore")):
-            button.click(wish(kind), [ids, current, quality], None, **private).then(**again)  # type: ignore[arg-type]
+        preview.click(wish("preview"), [ids, current, quality], None, **private).then(**again)
+        restore.click(wish("restore"), [ids, current, quality], None, **private).then(**again)
         cancel.click(stop, [ids, current], None, **private).then(**again)
         remove.click(delete, [ids, current], ids, **private).then(**again)
         chosen.input(lambda picked: picked, chosen, current, **private).then(**again)

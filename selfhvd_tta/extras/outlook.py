@@ -15,7 +15,7 @@ from selfhvd_tta.run.choice import choose_method
 from selfhvd_tta.run.equipment import Equipment
 from selfhvd_tta.run.forecast import Forecast, Load
 from selfhvd_tta.run.memory import working_set_limit
-from selfhvd_tta.run.scan import Inspection, survey
+from selfhvd_tta.run.scan import Inspection, examine
 from selfhvd_tta.settings import QUALITIES, Quality, Settings
 from selfhvd_tta.video.opening import open_reader
 
@@ -55,7 +55,7 @@ def outlook(
 
     given = settings or Settings()
     reader = open_reader(video, given.part)
-    seen, _ = survey(reader, replace(given, method="transfer"), tell)
+    seen, _ = examine(reader, replace(given, method="transfer"), tell)
     if not seen.helpful and not given.force:
         return Outlook(seen, {})
     seconds: dict[Quality, float] = {}

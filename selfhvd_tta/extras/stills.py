@@ -184,6 +184,7 @@ def _pictures(
         # A recurrent network needs some frames to settle, a bidirectional one those on both sides.
         past = network.backbone.context[0] + WARM_UP if network.backbone.temporal == "causal" else 0
         reach = network.backbone.reach or past
+        settings = gear.sized(settings, seen.info.height, seen.info.width, lambda _, found: found)
         window = min(gear.window(seen.info.height, seen.info.width, settings), 2 * reach + 2)
         settings = replace(settings, runtime=replace(settings.runtime, window=window))
     for index in chosen:

@@ -78,7 +78,7 @@ def serve(
         tell(f"open http://{_shown(host)}:{port} in a browser; Ctrl-C ends it")
         tell(f"videos and results are in {shelf.root}")
         if not _is_local(host):
-            tell("everyone who can reach this machine can use the page; there is no password")
+            tell("everyone who can reach this machine can use the page, without a password")
         (ended or threading.Event()).wait()
     except KeyboardInterrupt:
         tell("ending; what is unfinished is resumed by the next start")

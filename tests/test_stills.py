@@ -55,7 +55,7 @@ def test_names_sort_by_time() -> None:
 
 @pytest.mark.parametrize(("network", "most"), [("none", 1), ("relay:lite", 12)])
 def test_a_still_is_the_frame_that_a_whole_run_writes(source: Path, tmp_path: Path, network: str, most: int) -> None:
-    """Of a recurrent network up to what frames beyond its reach change."""
+    """A recurrent network differs by what frames beyond its reach change, on noise the most."""
     settings = replace(PLAIN, backbone=network)
     events: list[Event] = []
     made = stills(source, tmp_path / "s", settings, 3, listen=events.append)
@@ -65,7 +65,7 @@ def test_a_still_is_the_frame_that_a_whole_run_writes(source: Path, tmp_path: Pa
         whole = load_image(tmp_path / "whole" / f"{still.frame:06d}.png").astype(int)
         difference = abs(load_image(still.path) - whole)
         assert difference.max() <= most, still
-        assert difference.mean() < 0.5, still
+        assert difference.mean() < 1, still
     assert sorted(os.listdir(tmp_path / "s")) == sorted([s.path.name for s in made] + ["stills.csv"])
     with (tmp_path / "s" / "stills.csv").open() as file:
         rows = list(csv.DictReader(file))

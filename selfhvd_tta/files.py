@@ -40,6 +40,12 @@ def write_atomically(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def holds_links(folder: Path) -> bool:
+    """Whether a folder is a symbolic link, or there is one anywhere below it."""
+    below = (Path(where, name) for where, folders, files in os.walk(folder) for name in (*folders, *files))
+    return folder.is_symlink() or any(path.is_symlink() for path in below)
+
+
 def fsync(path: Path) -> None:
     """Wait until a file or folder is on disk."""
     try:

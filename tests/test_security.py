@@ -12,9 +12,11 @@ import pytest
 from selfhvd_tta import config
 from selfhvd_tta.batch.cluster.depot import Depot
 from selfhvd_tta.batch.plan import make_plan
+from selfhvd_tta.batch.run import run
 from selfhvd_tta.console import show_error, show_lines
 from selfhvd_tta.errors import InputError, SelfHVDError, UsageError, WeightsError
 from selfhvd_tta.extras.report.page import render
+from selfhvd_tta.run.job import Job, job_folder
 from selfhvd_tta.run.networks import load_backbone
 from selfhvd_tta.settings import Settings
 from selfhvd_tta.video.reader import VideoReader
@@ -22,6 +24,7 @@ from selfhvd_tta.video.target import check_target, publish
 from selfhvd_tta.weights.store import load_file, load_hub
 from selfhvd_tta.weights.tensors import METADATA_KEY
 from tests.hub_server import HubServer, hub  # noqa: F401 (a fixture)
+from tests.media import make_clip
 
 DEEP = "[" * 20_000 + "]" * 20_000
 DIGITS = "9" * 9_000
@@ -172,6 +175,36 @@ def test_a_result_does_not_go_through_a_link(tmp_path: Path) -> None:
     publish(part, check_target(link, tmp_path / "in.mp4", overwrite=True))
     assert link.read_bytes() == b"new"
     assert victim.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("linked", ["", "lock", "segments", "segments/000000.part", "segments/images"])
+def test_a_job_folder_that_leads_elsewhere(linked: str, tmp_path: Path) -> None:
+    """A folder with a video from a stranger may hold links where the run would work."""
+    private = tmp_path / "private"
+    private.mkdir()
+    (private / "letter.png").write_text("mine")
+    (tmp_path / "in").mkdir()
+    output = tmp_path / "in" / "sharp.mp4"
+    place = job_folder(output) / linked
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(private / "letter.png" if place.name in ("lock", "000000.part") else private)
+    with pytest.raises(UsageError, match="holds links") as error:
+        Job(output).__enter__()
+    assert "rm -r" in error.value.hint
+    assert [(path.name, path.read_text()) for path in private.iterdir()] == [("letter.png", "mine")]
+
+
+def test_a_lock_of_a_batch_that_leads_elsewhere(tmp_path: Path) -> None:
+    letter = tmp_path / "letter.txt"
+    letter.write_text("mine")
+    (tmp_path / "in").mkdir()
+    make_clip(tmp_path / "in" / "a.mp4")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".batch.lock").symlink_to(letter)
+    plan = make_plan([tmp_path / "in"], tmp_path / "out", Settings(backbone="none", method="transfer"))
+    with pytest.raises(UsageError, match="is a link"):
+        run(plan, lambda event: None)
+    assert letter.read_text() == "mine"
 
 
 @pytest.mark.parametrize(

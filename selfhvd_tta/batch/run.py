@@ -8,6 +8,7 @@ import queue
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from filelock import FileLock, Timeout
@@ -85,6 +86,10 @@ def run(
     except OSError as error:
         raise DiskError(f"{plan.folder}: cannot be created: {error.strerror}", "Choose another folder.") from error
     lock = FileLock(plan.folder / ".batch.lock")
+    if Path(lock.lock_file).is_symlink():  # opening it would empty what it points to
+        raise UsageError(
+            f"{lock.lock_file}: is a link, which no batch makes", f"Remove it first: rm '{lock.lock_file}'"
+        )
     try:
         lock.acquire(timeout=0)
     except Timeout as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import IO
 
 from selfhvd_tta.errors import UsageError
+from selfhvd_tta.files import holds_links
 from selfhvd_tta.video.target import disk_errors
 
 try:
@@ -19,12 +20,17 @@ def hold(folder: Path, output: Path) -> IO[str]:
     """Make the folder and hold its lock file. The system frees it when the process ends, however it ends.
 
     Raises:
-        UsageError: another process holds it.
+        UsageError: another process holds it, or links lie in its place.
         DiskError: the folder or the file cannot be made.
     """
     while True:
         with disk_errors(folder):
             folder.mkdir(exist_ok=True)
+            if holds_links(folder):
+                # In a stranger's folder: what they point to would be overwritten or removed.
+                raise UsageError(
+                    f"{folder}: is a link or holds links, which no run makes", f"Remove it first: rm -r '{folder}'"
+                )
             try:
                 file = (folder / "lock").open("a+")
             except FileNotFoundError:

@@ -13,7 +13,7 @@ import pytest
 from selfhvd_tta import Settings, deblur
 from selfhvd_tta.errors import DiskError, UsageError, VerificationError
 from selfhvd_tta.events import Event, Note, Progress
-from selfhvd_tta.run.job import Job
+from selfhvd_tta.run.job import ADAPTATION, Job
 from selfhvd_tta.settings import OutputSettings
 from selfhvd_tta.video import encoding, joining
 from selfhvd_tta.video.opening import open_reader
@@ -97,7 +97,7 @@ def test_a_long_file_is_not_read_to_its_end(tmp_path: Path, monkeypatch: pytest.
 def test_what_a_second_attempt_would_not_cure_is_not_said_to_continue(tmp_path: Path) -> None:
     def fail(error: DiskError) -> None:
         with Job(tmp_path / "out.mp4") as job:
-            (job.segments / "segments.json").write_text("{}")
+            (job.path / ADAPTATION).touch()
             raise error
 
     for error, continues in ((DiskError("full", "Free some space."), True), (VerificationError("bad", "Try"), False)):

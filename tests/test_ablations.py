@@ -11,7 +11,7 @@ from selfhvd_tta.errors import UsageError
 from selfhvd_tta.flows import discover
 from selfhvd_tta.lab.evaluation.ablations import run_studies
 from selfhvd_tta.lab.evaluation.bench import BenchSettings
-from selfhvd_tta.lab.evaluation.studies import STUDIES
+from selfhvd_tta.lab.evaluation.studies import PAPER, STUDIES, chosen
 from selfhvd_tta.settings import Settings
 from tests.commands import run
 from tests.test_bench import QUICK, make_set
@@ -40,10 +40,10 @@ def test_tables_from_one_run_per_different_variant(tmp_path: Path) -> None:
     out = tmp_path / "out"
     text = run_studies(root, out, BENCH, BASE, ["sevd", "modules", "flow"])
     assert (out / "ablations.md").read_text() == text
-    # Four of "sevd", two more of "modules" (SCSCM alone, neither), the flows without weights or with bundled ones (dis,
+    # Six of "sevd", two more of "modules" (SCSCM alone, neither), the flows without weights or with bundled ones (dis,
     # which is the default here, is there).
     offline = [flow for flow in discover() if f"- {flow}: not run: " not in text and flow != "dis"]
-    assert len(list((out / "runs").glob("*/results.json"))) == 4 + 2 + len(offline)
+    assert len(list((out / "runs").glob("*/results.json"))) == 6 + 2 + len(offline)
     assert "## parts of SEVD (Table 4)" in text
     table = [line for line in text.splitlines() if line.startswith("| ")]
     assert len([line for line in table if line.startswith("| variant")]) == 3
@@ -57,6 +57,27 @@ def test_tables_from_one_run_per_different_variant(tmp_path: Path) -> None:
     stamps = {p: p.stat().st_mtime_ns for p in (out / "runs").glob("*/videos/*.json")}
     assert run_studies(root, out, BENCH, BASE, ["sevd"]).count("| RSCR") == 1
     assert all(p.stat().st_mtime_ns == stamp for p, stamp in stamps.items()), "finished runs are not repeated"
+
+
+def test_the_paper_is_three_tables_next_to_its_figures(tmp_path: Path) -> None:
+    assert [study.id for study in chosen([PAPER, "sevd"])] == ["modules", "sevd", "updates"]
+    for study in chosen([PAPER]):
+        labels = [label for label, _ in study.variants(Settings())]
+        assert set(study.published) <= set(labels)
+        usual = next(label for label, settings in study.variants(Settings()) if settings == Settings())
+        assert study.published[usual] == 37.44
+    text = run_studies(make_set(tmp_path / "data", videos=1), tmp_path / "out", BENCH, BASE, ["updates"])
+    head = next(line for line in text.splitlines() if line.startswith("| variant"))
+    rows = [line for line in text.splitlines() if line.startswith("| ") and line != head]
+    assert head.endswith("| paper: PSNR | difference |")
+    assert all(line.count("|") == head.count("|") for line in rows)
+    assert [line.split(" | ")[-2:] for line in rows] == [
+        ["–", "– |"],
+        ["36.00", "-1.44 |"],
+        ["37.44", "+0.00 |"],
+        ["37.57", "+0.13 |"],
+    ]
+    assert "belongs to n - 1" in text
 
 
 def test_what_cannot_be_ablated(tmp_path: Path) -> None:

@@ -21,12 +21,14 @@ from selfhvd_tta.lab.datasets import frames as frames_module
 from selfhvd_tta.lab.datasets.labels import read_labels
 from selfhvd_tta.lab.datasets.photos import read_photo
 from selfhvd_tta.lab.datasets.protocols import discover
-from selfhvd_tta.lab.evaluation import method
 from selfhvd_tta.lab.evaluation.bench import BenchSettings, run_bench
+from selfhvd_tta.lab.evaluation.course import Course
 from selfhvd_tta.lab.evaluation.dataset import write_dataset, write_regression_set
+from selfhvd_tta.lab.evaluation.method import Subject
 from selfhvd_tta.lab.evaluation.metrics.niqe import NIQE, asymmetric_gaussian
 from selfhvd_tta.lab.evaluation.metrics.no_reference import load_measures
 from selfhvd_tta.lab.evaluation.metrics.psnr import psnr
+from selfhvd_tta.lab.evaluation.scanned import scan
 from selfhvd_tta.lab.simulation.simulate import ShakeSettings
 from selfhvd_tta.method.adaptation import Adaptation
 from selfhvd_tta.pipeline import deblur
@@ -206,9 +208,9 @@ def test_one_model_for_the_whole_set(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_joint_working_set_keeps_videos_apart(tmp_path: Path) -> None:
     pairs = discover()["bsd"].find(make_set(tmp_path / "data"), lambda text: None)
-    subject = method.Subject(QUICK, lambda event: None)
-    videos = [method.scan(p.blurry, QUICK.clues, lambda event: None) for p in pairs if p.blurry is not None]
-    working = subject._working_set(videos)
+    subject = Subject(QUICK, lambda event: None)
+    videos = [scan(p.blurry, QUICK.clues, lambda event: None) for p in pairs if p.blurry is not None]
+    working = Course(videos, subject.settings, subject.gear).working(0)
     assert working.runs == (range(8), range(8, 16))
     assert working.clues.shots == working.runs
     assert all(working.clues.sharp[working.clues.nearest])

@@ -23,6 +23,7 @@ BEFORE = json.loads((Path(__file__).parent / "first_edition_flags.json").read_te
 CHANGED = {"method": "auto"}
 ADDED = {"literal": False, "strength": 1.0, "progressive": False}
 ADDED_TO_ALIGNMENT = {"blur": "auto"}
+ADDED_TO_ADAPTATION = {"random_removal": False}
 WITHOUT_METHOD = {"bench", "ablate"}
 
 
@@ -51,6 +52,7 @@ def test_every_flag_is_still_there_with_its_default(name: str) -> None:
 def test_config_show_has_the_same_keys_and_values() -> None:
     wanted = BEFORE["config show"] | CHANGED | ADDED
     wanted["alignment"] = wanted["alignment"] | ADDED_TO_ALIGNMENT
+    wanted["adaptation"] = wanted["adaptation"] | ADDED_TO_ADAPTATION
     assert config.tomllib.loads(config.dumps(Settings())) == wanted
 
 

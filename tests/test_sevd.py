@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfhvd_tta.method.sevd import remove_sharp_clues, supervision_is_label
+from selfhvd_tta.method.sevd import remove_at_random, remove_sharp_clues, supervision_is_label
 
 
 def test_a_removed_frame_shows_its_nearest_blurry_one() -> None:
@@ -40,3 +40,25 @@ def test_sis_needs_visibility_and_sharpness() -> None:
     label = torch.tensor([20.0, 5.0, 20.0, 20.0])
     teacher = torch.tensor([10.0, 10.0, 10.0, 10.0])
     assert supervision_is_label(visible, label, teacher, 0.5).tolist() == [True, False, False, False]
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=12), st.integers(0, 2**31), st.none() | st.integers(1, 4))
+def test_random_removal_takes_as_many_frames_but_any(pattern: list[bool], seed: int, most: int | None) -> None:
+    clip = list(range(7, 7 + len(pattern)))
+    sharp = np.array([False] * 7 + pattern)
+    shown = remove_at_random(clip, sharp, np.random.default_rng(seed), most)
+    changed = [p for p in range(len(clip)) if shown[p] != clip[p]]
+    limit = min(sum(pattern), most or len(clip), len(clip) - 1)
+    assert len(shown) == len(clip)
+    assert (1 <= len(changed) <= limit) if limit >= 1 else not changed
+    left = {clip[p] for p in range(len(clip)) if p not in changed}
+    for p in changed:
+        assert shown[p] in left
+        assert abs(shown[p] - clip[p]) == min(abs(other - clip[p]) for other in left)
+
+
+def test_random_removal_reaches_blurry_frames() -> None:
+    sharp = np.array([False, False, True, False, False])
+    rng = np.random.default_rng(0)
+    seen = [remove_at_random([0, 1, 2, 3, 4], sharp, rng, None) for _ in range(100)]
+    assert {p for k in seen for p in range(5) if k[p] != p} == set(range(5))

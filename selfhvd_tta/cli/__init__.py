@@ -18,6 +18,7 @@ from selfhvd_tta.cli import (
     deblur,
     doctor,
     inspect,
+    learn,
     models,
     simulate,
     stills,
@@ -67,6 +68,7 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     LAB: {
         "bench": bench.bench,
         "ablate": ablate.ablate,
+        "learn": learn.learn,
         "simulate": simulate.simulate,
         "pretrain": train.pretrain,
         "pretrain-flow": train_flow.pretrain_flow,

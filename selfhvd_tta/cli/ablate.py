@@ -9,7 +9,7 @@ import typer
 
 from selfhvd_tta.cli.options import Debug, settings_of, takes_settings
 from selfhvd_tta.console import Display, show_lines
-from selfhvd_tta.lab.evaluation.studies import STUDIES
+from selfhvd_tta.lab.evaluation.studies import PAPER, STUDIES
 from selfhvd_tta.settings import Settings
 
 FLAGS = (
@@ -26,8 +26,8 @@ def ablate(
     study: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"{', '.join(STUDIES)}; repeatable. modules, sevd and updates are the paper's Tables 3, 4 and 5. "
-            "Default: all."
+            help=f"{', '.join(STUDIES)}; repeatable. {PAPER}: modules, sevd and updates, next to the figures of the "
+            "paper's Tables 3, 4 and 5. Default: all."
         ),
     ] = None,
     protocol: Annotated[str, typer.Option(help="As for bench.")] = "bsd",

@@ -14,7 +14,19 @@ from selfhvd_tta.settings import Settings
 
 SPEED = "With --speed"
 FLAGS = (
-    *("backbone", "iters", "crop", "clip_length", "learning_rate", "flow", "detail", "teachers", "merge"),
+    *(
+        "backbone",
+        "weights",
+        "adapted",
+        "iters",
+        "crop",
+        "clip_length",
+        "learning_rate",
+        "flow",
+        "detail",
+        "teachers",
+        "merge",
+    ),
     *("merge_weights", "label_refresh", "force", "device", "seed", "offline", "precision"),
 )
 
@@ -68,7 +80,22 @@ def bench(
         tuple[float, float] | None,
         typer.Option(help="Radius (sigma, pixels) and amount of --method unsharp. Default: 1 0.5."),
     ] = None,
+    outputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FOLDER",
+            help="Score what another program wrote, too: FOLDER/VIDEO/N.png or FOLDER/VIDEO.mp4; repeatable. Alone "
+            "unless --method is given.",
+        ),
+    ] = None,
     joint: Annotated[bool, typer.Option("--joint", help="Adapt one model to all videos, as DADeblur does.")] = False,
+    train: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Adapt one model to this data set instead (same layout) and test it on the videos, as in Table 1.",
+        ),
+    ] = None,
     temporal: Annotated[bool, typer.Option(help="Measure warping error, flicker and shift as well.")] = True,
     skip_ends: Annotated[
         tuple[int, int] | None,
@@ -104,12 +131,14 @@ def bench(
         )
     with Display() as display:
         from selfhvd_tta.lab.evaluation.bench import BenchSettings, run_bench
+        from selfhvd_tta.lab.evaluation.outputs import Outputs
         from selfhvd_tta.lab.evaluation.unsharp import Unsharp
 
         settings = settings_of(ctx, flags, base=Settings(method="adapt"))
         plan = BenchSettings(
             protocol=protocol,
             joint=joint,
+            train=train,
             skip=skip_ends,
             temporal=temporal,
             metrics=tuple(metric or ()),
@@ -118,6 +147,7 @@ def bench(
             save_frames=save_frames,
             methods=tuple(method or ()),
             unsharp=Unsharp(*unsharp) if unsharp else Unsharp(),
+            outputs=tuple(map(Outputs.parse, outputs or ())),
         )
         result = run_bench(root, output, plan, settings, display)
     show_lines([result.markdown, *(f"failed: {name}: {why}" for name, why in result.failed.items())])

@@ -29,6 +29,7 @@ FILE_ONLY = frozenset(
         *("alignment.local_power", "alignment.local_sigma", "alignment.narrowest"),
         *("adaptation.final_learning_rate", "adaptation.max_removed", "adaptation.sis_threshold"),
         *("adaptation.sharp_weight", "adaptation.gradient_clip"),
+        "adaptation.random_removal",
     }
 )
 # What ``--help`` shows, in this order; the rest is behind ``--help-all``, by section.

@@ -22,6 +22,7 @@ from selfhvd_tta.method.record import LOST_STEPS, Record
 from selfhvd_tta.method.refit import ReblurredSupervision
 from selfhvd_tta.method.state import AdaptationState, snapshot
 from selfhvd_tta.method.supervision import Inputs
+from selfhvd_tta.method.working_set import WorkingSet
 from selfhvd_tta.settings import AdaptationSettings, Settings
 from selfhvd_tta.wording import plural
 
@@ -43,7 +44,7 @@ def supervision_of(settings: Settings) -> AnySupervision:
 
 
 class Adaptation:
-    """Fine-tunes a network in place on one video: the loop, and the optimiser.
+    """Fine-tunes a network in place on one video, or on the frames of several: the loop, and the optimiser.
 
     Args:
         inputs: the network, the video, and what labels are made with.
@@ -57,7 +58,7 @@ class Adaptation:
         self.network = inputs.network
         self.settings = settings = replace(settings, adaptation=settings.adaptation.on(inputs.compute.device.type))
         self.listen = listen
-        kind = supervision_of(settings)
+        self.kind = kind = supervision_of(settings)
         self.state = AdaptationState(np.random.default_rng(settings.runtime.seed))
         self.pace = Pace(settings.adaptation.iters, settings.adaptation.stage1, until, phases=kind.phases)
         self.supervision = kind(inputs, settings, self.state, self.pace, listen)
@@ -80,30 +81,47 @@ class Adaptation:
         Args:
             after_step: called between steps with whether the next one begins with a refresh of the labels.
         """
-        state, pace, supervision = self.state, self.pace, self.supervision
+        state, pace = self.state, self.pace
         if state.step == 0:
             state.good = snapshot(self.network)
             torch.manual_seed(self.settings.runtime.seed)
             pace.begin()
         while not pace.over(state.step) and not state.losses.hopeless:
             stage2 = state.stage2 or pace.second_stage(state.step)
-            if not supervision.prepare(stage2):
+            if not self.supervision.prepare(stage2):
                 break
             self._set_rate()
             state.losses.add(state.step, stage2, *self._step_within_memory(stage2))
             state.finish_step(stage2)
-            supervision.after_step()
-            refresh_is_next = supervision.renews(state.step)
+            self.supervision.after_step()
+            refresh_is_next = self.supervision.renews(state.step)
             # A refresh has to wait for the GPU anyway.
             if self.inputs.compute.device.type != "cuda" or refresh_is_next or state.losses.waiting == REPORT_EVERY:
                 self.read()
             after_step(refresh_is_next)
-        supervision.finish()
+        self.supervision.finish()
         self.read()
         if state.losses.hopeless:
             self._return_to_good_weights()
         self.network.eval()
         return state.record
+
+    def change(self, working: WorkingSet, window: int) -> None:
+        """Learn from other frames from the next step on; weights, optimiser and historical model stay.
+
+        Args:
+            working: the frames.
+            window: of them that are restored at once.
+        """
+        self.supervision.finish()
+        weights = snapshot(self.network)
+        self.inputs = replace(self.inputs, working=working, window=window)
+        self.supervision = self.kind(self.inputs, self.settings, self.state, self.pace, self.listen)
+        self.state.good, self.state.used, self.state.refreshed = weights, set(), -1
+        self.supervision.rebuild()
+        if not self.supervision.renews(self.state.step):
+            self.state.refreshed = self.state.step
+        self.network.load_state_dict(weights)
 
     def step(self, stage2: bool) -> tuple[tuple[str, ...], Tensor]:
         """One optimiser step: names of the loss terms, and on the device their values and whether the step was taken.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from selfhvd_tta.method.clues import BoolArray
-from selfhvd_tta.method.sevd import remove_sharp_clues
+from selfhvd_tta.method.sevd import remove_at_random, remove_sharp_clues
 from selfhvd_tta.method.working_set import WorkingSet
 from selfhvd_tta.settings import AdaptationSettings
 
@@ -66,11 +66,12 @@ def draw_clips(
     # Clips in which every frame is sharp teach nothing.
     wanted = ~working.clues.sharp if wanted is None else wanted
     useful = [s for s in starts if wanted[s : s + length].any()] or starts
+    remove = remove_at_random if settings.random_removal else remove_sharp_clues
     draws = []
     for _ in range(settings.batch):
         start = useful[int(rng.integers(len(useful)))]
         rows = list(range(start, start + length))
-        shown = remove_sharp_clues(rows, working.clues.sharp, rng, settings.max_removed) if degrade else rows
+        shown = remove(rows, working.clues.sharp, rng, settings.max_removed) if degrade else rows
         top = int(rng.integers(height - side[0] + 1))
         left = int(rng.integers(width - side[1] + 1))
         # A crop that is not square keeps its orientation within the batch.

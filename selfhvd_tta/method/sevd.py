@@ -41,6 +41,24 @@ def remove_sharp_clues(
     return result
 
 
+def remove_at_random(clip: list[int], sharp: BoolArray, rng: np.random.Generator, max_removed: int | None) -> list[int]:
+    """What RSCR is compared with in Table 4: as many frames are replaced, sharp or not, by the nearest that is left.
+
+    Args:
+        clip, sharp, rng, max_removed: as for :func:`remove_sharp_clues`.
+
+    Returns:
+        k: list of the same length.
+    """
+    count = int(sum(bool(sharp[i]) for i in clip))
+    most = min(count if max_removed is None else min(max_removed, count), len(clip) - 1)
+    if most < 1:
+        return list(clip)
+    removed = {int(p) for p in rng.choice(len(clip), size=int(rng.integers(1, most + 1)), replace=False)}
+    left = [i for p, i in enumerate(clip) if p not in removed]
+    return [min(left, key=lambda other: abs(other - i)) if p in removed else i for p, i in enumerate(clip)]
+
+
 def supervision_is_label(
     occlusion_mean: Tensor, label_sharpness: Tensor, teacher_sharpness: Tensor, threshold: float
 ) -> Tensor:

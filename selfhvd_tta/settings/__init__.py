@@ -59,6 +59,7 @@ class AdaptationSettings:
         perceptual_weight: Weight of the VGG term (beta); 0 disables it.
         consistency_weight: Weight of the SCSCM term (lambda); 0 disables it.
         rscr: Random sharp-clue removal in stage 2 (part of SEVD).
+        random_removal: Remove frames at random in stage 2 instead of sharp ones (the comparison of Table 4).
         max_removed: L, most sharp frames removed from one clip. Default: all of them.
         sis: Supervision selection in stage 2 (part of SEVD).
         sis_threshold: tau, mean of the occlusion mask above which a frame's label may be used.
@@ -84,6 +85,7 @@ class AdaptationSettings:
     perceptual_weight: float = 1.0
     consistency_weight: float = 1.0
     rscr: bool = True
+    random_removal: bool = False
     max_removed: int | None = None
     sis: bool = True
     sis_threshold: float = 0.5

@@ -18,7 +18,7 @@ from selfhvd_tta.lab.evaluation.bench import (
     run_bench,
     write_whole,
 )
-from selfhvd_tta.lab.evaluation.studies import STUDIES, Study
+from selfhvd_tta.lab.evaluation.studies import STUDIES, Study, chosen
 from selfhvd_tta.run.device import choose_device
 from selfhvd_tta.settings import Settings
 
@@ -70,14 +70,11 @@ def run_studies(
         InputError: no data set there.
         DiskError: the tables cannot be written.
     """
-    wanted = list(dict.fromkeys(studies))
-    unknown = [name for name in wanted if name not in STUDIES]
-    if unknown:
-        raise UsageError(f"unknown study '{unknown[0]}'", f"Known are: {', '.join(STUDIES)}.")
+    wanted = chosen(studies)
     if base.method not in ("auto", "adapt") or not base.adaptation.iters:
         raise UsageError("ablations need an adaptation", "Use --method adapt and --iters above 0.")
     find_pairs(root, bench, ignore)  # a wrong folder is one error and not one per variant
-    plan = [(STUDIES[name], list(STUDIES[name].variants(base))) for name in wanted]
+    plan = [(study, list(study.variants(base))) for study in wanted]
     count = sum(len(variants) for _, variants in plan)
     done: dict[str, Measured] = {}
     blocks: list[str] = []
@@ -133,16 +130,19 @@ def _block(study: Study, rows: list[Measured], base: Settings, variants: dict[st
         assert ran[0].result is not None
         scored = [name for name in SCORED if name in ran[0].result.mean]
         head = ["variant", *(f"{name}: PSNR | difference | of blurry frames | SSIM" for name in scored)]
-        lines += ["| " + " | ".join(head) + " |", "|" + " --- |" * (1 + 4 * len(scored))]
+        head += ["paper: PSNR | difference"] if study.published else []
+        lines += ["| " + " | ".join(head) + " |", "|" + " --- |" * (" | ".join(head).count("|") + 1)]
         usual = next((row for row in ran if _key(variants[row.label]) == _key(base)), None)
-        lines += [_line(row, usual, scored) for row in ran]
+        lines += [_line(row, usual, scored, study) for row in ran]
+    if study.published:
+        lines += ["", f"The paper's figures are those of BasicVSR++ on GoProShake. {study.remark}".rstrip()]
     for row in rows:
         if row.problem:
             lines.append(f"- {row.label}: {'not run' if row.result is None else 'failed'}: {row.problem}")
     return "\n".join([*lines, ""])
 
 
-def _line(row: Measured, usual: Measured | None, scored: list[str]) -> str:
+def _line(row: Measured, usual: Measured | None, scored: list[str], study: Study) -> str:
     assert row.result is not None
     cells = [f"**{row.label}** (default)" if row is usual else row.label]
     for name in scored:
@@ -151,4 +151,8 @@ def _line(row: Measured, usual: Measured | None, scored: list[str]) -> str:
         same = usual.result.mean.get(name) if usual is not None and usual.result is not None else None
         cells.append(f"{one['psnr'] - same['psnr']:+.3f}" if same else "–")
         cells += [f"{one['psnr_blurry']:.3f}" if "psnr_blurry" in one else "–", f"{one['ssim']:.4f}"]
+    if study.published:
+        theirs, complete = study.published.get(row.label), study.published.get(usual.label if usual else "")
+        cells.append("–" if theirs is None else f"{theirs:.2f}")
+        cells.append("–" if theirs is None or complete is None else f"{theirs - complete:+.2f}")
     return "| " + " | ".join(cells) + " |"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -19,12 +20,13 @@ from selfhvd_tta import __version__
 from selfhvd_tta.errors import InputError, Interrupted, SelfHVDError, UsageError
 from selfhvd_tta.events import Listener, Note, Progress, ignore
 from selfhvd_tta.files import write_atomically
-from selfhvd_tta.lab.datasets.frames import Frames, PictureFrames
 from selfhvd_tta.lab.datasets.protocols import Pair, Protocol, discover
 from selfhvd_tta.lab.evaluation import table, trial
 from selfhvd_tta.lab.evaluation.method import Subject
 from selfhvd_tta.lab.evaluation.metrics.niqe import NIQE
 from selfhvd_tta.lab.evaluation.metrics.no_reference import load_measures
+from selfhvd_tta.lab.evaluation.outputs import Outputs
+from selfhvd_tta.lab.evaluation.rival import Masked, Written
 from selfhvd_tta.lab.evaluation.scoring import NoReference
 from selfhvd_tta.lab.evaluation.unsharp import Unsharp
 from selfhvd_tta.settings import Method, Settings
@@ -47,6 +49,7 @@ class BenchSettings:
     Attributes:
         protocol: id of a protocol plug-in.
         joint: adapt one model to all videos together, as DADeblur does; else each video gets its own.
+        train: data set, in the same layout, that one model is adapted to; the videos are only tested on (Table 1).
         skip: frames left out of the score at both ends; None: as the protocol's published figures do.
         temporal: measure warping error, flicker and shift as well.
         niqe: parameter file of NIQE (``.npz``); None leaves NIQE out.
@@ -55,10 +58,12 @@ class BenchSettings:
         save_frames: write the outputs as PNG.
         methods: of ``METHODS``, to be compared, or ``all``; none: the one of the settings.
         unsharp: how the baseline ``unsharp`` masks.
+        outputs: of other programs, scored next to ``methods``; without those, alone.
     """
 
     protocol: str
     joint: bool = False
+    train: Path | None = None
     skip: tuple[int, int] | None = None
     temporal: bool = True
     niqe: Path | None = None
@@ -67,14 +72,21 @@ class BenchSettings:
     save_frames: bool = False
     methods: tuple[str, ...] = ()
     unsharp: Unsharp = field(default_factory=Unsharp)
+    outputs: tuple[Outputs, ...] = ()
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.methods if name not in (*METHODS, "all")]
         if unknown:
             raise UsageError(f"--method is '{unknown[0]}', but it must be one of {', '.join(METHODS)}, all")
+        names = [one.name for one in self.outputs]
+        taken = next((n for n in names if n in (*table.METHODS, *METHODS) or names.count(n) > 1), None)
+        if taken is not None:
+            raise UsageError(f"--outputs: the name '{taken}' is taken", "Choose another one.")
 
     def chosen(self, settings: Settings) -> tuple[str, ...]:
         """Names of what is run, the quick ones first."""
+        if self.outputs and not self.methods:
+            return ()
         wanted = self.methods or ("adapt" if settings.method == "auto" else settings.method,)
         return tuple(name for name in METHODS if name in wanted or "all" in wanted)
 
@@ -152,9 +164,17 @@ def run_bench(
     protocol, pairs = find_pairs(root, bench, listen)
     chosen = bench.chosen(settings)
     learners = [name for name in chosen if name not in ("transfer", UNSHARP)]
+    if not chosen:
+        settings = replace(settings, method="transfer", backbone="none")  # no network is run
     if bench.joint and len(learners) < len(chosen):
         without = next(name for name in chosen if name not in learners)
         raise UsageError(f"--joint adapts a network, and --method {without} has none", "Leave one of them out.")
+    train: list[Pair] = []
+    if bench.train is not None:
+        if bench.joint or set(chosen) != {"adapt"}:
+            raise UsageError("--train adapts one network to its videos", "Use it with --method adapt, without --joint.")
+        _, found = find_pairs(bench.train, replace(bench, videos=()), listen)
+        train = [pair for pair in found if not pair.problem]
     measures = dict(no_reference or {}) | load_measures(bench.metrics)
     if bench.niqe is not None:
         measures["niqe"] = NIQE.load(bench.niqe)
@@ -165,6 +185,7 @@ def run_bench(
         "protocol": protocol.id,
         "root": root.name,
         "joint": bench.joint,
+        "train": None if bench.train is None else bench.train.name,
         "skipped_ends": list(skip),
         "temporal": bench.temporal,
         "measures": sorted(measures),
@@ -172,15 +193,19 @@ def run_bench(
     }
     parts = []
     for name in chosen:
-        masking = name == UNSHARP
         user = subject.by(next((m for m in get_args(Method) if m == name), "transfer"))
         about: Row = {"subject": user.names, "settings": _of_the_method(user.settings)}
-        if masking:
-            about = {"subject": {"method": UNSHARP}, UNSHARP: asdict(bench.unsharp), "settings": about["settings"]}
-        masks = bench.unsharp if masking else None
-        how = trial.TrialSettings(user.settings, skip, bench.temporal, measures, masks)
+        how = trial.TrialSettings(user.settings, skip, bench.temporal, measures, learned=bool(train))
+        if name == UNSHARP:
+            about |= {"subject": {"method": UNSHARP}, UNSHARP: asdict(bench.unsharp)}
+            how = replace(how, rival=Masked(bench.unsharp), name=UNSHARP)
         parts.append(_Part(name, how, user, common | about))
-    return _Run(out, bench, parts, listen).all(pairs)
+    for outputs in bench.outputs:
+        user, alone = subject.by("transfer"), len(pairs) == 1
+        about = {"subject": {"method": outputs.name}, "settings": _of_the_method(user.settings)}
+        how = trial.TrialSettings(user.settings, skip, bench.temporal, measures, Written(outputs, alone), outputs.name)
+        parts.insert(0, _Part(outputs.name, how, user, common | about))
+    return _Run(out, bench, parts, listen, train).all(pairs)
 
 
 def _of_the_method(settings: Settings) -> Row:
@@ -203,6 +228,7 @@ class _Run:
     bench: BenchSettings
     parts: list[_Part]
     listen: Listener
+    train: list[Pair]
 
     @property
     def head(self) -> Row:
@@ -220,7 +246,7 @@ class _Run:
         before = sum(len(rows) == len(self.parts) for rows in done.values())
         if before:
             self.listen(Note(f"{before} of {len(pairs)} videos were finished before"))
-        joint = {part.name: self._joint(part, sound, done) for part in self.parts if self.bench.joint}
+        joint = {part.name: self._joint(part, sound, done) for part in self.parts if self.bench.joint or self.train}
         for position, pair in enumerate(pairs):
             if pair.name not in failed:
                 problems = self._video(pair, done[pair.name], joint)
@@ -262,11 +288,12 @@ class _Run:
         return problems
 
     def _joint(self, part: _Part, sound: list[Pair], done: dict[str, dict[str, Row]]) -> trial.Joint | None:
-        if all(part.name in rows for rows in done.values()):
+        if part.settings.rival is not None or all(part.name in rows for rows in done.values()):
             return None
         path = self.out / f"{JOINT}{'' if part.name == 'adapt' else '-' + part.name}.safetensors"
-        mark = self._fingerprint(part, sound)
-        return trial.adapt_jointly(part.subject, sound, part.settings, path, mark, self.listen)
+        videos = self.train or sound
+        mark = self._fingerprint(part, videos)
+        return trial.adapt_jointly(part.subject, videos, part.settings, path, mark, self.listen)
 
     def _frames(self, pair: Pair) -> Path | None:
         return self.out / FRAMES / _safe(pair.name) if self.bench.save_frames else None
@@ -276,10 +303,14 @@ class _Run:
 
     def _fingerprint(self, part: _Part, pairs: list[Pair]) -> str:
         """Of everything that decides a video's row."""
-        files = [
-            (pair.name, [_identity(frames) for frames in (pair.blurry, pair.sharp) if frames is not None], pair.labels)
-            for pair in pairs
-        ]
+        theirs = part.settings.rival
+        files = []
+        for pair in [*pairs, *self.train]:
+            more = []
+            if isinstance(theirs, Written):
+                with suppress(InputError):  # said when they are to be scored
+                    more.append(theirs.outputs.of(pair.name, theirs.alone))
+            files.append((pair.name, trial.files_of(pair, *more), pair.labels))
         return hashlib.sha256(json.dumps([part.head, files], sort_keys=True).encode()).hexdigest()
 
     def _stored(self, name: str) -> Row:
@@ -332,11 +363,6 @@ def write_whole(path: Path, text: str) -> None:
     """
     with disk_errors(path), write_atomically(path) as part:
         part.write_text(text, encoding="utf-8")
-
-
-def _identity(frames: Frames) -> list[tuple[str, int, int]]:
-    paths = frames.paths if isinstance(frames, PictureFrames) else [Path(frames.name)]
-    return [(p.name, (stat := p.stat()).st_size, stat.st_mtime_ns) for p in paths]
 
 
 def _safe(name: str) -> str:

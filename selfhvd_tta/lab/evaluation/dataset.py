@@ -16,8 +16,8 @@ from selfhvd_tta.errors import DiskError, InputError, UsageError
 from selfhvd_tta.events import Listener, Progress, ignore
 from selfhvd_tta.lab.datasets.labels import LABELS
 from selfhvd_tta.lab.datasets.photos import list_photos, read_photo
-from selfhvd_tta.lab.simulation.scenarios import SCENARIOS
-from selfhvd_tta.lab.simulation.simulate import ShakeSettings, SimulatedClip, simulate_clip
+from selfhvd_tta.lab.simulation.scenarios import SCENARIOS, Compose
+from selfhvd_tta.lab.simulation.simulate import ShakeSettings, SimulatedClip, draw_scene, film
 
 Image = NDArray[np.uint8]
 
@@ -29,6 +29,7 @@ def write_dataset(
     clips: int | None = None,
     seed: int = 0,
     listen: Listener = ignore,
+    compose: Compose = draw_scene,
 ) -> list[Path]:
     """Shake a camera at photographs and save the clips for ``bench --protocol bsd``.
 
@@ -44,6 +45,7 @@ def write_dataset(
         clips: how many; None: one per photograph.
         seed: of the first clip.
         listen: gets progress.
+        compose: draws the scene and the motion.
 
     Returns:
         Folders of the clips.
@@ -70,7 +72,8 @@ def write_dataset(
             photo = read_photo(path)
         except (OSError, ValueError) as error:
             raise InputError(str(error), "Remove that file.") from error
-        write_clip(simulate_clip(photo, settings, seed + i), folder, path.name, seed + i)
+        scene = compose(photo, settings, seed + i, "cpu")
+        write_clip(film(scene, settings, seed + i), folder, path.name, seed + i)
         listen(Progress("simulate", i + 1, count, "clips"))
     return folders
 

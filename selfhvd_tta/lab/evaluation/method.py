@@ -3,83 +3,28 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from selfhvd_tta.backbones.wrapper import Network
-from selfhvd_tta.errors import InputError, UsageError
-from selfhvd_tta.events import Listener, Progress
-from selfhvd_tta.lab.datasets.frames import Frames
+from selfhvd_tta.events import Listener
+from selfhvd_tta.lab.evaluation.course import Course
+from selfhvd_tta.lab.evaluation.scanned import Scanned
 from selfhvd_tta.method.adaptation import Adaptation
-from selfhvd_tta.method.clues import Clues, laplacian_variance, local_contrast, select_clues
 from selfhvd_tta.method.record import Record
 from selfhvd_tta.method.restoration import Restorer
 from selfhvd_tta.method.supervision import Inputs
-from selfhvd_tta.method.working_set import WorkingSet, choose_frames, restrict
-from selfhvd_tta.run import memory as resources
-from selfhvd_tta.run.blur import Blur, measure_blur, settled
+from selfhvd_tta.run.blur import Blur, settled
 from selfhvd_tta.run.equipment import Equipment
 from selfhvd_tta.run.frames import RestoredFrame, blending, run_frames
-from selfhvd_tta.run.scan import judge
-from selfhvd_tta.settings import BlurKind, ClueSettings, Method, Settings
-from selfhvd_tta.video.reader import Frame
-from selfhvd_tta.video.shots import ShotDetector
+from selfhvd_tta.settings import Method, Settings
 
 FloatImage = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Scanned:
-    """A video whose clues are known.
-
-    Attributes:
-        frames: the video.
-        clues: its sharp frames and shots.
-        helpful: whether there is blur that sharp frames of the same shot could mend.
-        verdict: why, one line.
-    """
-
-    frames: Frames
-    clues: Clues
-    helpful: bool
-    verdict: str
-
-    def read(self, indices: Sequence[int]) -> Iterator[Frame]:
-        """Some frames, ascending, as a reader of a file gives them."""
-        return (Frame(i, i, f) for i, f in zip(indices, self.frames.on_canvas(indices), strict=True))
-
-    def blur(self, kind: BlurKind) -> Blur:
-        """The blur of its frames, measured."""
-        return measure_blur(self, self.clues, kind)
-
-
-def scan(frames: Frames, settings: ClueSettings, listen: Listener) -> Scanned:
-    """Select the clues of a video.
-
-    Luma comes from RGB here, where ``deblur()`` takes the decoder's; the two agree to rounding.
-
-    Raises:
-        InputError: there is no frame, or one cannot be read.
-    """
-    values: list[float] = []
-    contrast: list[float] = []
-    detector = ShotDetector()
-    for frame in frames.on_canvas(range(len(frames))):
-        y = np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8)
-        values.append(laplacian_variance(y))
-        contrast.append(local_contrast(y))
-        detector.add(y)
-    if not values:
-        raise InputError(f"{frames.name}: holds no frame", "Check the data set.")
-    listen(Progress("scan", len(values), len(values)))
-    clues = select_clues(np.asarray(values), detector.shots(), settings, np.asarray(contrast))
-    return Scanned(frames, clues, *judge(clues, settings))
 
 
 class Subject:
@@ -135,43 +80,25 @@ class Subject:
         """Adapt the pretrained network to one video, or to several together (``--joint``, as DADeblur does).
 
         Raises:
-            UsageError: several videos differ in size.
+            UsageError: there is no video.
         """
+        course = Course(videos, self.settings, self.gear)
+        return follow(course, self.adaptation(course))
+
+    def adaptation(self, course: Course, turn: int = 0) -> Adaptation:
+        """An adaptation of the pretrained network that begins with the working set number ``turn``."""
         self.reset()
-        working = self._working_set(videos)
-        height, width = working.frames.shape[-2:]
+        working, gear = course.working(turn), self.gear
         inputs = Inputs(
             self.network,
             self.network.backbone,
             working,
-            self.gear.flow,
-            self.gear.features,
-            self.gear.compute,
-            self.gear.window(height, width, self.settings),
+            gear.flow,
+            gear.features,
+            gear.compute,
+            course.window(working),
         )
-        return Adaptation(inputs, self.settings, self.listen).run()
-
-    def _working_set(self, videos: list[Scanned]) -> WorkingSet:
-        sizes = {video.frames.canvas for video in videos}
-        if len(sizes) != 1:
-            raise UsageError(
-                f"--joint needs videos of one size, and there are {len(sizes)}", "Adapt per video (leave --joint out)."
-            )
-        height, width = sizes.pop()
-        plan, segment = self.settings.adaptation, self.settings.clues.segment
-        limit = max(segment, resources.working_set_limit(height, width, plan.working_set) // len(videos))
-        chosen = [choose_frames(video.clues, limit, segment) for video in videos]
-        total = sum(map(len, chosen))
-        store = resources.bank_store(height, width, total, self.gear.device)
-        stack = torch.empty((total, 3, height, width), dtype=torch.uint8)
-        row = 0
-        for video, numbers in zip(videos, chosen, strict=True):
-            for frame in video.frames.on_canvas(numbers):
-                stack[row] = torch.from_numpy(np.ascontiguousarray(frame)).permute(2, 0, 1)
-                row += 1
-        clues, runs = merge([restrict(v.clues, n) for v, n in zip(videos, chosen, strict=True)])
-        numbers_all = tuple(n for numbers in chosen for n in numbers)
-        return WorkingSet(stack.to(store), numbers_all, clues, runs)
+        return Adaptation(inputs, self.settings, self.listen)
 
     def network_outputs(self, video: Scanned) -> Iterator[Tensor]:
         """The network's output for every frame, with the weights that it has now: (3, H, W) on the canvas."""
@@ -203,25 +130,21 @@ class Subject:
         return run_frames(lambda first: video.read(range(first, count)), video.clues, self.gear.device, restorer, way)
 
 
-def merge(parts: list[tuple[Clues, tuple[range, ...]]]) -> tuple[Clues, tuple[range, ...]]:
-    """Clues and runs of several working sets, one after the other; no shot reaches from one into the next."""
-    if len(parts) == 1:
-        return parts[0]
-    starts = np.cumsum([0, *(len(clues.sharp) for clues, _ in parts)])[:-1].tolist()
-    weights = [len(clues.sharp) for clues, _ in parts]
+def follow(course: Course, adaptation: Adaptation, after_step: Callable[[bool], None] = lambda _: None) -> Record:
+    """Run an adaptation to its end, taking working set after working set.
 
-    def moved(ranges: tuple[range, ...], start: int) -> list[range]:
-        return [range(r.start + start, r.stop + start) for r in ranges]
+    Args:
+        course: the working sets.
+        adaptation: with the one of its next step.
+        after_step: as for :meth:`Adaptation.run`, when the next working set has been taken.
+    """
+    total = adaptation.settings.adaptation.iters
 
-    clues = Clues(
-        sharpness=np.concatenate([c.sharpness for c, _ in parts]),
-        sharp=np.concatenate([c.sharp for c, _ in parts]),
-        nearest=np.concatenate([c.nearest + s for (c, _), s in zip(parts, starts, strict=True)]),
-        shots=tuple(r for (c, _), s in zip(parts, starts, strict=True) for r in moved(c.shots, s)),
-        thresholds=tuple(t for c, _ in parts for t in c.thresholds),
-        separability=float(np.average([c.separability for c, _ in parts], weights=weights)),
-        contrast=float(np.exp(np.average([np.log(c.contrast) for c, _ in parts], weights=weights))),
-        soft=np.concatenate([c.soft for c, _ in parts]),
-        score=np.concatenate([c.score for c, _ in parts]),
-    )
-    return clues, tuple(r for (_, runs), s in zip(parts, starts, strict=True) for r in moved(runs, s))
+    def step_done(refresh_is_next: bool) -> None:
+        step = adaptation.state.step
+        if step % course.steps == 0 and step < total:
+            working = course.working(step // course.steps)
+            adaptation.change(working, course.window(working))
+        after_step(refresh_is_next)
+
+    return adaptation.run(step_done)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
+import cv2
 import numpy as np
 
 from selfhvd_tta.errors import InputError
@@ -16,6 +17,7 @@ from selfhvd_tta.lab.evaluation.metrics.psnr import psnr
 from selfhvd_tta.lab.evaluation.metrics.shift import ShiftMeter
 from selfhvd_tta.lab.evaluation.metrics.ssim import ssim
 from selfhvd_tta.lab.evaluation.metrics.warping import evaluation_flow, find_motion, warping_error
+from selfhvd_tta.method.clues import laplacian_variance
 
 NoReference = Callable[[Image], float]
 # A frame equal to its ground truth has infinite PSNR; in means it counts as this.
@@ -123,7 +125,9 @@ class Scorer:
             if not self.sharp[index]:
                 self._note("worst_gain", values["psnr"] - min(psnr(observed, truth), MOST_PSNR))
         rounded = quantise(output)
-        if self.sharp[index]:
+        if not self.sharp[index]:
+            self._note("sharpness", laplacian_variance(np.asarray(cv2.cvtColor(rounded, cv2.COLOR_RGB2GRAY), np.uint8)))
+        else:
             self._note("sharp_kept", min(psnr(rounded, observed), MOST_PSNR))
         for name, measure in self.no_reference.items():
             self._note(name, measure(rounded))

@@ -8,7 +8,10 @@ from typing import Any
 from selfhvd_tta.lab.evaluation.scoring import LEAST
 
 Row = dict[str, Any]
-METHODS = ("input", "unsharp", "backbone", "refit", "refit+detail", "transfer", "adapted", "adapted+detail")
+METHODS = (
+    *("input", "unsharp", "backbone", "refit", "refit+detail", "transfer", "learned", "learned+detail"),
+    *("adapted", "adapted+detail"),
+)
 LEARNT = "seconds_adaptation"
 OF_A_RUN = ("action", "adaptation", LEARNT, "peak_memory", "peak_memory_of")
 # Measure, heading, digits.
@@ -23,12 +26,23 @@ COLUMNS = (
     ("dadeblur_ssim", "SSIM (DADeblur's)", 4),
     ("warping_error", "warping error", 2),
     ("flicker", "flicker", 3),
+    ("sharpness", "v_l of blurry frames", 1),
     ("shift_median", "shift, median px", 2),
     ("shift_p95", "shift, 95 % px", 2),
     ("niqe", "NIQE", 2),
     ("seconds", "restoring, s", 1),
 )
-IN_WORDS = ("psnr", "psnr_blurry", "psnr_sharp", "worst_gain", "sharp_kept", "flicker", "shift_median", "niqe")
+IN_WORDS = (
+    "psnr",
+    "psnr_blurry",
+    "psnr_sharp",
+    "worst_gain",
+    "sharp_kept",
+    "flicker",
+    "shift_median",
+    "sharpness",
+    "niqe",
+)
 
 
 def mean_of(rows: list[Row]) -> dict[str, dict[str, float]]:
@@ -37,12 +51,18 @@ def mean_of(rows: list[Row]) -> dict[str, dict[str, float]]:
     A measure that some video lacks is averaged over the others.
     """
     found: dict[str, dict[str, float]] = {}
-    for method in METHODS:
+    for method in in_order({m: {} for row in rows for m in row["methods"]}):
         measured = [row["methods"][method] for row in rows if method in row["methods"]]
         names = list(dict.fromkeys(n for one in measured for n in one))
         if measured:
             found[method] = {name: _over([one[name] for one in measured if name in one], name) for name in names}
     return found
+
+
+def in_order(scores: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Scores in the order of the table: ours as in ``METHODS``, then what other programs wrote."""
+    ours = [m for m in METHODS if m in scores]
+    return {m: scores[m] for m in (*ours, *(m for m in scores if m not in METHODS))}
 
 
 def _over(values: list[float], name: str) -> float:
@@ -68,7 +88,7 @@ def merged(rows: dict[str, Row]) -> Row:
     scores = {name: one for row in rows.values() for name, one in row["methods"].items()}
     runs = {name: {k: v for k, v in row.items() if k in OF_A_RUN} for name, row in rows.items()}
     video = {k: v for k, v in next(iter(rows.values())).items() if k not in (*OF_A_RUN, "methods")}
-    return video | {"methods": {m: scores[m] for m in METHODS if m in scores}, "runs": runs}
+    return video | {"methods": in_order(scores), "runs": runs}
 
 
 def _columns(methods: dict[str, dict[str, float]]) -> list[tuple[str, str, int]]:
@@ -93,6 +113,8 @@ def markdown(head: Row, rows: list[Row], mean: dict[str, dict[str, float]], fail
     first, last = head["skipped_ends"]
     plan = head["settings"]["adaptation"]
     how = "one model for the whole set" if head["joint"] else "each video by itself"
+    if head["train"] is not None:
+        how = f"one model learned from {head['train']}"
     how = f"{plan['iters']} steps, {how}" if "backbone" in head["subject"] else "no network"
     lines = [
         f"# {head['protocol']}: {head['root']}",

@@ -7,11 +7,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import cv2
 import numpy as np
-import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -19,13 +18,15 @@ from torch import Tensor
 from selfhvd_tta.errors import InputError
 from selfhvd_tta.events import Listener, Note
 from selfhvd_tta.files import write_atomically
+from selfhvd_tta.lab.datasets.frames import Frames, PictureFrames
 from selfhvd_tta.lab.datasets.protocols import Pair
 from selfhvd_tta.lab.evaluation import table
 from selfhvd_tta.lab.evaluation.memory import PeakMemory
-from selfhvd_tta.lab.evaluation.method import FloatImage, Scanned, Subject, scan
+from selfhvd_tta.lab.evaluation.method import FloatImage, Subject
 from selfhvd_tta.lab.evaluation.metrics.frames import quantise
+from selfhvd_tta.lab.evaluation.rival import Rival
+from selfhvd_tta.lab.evaluation.scanned import Scanned, scan
 from selfhvd_tta.lab.evaluation.scoring import NoReference, Scorer, scored
-from selfhvd_tta.lab.evaluation.unsharp import Unsharp
 from selfhvd_tta.method.record import Record
 from selfhvd_tta.run import feeds
 from selfhvd_tta.settings import Settings
@@ -44,14 +45,18 @@ class TrialSettings:
         skip: frames left out of the score at both ends.
         temporal: measure warping error, flicker and shift.
         no_reference: measures of single frames, by name.
-        unsharp: run unsharp masking instead of ``method``; None: ``method``.
+        rival: score this instead of ``method``; None: ``method``.
+        name: of the rival's row.
+        learned: the joint model was adapted on other videos: it is scored on every video, as ``learned``.
     """
 
     method: Settings
     skip: tuple[int, int]
     temporal: bool
     no_reference: dict[str, NoReference]
-    unsharp: Unsharp | None = None
+    rival: Rival | None = None
+    name: str = ""
+    learned: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,8 +111,8 @@ def run_video(
     sharp = seen.clues.sharp.tolist() if pair.labels is None else list(pair.labels)
     known = known or {}
     names = _outputs_of(settings)
-    # Unsharp masking does not ask whether there is anything to learn.
-    helpful = seen.helpful or method.force or settings.unsharp is not None
+    # A rival does not ask whether there is anything to learn.
+    helpful = seen.helpful or method.force or settings.rival is not None or settings.learned
     row: Row = {
         "video": pair.name,
         "frames": len(pair.blurry),
@@ -116,22 +121,22 @@ def run_video(
         "sharp_frames": int(seen.clues.sharp.sum()),
         "soft_frames": int(seen.clues.soft.sum()),
         "verdict": seen.verdict,
-        "action": (method.method if settings.unsharp is None else "unsharp") if helpful else "passed through",
+        "action": (method.method if settings.rival is None else settings.name) if helpful else "passed through",
     }
     score = _Scoring(
         pair, seen, lambda: Scorer(counted, sharp, settings.temporal, settings.no_reference), _sink(frames)
     )
     methods: Scores = {name: known[name] for name in ("input", "backbone") if name in known}
-    if settings.unsharp is not None:
-        made = (settings.unsharp.apply(frame) for frame in pair.blurry.on_canvas(range(len(pair.blurry))))
-        methods |= score.run(names, ((torch.from_numpy(frame).permute(2, 0, 1),) for frame in made))
+    if settings.rival is not None:
+        made = settings.rival.frames(pair.name, pair.blurry, listen)
+        methods |= score.rival(settings.name, made, settings.rival.timed)
     elif helpful and method.method == "transfer":
         methods |= score.run(names, ((out,) for out in subject.transferred(seen)))
     elif helpful and names:
         row |= _adapt(subject, seen, joint)
         plain = ((out,) for out in subject.network_outputs(seen))
         methods |= score.run(names, subject.with_details(seen) if method.blends else plain)
-    if method.learns and settings.unsharp is None and "backbone" not in methods:
+    if method.learns and settings.rival is None and "backbone" not in methods:
         # Last, as it needs the pretrained weights again: from here on the adapted ones are gone.
         subject.reset()
         methods |= score.run(("backbone",), ((out,) for out in subject.network_outputs(seen)))
@@ -140,19 +145,19 @@ def run_video(
     if not helpful:
         methods |= {name: dict(methods["input"]) for name in names}
     memory = peak.read()
-    row["methods"] = {m: methods[m] for m in table.METHODS if m in methods}
+    row["methods"] = table.in_order(methods)
     return row | {"peak_memory": memory.size, "peak_memory_of": memory.of}
 
 
 def _outputs_of(settings: TrialSettings) -> tuple[str, ...]:
     method = settings.method
-    if settings.unsharp is not None:
-        return ("unsharp",)
+    if settings.rival is not None:
+        return (settings.name,)
     if not method.learns:
         return (method.method,)
     if method.adaptation.iters == 0:
         return ()
-    name = "adapted" if method.method == "adapt" else method.method
+    name = "learned" if settings.learned else "adapted" if method.method == "adapt" else method.method
     return (name, f"{name}+detail") if method.blends else (name,)
 
 
@@ -172,7 +177,7 @@ def adapt_jointly(
     """Adapt one model to all videos together, or take it from an earlier run of the same benchmark.
 
     Raises:
-        UsageError: the videos differ in size.
+        UsageError: there is no video.
         DiskError: the weights cannot be kept.
     """
     if path.exists():
@@ -191,6 +196,16 @@ def adapt_jointly(
     with disk_errors(path), write_atomically(path) as part:
         save_file(weights, part, metadata=about)
     return joint
+
+
+def files_of(pair: Pair, *more: Frames) -> list[list[tuple[str, int, int]]]:
+    """Name, size and time of all files that decide a video's row."""
+    return [_identity(frames) for frames in (pair.blurry, pair.sharp, *more) if frames is not None]
+
+
+def _identity(frames: Frames) -> list[tuple[str, int, int]]:
+    paths = frames.paths if isinstance(frames, PictureFrames) else [Path(frames.name)]
+    return [(p.name, (stat := p.stat()).st_size, stat.st_mtime_ns) for p in paths]
 
 
 def _summary(record: Record) -> Row:
@@ -228,7 +243,7 @@ class _Scoring:
     def run(self, names: tuple[str, ...], outputs: Iterable[tuple[Tensor, ...]]) -> dict[str, dict[str, float]]:
         """Scores by method name; the k-th name is that of the k-th output of every frame."""
         scorers = [self.scorer() for _ in names]
-        clock = _Clock(iter(outputs))
+        clock: _Clock[tuple[Tensor, ...]] = _Clock(iter(outputs))
         pictures = zip(self.seen.frames, self._truth(), strict=True)
         for index, (tensors, (observed, truth)) in enumerate(zip(clock, pictures, strict=True)):
             height, width = observed.shape[:2]
@@ -241,6 +256,18 @@ class _Scoring:
         # The pass makes them all at once: its duration is that of the last one, which needs the others.
         results[names[-1]]["seconds"] = clock.seconds
         return results
+
+    def rival(self, name: str, outputs: Iterator[tuple[int, FloatImage]], timed: bool) -> dict[str, dict[str, float]]:
+        """Scores of frames by number, ascending; frames without an output do not count."""
+        scorer = self.scorer()
+        clock: _Clock[tuple[int, FloatImage]] = _Clock(outputs)
+        pictures = enumerate(zip(self.seen.frames, self._truth(), strict=True))
+        for wanted, array in clock:
+            observed, truth = next((o, t) for index, (o, t) in pictures if index == wanted)
+            scorer.add(wanted, array, observed, truth)
+            if self.save is not None:
+                self.save(name, wanted, array)
+        return {name: scorer.result() | ({"seconds": clock.seconds} if timed else {})}
 
     def inputs(self) -> dict[str, dict[str, float]]:
         """Scores of the blurry input itself."""
@@ -259,17 +286,20 @@ class _Scoring:
         return iter(self.pair.sharp)
 
 
-class _Clock:
+T = TypeVar("T")
+
+
+class _Clock(Generic[T]):
     """Iterates, and counts the seconds that the items took to be made."""
 
-    def __init__(self, items: Iterator[tuple[Tensor, ...]]) -> None:
+    def __init__(self, items: Iterator[T]) -> None:
         self.items = items
         self.seconds = 0.0
 
-    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+    def __iter__(self) -> Iterator[T]:
         return self
 
-    def __next__(self) -> tuple[Tensor, ...]:
+    def __next__(self) -> T:
         started = time.monotonic()
         try:
             return next(self.items)

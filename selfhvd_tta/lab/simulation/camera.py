@@ -6,6 +6,7 @@ exposed around t = i.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -89,6 +90,20 @@ class Trajectory:
         inside = _stack(scale / f, zero, zero, zero, scale / f, zero, zero, zero, one)
         outside = np.diag([f, f, 1.0])
         return outside @ around_y @ around_x @ around_z @ inside
+
+
+def at_depth(camera: Trajectory, travel: Array, depth: float) -> Callable[[Array], Array]:
+    """Where a camera that turns and travels (3, K) metres sees a plane ``depth`` metres away."""
+
+    def view(times: Array) -> Array:
+        x, y, z = (np.interp(times, camera.times, row) for row in travel)
+        zero, one = np.zeros_like(x), np.ones_like(x)
+        scale = (depth - z) / depth
+        shift_x, shift_y = camera.focal * x / depth, camera.focal * y / depth
+        matrix = np.stack([scale, zero, shift_x, zero, scale, shift_y, zero, zero, one], -1)
+        return matrix.reshape(*x.shape, 3, 3) @ camera.homographies(times)
+
+    return view
 
 
 def _stack(*entries: Array) -> Array:

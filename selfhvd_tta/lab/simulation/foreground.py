@@ -5,14 +5,12 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from selfhvd_tta.lab.simulation.camera import Array, Trajectory
-from selfhvd_tta.lab.simulation.scene import DENSITY, Image, Layer, cut_out, pixel_grid, reach, wavy, with_alpha
+from selfhvd_tta.lab.simulation.scene import DENSITY, Image, Layer, Mask, cut_out, pixel_grid, reach, wavy, with_alpha
 from selfhvd_tta.lab.simulation.shake import ShakeSettings
 
-Mask = NDArray[np.float32]
 # Colours of lamps in linear light: warm and cold white, sodium, and the saturated ones of signs.
 LAMPS = ((1, 0.75, 0.45), (0.8, 0.9, 1), (1, 0.5, 0.12), (1, 0.03, 0.02), (0.03, 1, 0.15), (0.05, 0.2, 1), (0, 0.8, 1))
 LETTERS = "ABCDEFGHKLMNOPRSTUVXYZ0123456789"

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from selfhvd_tta.lab.datasets.photos import BUNDLED, bundled_photo
-from selfhvd_tta.lab.simulation.camera import Array, Trajectory, sample_times
-from selfhvd_tta.lab.simulation.foreground import Mask, person_mask, poles_mask
-from selfhvd_tta.lab.simulation.scene import Image, Layer, background, cut_out, reach, to_linear, with_alpha
+from selfhvd_tta.lab.simulation.camera import Array, Trajectory, at_depth, sample_times
+from selfhvd_tta.lab.simulation.foreground import person_mask, poles_mask
+from selfhvd_tta.lab.simulation.scene import Image, Layer, Mask, background, plane_layer
 from selfhvd_tta.lab.simulation.shake import Compression, PhoneLook, ShakeSettings, preset
 from selfhvd_tta.lab.simulation.simulate import (
     Scene,
@@ -147,9 +147,9 @@ def walk_scene(photo: Image, settings: ShakeSettings, seed: int, device: Device)
     travel = np.stack(
         (walk.drift * since + walk.sway * np.sin(phase / 2), walk.bounce * np.cos(phase), walk.pace * since)
     )
-    views = [_at_depth(camera, travel, depth) for depth in walk.depths]
+    views = [at_depth(camera, travel, depth) for depth in walk.depths]
     far, mid, near = (
-        _plane(photo, view, mask, settings, generator, device)
+        plane_layer(photo, view, mask, settings, generator, device)
         for view, mask in zip(views, (None, _standing, poles_mask), strict=True)
     )
     return Scene((far, mid, near), *draw_exposure(generator, settings), still=3)
@@ -158,20 +158,6 @@ def walk_scene(photo: Image, settings: ShakeSettings, seed: int, device: Device)
 def _moved(camera: Trajectory, path: Array) -> Trajectory:
     """A camera that also turns sideways by ``path`` (K,) pixels."""
     return replace(camera, pose=camera.pose + np.array([[1.0], [0], [0], [0]]) * path)
-
-
-def _at_depth(camera: Trajectory, travel: Array, depth: float) -> Callable[[Array], Array]:
-    """Where a camera that turns and travels (3, K) metres sees a plane ``depth`` metres away."""
-
-    def view(times: Array) -> Array:
-        x, y, z = (np.interp(times, camera.times, row) for row in travel)
-        zero, one = np.zeros_like(x), np.ones_like(x)
-        scale = (depth - z) / depth
-        shift_x, shift_y = camera.focal * x / depth, camera.focal * y / depth
-        matrix = np.stack([scale, zero, shift_x, zero, scale, shift_y, zero, zero, one], -1)
-        return matrix.reshape(*x.shape, 3, 3) @ camera.homographies(times)
-
-    return view
 
 
 def _standing(height: int, width: int, short: int, generator: np.random.Generator) -> Mask:
@@ -184,22 +170,6 @@ def _standing(height: int, width: int, short: int, generator: np.random.Generato
         left = min(max(int(width / 2 + place * short - wide / 2), 0), width - wide)
         mask[top : top + tall, left : left + wide] = person
     return mask
-
-
-def _plane(
-    photo: Image,
-    view: Callable[[Array], Array],
-    mask: Callable[[int, int, int, np.random.Generator], Mask] | None,
-    settings: ShakeSettings,
-    generator: np.random.Generator,
-    device: Device,
-) -> Layer:
-    width, height = reach(view(sample_times(settings.frames)), settings)
-    part = cut_out(photo, width, height, settings.photo_scale, generator)
-    if mask is None:
-        return Layer(to_linear(part, settings.highlights, device), view)
-    shape = mask(height, width, min(settings.width, settings.height), generator)
-    return Layer(with_alpha(part, shape, settings.highlights, device), view)
 
 
 def _scenarios() -> tuple[Scenario, ...]:

@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from selfhvd_tta.lab.simulation.camera import Array, Trajectory
+from selfhvd_tta.lab.simulation.camera import Array, Trajectory, sample_times
 from selfhvd_tta.lab.simulation.shake import ShakeSettings
 
 Image = NDArray[np.uint8]
+Mask = NDArray[np.float32]
 DENSITY = 2  # texels per output pixel: bilinear sampling of the cubic enlargement keeps the photograph's sharpness
 FARTHEST = 40  # frame sizes that a plane may reach from its centre
 
@@ -191,3 +192,20 @@ def moving_object(
         return place.reshape(*x.shape, 3, 3) @ camera.homographies(times)
 
     return Layer(texture, view)
+
+
+def plane_layer(
+    photo: Image,
+    view: Callable[[Array], Array],
+    mask: Callable[[int, int, int, np.random.Generator], Mask] | None,
+    settings: ShakeSettings,
+    generator: np.random.Generator,
+    device: torch.device | str,
+) -> Layer:
+    """A plane cut out of the photograph: all of it, or where a mask drawn for its size is 1."""
+    width, height = reach(view(sample_times(settings.frames)), settings)
+    part = cut_out(photo, width, height, settings.photo_scale, generator)
+    if mask is None:
+        return Layer(to_linear(part, settings.highlights, device), view)
+    shape = mask(height, width, min(settings.width, settings.height), generator)
+    return Layer(with_alpha(part, shape, settings.highlights, device), view)

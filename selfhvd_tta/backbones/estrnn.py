@@ -357,6 +357,8 @@ BACKBONE = Backbone(
             value_range=(-0.5, 0.5),
             memory=_MEMORY,
         ),
+        # Where DADeblur and SelfHVD start from on BSD: GoPro weights of DADeblur's own code, which reads RGB.
+        Variant(name="gopro", config={"n_features": 16, "n_blocks": 15}, value_range=(-0.5, 0.5)),
         _official("1ms8ms"),
         _official("2ms16ms"),
         _official("3ms24ms"),

@@ -91,6 +91,19 @@ class Network(nn.Module):
             output = self.raw(self._encode(frames))
         return self._decode(output[:, :count], frames)
 
+    @torch.no_grad()
+    def middle(self, frames: Tensor) -> Tensor:
+        """Output (B, 3, H, W) for the middle frame of (B, T, 3, H, W), T odd, which is not reflected at its ends.
+
+        Raises:
+            ValueError: the network's context does not fit into T frames, or it takes even numbers of frames only.
+        """
+        _check_shape(frames)
+        count, (past, future) = frames.shape[1], self.backbone.context
+        if self.backbone.even_frames or max(past, future) > count // 2:
+            raise ValueError(f"{self.backbone.id} cannot restore the middle one of {count} frames alone")
+        return self._decode(self.raw(self._encode(frames)), frames)[:, count // 2 - past]
+
     def supervised(self, frames: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
         """:meth:`forward`, and the loss of its own that the raw network has against the true frames; zero if none.
 

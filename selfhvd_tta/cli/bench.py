@@ -96,6 +96,14 @@ def bench(
             help="Adapt one model to this data set instead (same layout) and test it on the videos, as in Table 1.",
         ),
     ] = None,
+    as_dadeblur: Annotated[
+        bool,
+        typer.Option(
+            "--as-dadeblur",
+            help="Evaluate as DADeblur's code does: every output from five frames alone, nothing blended in, means "
+            "over frames; with --protocol realblur four outputs of a scene meet another frame's truth.",
+        ),
+    ] = False,
     temporal: Annotated[bool, typer.Option(help="Measure warping error, flicker and shift as well.")] = True,
     skip_ends: Annotated[
         tuple[int, int] | None,
@@ -139,6 +147,7 @@ def bench(
             protocol=protocol,
             joint=joint,
             train=train,
+            as_dadeblur=as_dadeblur,
             skip=skip_ends,
             temporal=temporal,
             metrics=tuple(metric or ()),

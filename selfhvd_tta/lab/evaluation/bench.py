@@ -51,6 +51,8 @@ class BenchSettings:
         joint: adapt one model to all videos together, as DADeblur does; else each video gets its own.
         train: data set, in the same layout, that one model is adapted to; the videos are only tested on (Table 1).
         skip: frames left out of the score at both ends; None: as the protocol's published figures do.
+        as_dadeblur: evaluate as DADeblur's code does: each output of the network from five frames alone, nothing
+            blended in, means over all frames, and on RealBlur four outputs per scene next to another frame's truth.
         temporal: measure warping error, flicker and shift as well.
         niqe: parameter file of NIQE (``.npz``); None leaves NIQE out.
         metrics: measures of single frames without ground truth by pyiqa, which has to be installed (``musiq``, ...).
@@ -64,6 +66,7 @@ class BenchSettings:
     protocol: str
     joint: bool = False
     train: Path | None = None
+    as_dadeblur: bool = False
     skip: tuple[int, int] | None = None
     temporal: bool = True
     niqe: Path | None = None
@@ -163,6 +166,8 @@ def run_bench(
     settings = settings or Settings()
     protocol, pairs = find_pairs(root, bench, listen)
     chosen = bench.chosen(settings)
+    if bench.as_dadeblur:
+        settings = replace(settings, detail=False)
     learners = [name for name in chosen if name not in ("transfer", UNSHARP)]
     if not chosen:
         settings = replace(settings, method="transfer", backbone="none")  # no network is run
@@ -185,6 +190,7 @@ def run_bench(
         "protocol": protocol.id,
         "root": root.name,
         "joint": bench.joint,
+        "as_dadeblur": bench.as_dadeblur,
         "train": None if bench.train is None else bench.train.name,
         "skipped_ends": list(skip),
         "temporal": bench.temporal,
@@ -196,6 +202,8 @@ def run_bench(
         user = subject.by(next((m for m in get_args(Method) if m == name), "transfer"))
         about: Row = {"subject": user.names, "settings": _of_the_method(user.settings)}
         how = trial.TrialSettings(user.settings, skip, bench.temporal, measures, learned=bool(train))
+        if bench.as_dadeblur:
+            how = replace(how, windows=protocol.windows)
         if name == UNSHARP:
             about |= {"subject": {"method": UNSHARP}, UNSHARP: asdict(bench.unsharp)}
             how = replace(how, rival=Masked(bench.unsharp), name=UNSHARP)
@@ -341,7 +349,7 @@ class _Run:
         )
 
     def _save(self, rows: list[Row], failed: dict[str, str]) -> BenchResult:
-        mean = table.mean_of(rows)
+        mean = table.mean_of(rows, self.bench.as_dadeblur)
         markdown = table.markdown(self.head, rows, mean, failed)
         self._write(self.out / RESULTS, {**self.head, "videos": rows, "mean": mean, "failed": failed})
         self._write(self.out / TABLE, markdown)

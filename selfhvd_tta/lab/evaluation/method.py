@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from selfhvd_tta.backbones.wrapper import Network
+from selfhvd_tta.errors import UsageError
 from selfhvd_tta.events import Listener
 from selfhvd_tta.lab.evaluation.course import Course
 from selfhvd_tta.lab.evaluation.scanned import Scanned
@@ -104,6 +105,23 @@ class Subject:
         """The network's output for every frame, with the weights that it has now: (3, H, W) on the canvas."""
         for result in self._run(video, self._restorer(video)):
             yield result.network
+
+    def windowed_outputs(self, video: Scanned, windows: Sequence[tuple[int, ...]]) -> Iterator[Tensor]:
+        """For every window the network's output for its middle frame, from nothing but the window: (3, H, W).
+
+        Raises:
+            UsageError: the network cannot do that.
+        """
+        for window in windows:
+            numbers = sorted(window)
+            read = dict(zip(numbers, video.frames.on_canvas(numbers), strict=True))
+            clip = torch.from_numpy(np.stack([read[i] for i in window])).permute(0, 3, 1, 2)[None]
+            try:
+                with self.gear.compute.context():
+                    output = self.network.middle(clip.to(self.gear.device).float() / 255)
+            except ValueError as error:
+                raise UsageError(f"--as-dadeblur: {error}", "Choose another --backbone.") from error
+            yield output[0].float()
 
     def with_details(self, video: Scanned) -> Iterator[tuple[Tensor, Tensor]]:
         """The network's output for every frame as it is, and with sharp details blended in."""

@@ -45,17 +45,22 @@ IN_WORDS = (
 )
 
 
-def mean_of(rows: list[Row]) -> dict[str, dict[str, float]]:
-    """Mean over videos, every video counting once, by method and measure; of ``LEAST`` the least.
+def mean_of(rows: list[Row], by_frames: bool = False) -> dict[str, dict[str, float]]:
+    """Mean over videos, by method and measure; of ``LEAST`` the least.
 
     A measure that some video lacks is averaged over the others.
+
+    Args:
+        rows: of the videos.
+        by_frames: a video counts as often as it has scored frames, rather than once.
     """
     found: dict[str, dict[str, float]] = {}
     for method in in_order({m: {} for row in rows for m in row["methods"]}):
-        measured = [row["methods"][method] for row in rows if method in row["methods"]]
-        names = list(dict.fromkeys(n for one in measured for n in one))
-        if measured:
-            found[method] = {name: _over([one[name] for one in measured if name in one], name) for name in names}
+        measured = [(row["methods"][method], row["scored"]) for row in rows if method in row["methods"]]
+        names = list(dict.fromkeys(n for one, _ in measured for n in one))
+        for name in names:
+            values = [(one[name], count if by_frames else 1) for one, count in measured if name in one]
+            found.setdefault(method, {})[name] = _over(values, name)
     return found
 
 
@@ -65,8 +70,11 @@ def in_order(scores: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]
     return {m: scores[m] for m in (*ours, *(m for m in scores if m not in METHODS))}
 
 
-def _over(values: list[float], name: str) -> float:
-    return min(values) if name in LEAST else math.fsum(values) / len(values)
+def _over(values: list[tuple[float, int]], name: str) -> float:
+    """Of values and how often each counts."""
+    if name in LEAST:
+        return min(value for value, _ in values)
+    return math.fsum(value * count for value, count in values) / sum(count for _, count in values)
 
 
 def in_words(scores: dict[str, float]) -> str:
@@ -116,18 +124,21 @@ def markdown(head: Row, rows: list[Row], mean: dict[str, dict[str, float]], fail
     if head["train"] is not None:
         how = f"one model learned from {head['train']}"
     how = f"{plan['iters']} steps, {how}" if "backbone" in head["subject"] else "no network"
+    over = f"{len(rows)} videos"
+    if head["as_dadeblur"]:
+        over = f"all frames of {over}, each from a window of five, as DADeblur evaluates"
     lines = [
         f"# {head['protocol']}: {head['root']}",
         "",
         f"selfhvd-tta {head['version']}; {subject}. {how}; seed "
-        f"{head['settings']['runtime']['seed']}. Mean over {len(rows)} videos; frames left out at the ends: {first} + "
+        f"{head['settings']['runtime']['seed']}. Mean over {over}; frames left out at the ends: {first} + "
         f"{last}. The weights of the last step are scored; no ground truth is read before adaptation has ended.",
         "",
     ]
     if mean:
         columns = _columns(mean)
         body = [[m, *(_number(mean[m].get(n), d) for n, _, d in columns)] for m in mean]
-        lines += _grid(["mean over videos", *(title for _, title, _ in columns)], body)
+        lines += _grid(["mean", *(title for _, title, _ in columns)], body)
         lines += [
             "",
             "Columns marked DADeblur's follow that code's own definitions: compare them with its figures only.",

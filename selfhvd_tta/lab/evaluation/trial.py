@@ -19,7 +19,7 @@ from selfhvd_tta.errors import InputError
 from selfhvd_tta.events import Listener, Note
 from selfhvd_tta.files import write_atomically
 from selfhvd_tta.lab.datasets.frames import Frames, PictureFrames
-from selfhvd_tta.lab.datasets.protocols import Pair
+from selfhvd_tta.lab.datasets.protocols import Pair, Windows
 from selfhvd_tta.lab.evaluation import table
 from selfhvd_tta.lab.evaluation.memory import PeakMemory
 from selfhvd_tta.lab.evaluation.method import FloatImage, Subject
@@ -48,6 +48,7 @@ class TrialSettings:
         rival: score this instead of ``method``; None: ``method``.
         name: of the rival's row.
         learned: the joint model was adapted on other videos: it is scored on every video, as ``learned``.
+        windows: the frames that each output of the network is made of, as DADeblur does; None: all of the video.
     """
 
     method: Settings
@@ -57,6 +58,7 @@ class TrialSettings:
     rival: Rival | None = None
     name: str = ""
     learned: bool = False
+    windows: Callable[[Frames], Windows] | None = None
 
 
 @dataclass(frozen=True)
@@ -134,12 +136,11 @@ def run_video(
         methods |= score.run(names, ((out,) for out in subject.transferred(seen)))
     elif helpful and names:
         row |= _adapt(subject, seen, joint)
-        plain = ((out,) for out in subject.network_outputs(seen))
-        methods |= score.run(names, subject.with_details(seen) if method.blends else plain)
+        methods |= score.run(names, subject.with_details(seen) if method.blends else _plain(subject, seen, settings))
     if method.learns and settings.rival is None and "backbone" not in methods:
         # Last, as it needs the pretrained weights again: from here on the adapted ones are gone.
         subject.reset()
-        methods |= score.run(("backbone",), ((out,) for out in subject.network_outputs(seen)))
+        methods |= score.run(("backbone",), _plain(subject, seen, settings))
     if "input" not in methods:
         methods |= score.inputs()
     if not helpful:
@@ -147,6 +148,13 @@ def run_video(
     memory = peak.read()
     row["methods"] = table.in_order(methods)
     return row | {"peak_memory": memory.size, "peak_memory_of": memory.of}
+
+
+def _plain(subject: Subject, seen: Scanned, settings: TrialSettings) -> Iterator[tuple[Tensor]]:
+    """The network's outputs with the weights that it has now."""
+    if settings.windows is None:
+        return ((out,) for out in subject.network_outputs(seen))
+    return ((out,) for out in subject.windowed_outputs(seen, settings.windows(seen.frames)))
 
 
 def _outputs_of(settings: TrialSettings) -> tuple[str, ...]:

@@ -15,6 +15,8 @@ from selfhvd_tta.lab.datasets.frames import Frames, list_pictures, match, natura
 from selfhvd_tta.plugins import discover_plugins
 
 Tell = Callable[[str], None]
+Windows = list[tuple[int, ...]]
+WINDOW = 5  # frames that DADeblur's code restores one output from
 
 __all__ = ["Pair", "Protocol", "Tell", "discover", "list_pictures", "natural_key", "pair_up", "subfolders"]
 
@@ -38,6 +40,19 @@ class Pair:
     labels: tuple[bool, ...] | None = None
 
 
+def centred_windows(frames: Frames) -> Windows:
+    """For every frame the ``WINDOW`` frames around it; at the ends of the video, which are not scored, the last ones.
+
+    Raises:
+        InputError: the video is shorter.
+    """
+    count = len(frames)
+    if count < WINDOW:
+        raise InputError(f"{frames.name}: has {count} frames", f"--as-dadeblur needs at least {WINDOW}.")
+    starts = [min(max(i - WINDOW // 2, 0), count - WINDOW) for i in range(count)]
+    return [tuple(range(start, start + WINDOW)) for start in starts]
+
+
 @dataclass(frozen=True)
 class Protocol:
     """Descriptor of a data set.
@@ -49,6 +64,7 @@ class Protocol:
         layout: folders that are understood, one line each.
         find: ``find(root, tell)`` gives the videos, in order, and tells what the user should know. It reads no picture.
         skip: frames that published figures leave out at the beginning and at the end.
+        windows: for every frame of a video, the frames whose middle one DADeblur's code compares with its truth.
     """
 
     id: str
@@ -57,6 +73,7 @@ class Protocol:
     layout: tuple[str, ...]
     find: Callable[[Path, Tell], list[Pair]]
     skip: tuple[int, int] = (0, 0)
+    windows: Callable[[Frames], Windows] = centred_windows
 
 
 @cache

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from selfhvd_tta.lab.datasets.protocols import Pair, Protocol, Tell, pair_up, subfolders
+from selfhvd_tta.errors import InputError
+from selfhvd_tta.lab.datasets.frames import Frames, PictureFrames
+from selfhvd_tta.lab.datasets.protocols import WINDOW, Pair, Protocol, Tell, Windows, pair_up, subfolders
 
 OWN = "RealBlur-*_ECC_IMCORR_centroid_itensity_ref"
 
@@ -51,6 +53,27 @@ def _test_scenes(folder: Path) -> set[str] | None:
     return None
 
 
+def windows(frames: Frames) -> Windows:
+    """As DADeblur's loader has them: pictures sorted by name as text (1, 10, 11, ..., 2), and the first two and the
+    last two of a scene compared with the outputs of the third, the fifth and twice the last but two.
+
+    Raises:
+        InputError: a scene is too short.
+    """
+    count = len(frames)
+    if count < WINDOW + 2:
+        raise InputError(f"{frames.name}: has {count} frames", f"--as-dadeblur needs at least {WINDOW + 2}.")
+    order = list(range(count))
+    if isinstance(frames, PictureFrames):
+        order.sort(key=lambda i: frames.paths[i].name)
+    ends = {0: 0, 1: 2, count - 2: count - WINDOW, count - 1: count - WINDOW}
+    found: dict[int, tuple[int, ...]] = {}
+    for place, frame in enumerate(order):
+        start = ends.get(place, place - WINDOW // 2)
+        found[frame] = tuple(order[start : start + WINDOW])
+    return [found[i] for i in range(count)]
+
+
 PROTOCOL = Protocol(
     id="realblur",
     summary="RealBlur-J and -R: 50 test scenes each; frames of a scene may differ in size",
@@ -61,4 +84,5 @@ PROTOCOL = Protocol(
         "ROOT/[test/]SCENE/{Blur,Sharp}/RGB/N.png",
     ),
     find=find,
+    windows=windows,
 )

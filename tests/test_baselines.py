@@ -20,7 +20,9 @@ from tests.commands import run
 from tests.test_bench import ONLY_FIDELITY, QUICK, make_set, save
 from tests.tiny import blurry_clip
 
-ALL = replace(ONLY_FIDELITY, methods=("all",))
+# Clips here are still, so there is no motion blur that reblur could take from one place to another.
+RUN = tuple(name for name in METHODS if name != "reblur")
+ALL = replace(ONLY_FIDELITY, methods=RUN)
 
 
 def test_unsharp_masking_is_what_its_formula_says() -> None:
@@ -43,8 +45,8 @@ def test_all_methods_in_one_table_and_each_is_run_once(tmp_path: Path, monkeypat
     names = ["input", "unsharp", "backbone", "refit", "transfer", "adapted", "adapted+detail"]
     assert list(result.mean) == names
     row = result.videos[0]
-    assert list(row["runs"]) == list(METHODS)
-    assert [row["runs"][name]["action"] for name in METHODS] == list(METHODS)
+    assert list(row["runs"]) == list(RUN)
+    assert [row["runs"][name]["action"] for name in RUN] == list(RUN)
     assert row["runs"]["refit"]["adaptation"]["steps"] == row["runs"]["adapt"]["adaptation"]["steps"] == 2
     assert "refit: learning, s" in result.markdown
     for name in names:

@@ -72,8 +72,8 @@ def bench(
     method: Annotated[
         list[str] | None,
         typer.Option(
-            help="adapt (the default), transfer, refit (as for deblur) or unsharp (masking, no network); repeatable: "
-            "all of them in one table. all: every one.",
+            help="adapt (the default), transfer, refit (as for deblur), reblur (after DADeblur) or unsharp (masking, "
+            "no network); repeatable: all of them in one table. all: every one.",
         ),
     ] = None,
     unsharp: Annotated[

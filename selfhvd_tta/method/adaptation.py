@@ -21,7 +21,7 @@ from selfhvd_tta.method.pace import Pace
 from selfhvd_tta.method.record import LOST_STEPS, Record
 from selfhvd_tta.method.refit import ReblurredSupervision
 from selfhvd_tta.method.state import AdaptationState, snapshot
-from selfhvd_tta.method.supervision import Inputs
+from selfhvd_tta.method.supervision import Inputs, Supervision
 from selfhvd_tta.method.working_set import WorkingSet
 from selfhvd_tta.settings import AdaptationSettings, Settings
 from selfhvd_tta.wording import plural
@@ -31,10 +31,8 @@ SLOW_SHARE = 0.25
 # What a step is reduced to where memory is short: pixels, a multiple of pixels, frames.
 SMALLEST_CROP, CROP_GRID, SHORTEST_CLIP = 96, 16, 4
 
-AnySupervision = type[BankSupervision] | type[LiveSupervision] | type[ReblurredSupervision]
 
-
-def supervision_of(settings: Settings) -> AnySupervision:
+def supervision_of(settings: Settings) -> type[Supervision]:
     """What supervises an adaptation with these settings."""
     if settings.method == "refit":
         return ReblurredSupervision
@@ -51,17 +49,25 @@ class Adaptation:
         settings: all settings.
         listen: gets progress and notes.
         until: time by ``time.monotonic`` at which it has to end, after any number of steps; None: ``iters`` steps.
+        kind: what supervises it; None: as the settings say.
     """
 
-    def __init__(self, inputs: Inputs, settings: Settings, listen: Listener, until: float | None = None) -> None:
+    def __init__(
+        self,
+        inputs: Inputs,
+        settings: Settings,
+        listen: Listener,
+        until: float | None = None,
+        kind: type[Supervision] | None = None,
+    ) -> None:
         self.inputs = inputs
         self.network = inputs.network
         self.settings = settings = replace(settings, adaptation=settings.adaptation.on(inputs.compute.device.type))
         self.listen = listen
-        self.kind = kind = supervision_of(settings)
+        self.kind = kind or supervision_of(settings)
         self.state = AdaptationState(np.random.default_rng(settings.runtime.seed))
-        self.pace = Pace(settings.adaptation.iters, settings.adaptation.stage1, until, phases=kind.phases)
-        self.supervision = kind(inputs, settings, self.state, self.pace, listen)
+        self.pace = Pace(settings.adaptation.iters, settings.adaptation.stage1, until, phases=self.kind.phases)
+        self.supervision = self.kind(inputs, settings, self.state, self.pace, listen)
         self.trainable = [p for p in self.network.parameters() if p.requires_grad]
         self.optimiser = Adam(self._groups())
 

@@ -10,9 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from selfhvd_tta.backbones import Backbone
+from selfhvd_tta.events import Listener
 from selfhvd_tta.flows import FlowEstimator
 from selfhvd_tta.method.losses import Features
+from selfhvd_tta.method.pace import Pace
 from selfhvd_tta.method.restoration import Compute
+from selfhvd_tta.method.state import AdaptationState
 from selfhvd_tta.method.teachers import choose_teachers
 from selfhvd_tta.method.working_set import WorkingSet
 from selfhvd_tta.settings import Settings
@@ -90,6 +93,10 @@ class Supervision(Protocol):
 
     def to_host(self) -> bool:
         """Move frames and labels from a GPU to host memory; False where they lie there already."""
+
+    def __init__(
+        self, inputs: Inputs, settings: Settings, state: AdaptationState, pace: Pace, listen: Listener
+    ) -> None: ...
 
     def prepare(self, stage2: bool) -> bool:
         """Renew what is due before the state's next step; False ends the adaptation instead."""

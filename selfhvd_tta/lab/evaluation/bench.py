@@ -26,6 +26,7 @@ from selfhvd_tta.lab.evaluation.method import Subject
 from selfhvd_tta.lab.evaluation.metrics.niqe import NIQE
 from selfhvd_tta.lab.evaluation.metrics.no_reference import load_measures
 from selfhvd_tta.lab.evaluation.outputs import Outputs
+from selfhvd_tta.lab.evaluation.reblur import RelativelySharp
 from selfhvd_tta.lab.evaluation.rival import Masked, Written
 from selfhvd_tta.lab.evaluation.scoring import NoReference
 from selfhvd_tta.lab.evaluation.unsharp import Unsharp
@@ -33,9 +34,9 @@ from selfhvd_tta.settings import Method, Settings
 from selfhvd_tta.video.target import disk_errors
 
 RESULTS, TABLE, VIDEOS, FRAMES, JOINT = "results.json", "results.md", "videos", "frames", "joint"
-UNSHARP = "unsharp"
+UNSHARP, REBLUR = "unsharp", "reblur"
 # The quick ones first: an interrupted run has them.
-METHODS = (UNSHARP, "transfer", "refit", "adapt")
+METHODS = (UNSHARP, "transfer", "refit", REBLUR, "adapt")
 NOT_OF_THE_METHOD = ("output", "save_adapted")
 # What can go wrong with one video and leaves the others alone.
 VIDEO_ERRORS = (SelfHVDError, ValueError, RuntimeError, OSError, cv2.error)
@@ -183,7 +184,7 @@ def run_bench(
     measures = dict(no_reference or {}) | load_measures(bench.metrics)
     if bench.niqe is not None:
         measures["niqe"] = NIQE.load(bench.niqe)
-    first: Method = "transfer" if not learners else "refit" if learners == ["refit"] else "adapt"
+    first: Method = "transfer" if not learners else "refit" if "adapt" not in learners else "adapt"
     subject = Subject(replace(settings, method=first), listen)
     skip = protocol.skip if bench.skip is None else bench.skip
     common: Row = {
@@ -204,6 +205,10 @@ def run_bench(
         how = trial.TrialSettings(user.settings, skip, bench.temporal, measures, learned=bool(train))
         if bench.as_dadeblur:
             how = replace(how, windows=protocol.windows)
+        if name == REBLUR:
+            user = subject.by("refit", RelativelySharp)
+            about = {"subject": user.names | {"method": REBLUR}, "settings": _of_the_method(user.settings)}
+            how = replace(how, method=user.settings, name=REBLUR)
         if name == UNSHARP:
             about |= {"subject": {"method": UNSHARP}, UNSHARP: asdict(bench.unsharp)}
             how = replace(how, rival=Masked(bench.unsharp), name=UNSHARP)

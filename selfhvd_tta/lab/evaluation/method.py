@@ -19,7 +19,7 @@ from selfhvd_tta.lab.evaluation.scanned import Scanned
 from selfhvd_tta.method.adaptation import Adaptation
 from selfhvd_tta.method.record import Record
 from selfhvd_tta.method.restoration import Restorer
-from selfhvd_tta.method.supervision import Inputs
+from selfhvd_tta.method.supervision import Inputs, Supervision
 from selfhvd_tta.run.blur import Blur, settled
 from selfhvd_tta.run.equipment import Equipment
 from selfhvd_tta.run.frames import RestoredFrame, blending, run_frames
@@ -41,6 +41,7 @@ class Subject:
 
     def __init__(self, settings: Settings, listen: Listener) -> None:
         self.listen = listen
+        self.kind: type[Supervision] | None = None
         if settings.method == "auto":
             settings = replace(settings, method="adapt")  # what is measured does not depend on the machine
         # Also where nothing is blended in at the end: the table shows both.
@@ -49,10 +50,15 @@ class Subject:
         if self.gear.network is not None:
             self.pristine = {k: v.detach().clone() for k, v in self.gear.network.state_dict().items()}
 
-    def by(self, method: Method) -> Subject:
-        """The same networks, used by another method; only one that learns can become one that does."""
+    def by(self, method: Method, kind: type[Supervision] | None = None) -> Subject:
+        """The same networks, used by another method; only one that learns can become one that does.
+
+        Args:
+            method: one of the program's.
+            kind: what supervises its adaptation instead.
+        """
         other = copy.copy(self)
-        other.settings = replace(self.settings, method=method)
+        other.settings, other.kind = replace(self.settings, method=method), kind
         return other
 
     @property
@@ -99,7 +105,7 @@ class Subject:
             gear.compute,
             course.window(working),
         )
-        return Adaptation(inputs, self.settings, self.listen)
+        return Adaptation(inputs, self.settings, self.listen, kind=self.kind)
 
     def network_outputs(self, video: Scanned) -> Iterator[Tensor]:
         """The network's output for every frame, with the weights that it has now: (3, H, W) on the canvas."""

@@ -9,7 +9,7 @@ from selfhvd_tta.lab.evaluation.scoring import LEAST
 
 Row = dict[str, Any]
 METHODS = (
-    *("input", "unsharp", "backbone", "refit", "refit+detail", "transfer", "learned", "learned+detail"),
+    *("input", "unsharp", "backbone", "refit", "refit+detail", "reblur", "transfer", "learned", "learned+detail"),
     *("adapted", "adapted+detail"),
 )
 LEARNT = "seconds_adaptation"

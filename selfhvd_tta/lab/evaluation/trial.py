@@ -46,7 +46,7 @@ class TrialSettings:
         temporal: measure warping error, flicker and shift.
         no_reference: measures of single frames, by name.
         rival: score this instead of ``method``; None: ``method``.
-        name: of the rival's row.
+        name: of the rival's row, or of one that is supervised otherwise; empty: by the settings.
         learned: the joint model was adapted on other videos: it is scored on every video, as ``learned``.
         windows: the frames that each output of the network is made of, as DADeblur does; None: all of the video.
     """
@@ -123,7 +123,7 @@ def run_video(
         "sharp_frames": int(seen.clues.sharp.sum()),
         "soft_frames": int(seen.clues.soft.sum()),
         "verdict": seen.verdict,
-        "action": (method.method if settings.rival is None else settings.name) if helpful else "passed through",
+        "action": (settings.name or method.method) if helpful else "passed through",
     }
     score = _Scoring(
         pair, seen, lambda: Scorer(counted, sharp, settings.temporal, settings.no_reference), _sink(frames)
@@ -165,7 +165,9 @@ def _outputs_of(settings: TrialSettings) -> tuple[str, ...]:
         return (method.method,)
     if method.adaptation.iters == 0:
         return ()
-    name = "learned" if settings.learned else "adapted" if method.method == "adapt" else method.method
+    name = settings.name or ("adapted" if method.method == "adapt" else method.method)
+    if settings.learned:
+        name = "learned"
     return (name, f"{name}+detail") if method.blends else (name,)
 
 

@@ -284,7 +284,9 @@ def test_measures_of_pyiqa(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "pyiqa", module)
     root = make_set(tmp_path / "data", videos=1)
     none = replace(QUICK, adaptation=replace(QUICK.adaptation, iters=0))
-    result = run_bench(root, tmp_path / "out", replace(ONLY_FIDELITY, metrics=("brightness",)), none)
+    told: list[Event] = []
+    result = run_bench(root, tmp_path / "out", replace(ONLY_FIDELITY, metrics=("brightness",)), none, told.append)
+    assert any("non-commercial use only" in e.text for e in told if isinstance(e, Note))
     clip = blurry_clip(8)
     assert result.mean["input"]["brightness"] == pytest.approx(clip[2:6].mean() / 255, abs=1e-3)
     assert "brightness" in result.markdown
@@ -293,8 +295,8 @@ def test_measures_of_pyiqa(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_measures_of_a_package_that_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UsageError, match="pyiqa"):
-        load_measures(("musiq",))
-    assert load_measures(()) == {}
+        load_measures(("musiq",), torch.device("cpu"))
+    assert load_measures((), torch.device("cpu")) == {}
 
 
 SHAKE = ShakeSettings(width=64, height=48, frames=6, subframes=(5, 9))

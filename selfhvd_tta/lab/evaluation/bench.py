@@ -24,7 +24,7 @@ from selfhvd_tta.lab.datasets.protocols import Pair, Protocol, discover
 from selfhvd_tta.lab.evaluation import table, trial
 from selfhvd_tta.lab.evaluation.method import Subject
 from selfhvd_tta.lab.evaluation.metrics.niqe import NIQE
-from selfhvd_tta.lab.evaluation.metrics.no_reference import load_measures
+from selfhvd_tta.lab.evaluation.metrics.no_reference import LICENCE, load_measures
 from selfhvd_tta.lab.evaluation.outputs import Outputs
 from selfhvd_tta.lab.evaluation.reblur import RelativelySharp
 from selfhvd_tta.lab.evaluation.rival import Masked, Written
@@ -181,11 +181,13 @@ def run_bench(
             raise UsageError("--train adapts one network to its videos", "Use it with --method adapt, without --joint.")
         _, found = find_pairs(bench.train, replace(bench, videos=()), listen)
         train = [pair for pair in found if not pair.problem]
-    measures = dict(no_reference or {}) | load_measures(bench.metrics)
-    if bench.niqe is not None:
-        measures["niqe"] = NIQE.load(bench.niqe)
     first: Method = "transfer" if not learners else "refit" if "adapt" not in learners else "adapt"
     subject = Subject(replace(settings, method=first), listen)
+    measures = dict(no_reference or {}) | load_measures(bench.metrics, subject.gear.device)
+    if bench.metrics:
+        listen(Note(f"--metric: {LICENCE}"))
+    if bench.niqe is not None:
+        measures["niqe"] = NIQE.load(bench.niqe)
     skip = protocol.skip if bench.skip is None else bench.skip
     common: Row = {
         "protocol": protocol.id,

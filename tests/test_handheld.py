@@ -35,7 +35,7 @@ def left_over(stabiliser: Stabiliser, degrees: float, hertz: float) -> float:
     settled = slice(angles.shape[1] // 2, None)
     left = stabiliser.residual(angles, STEP)
     assert not left[1].any(), "the other axis stays at rest"
-    return float(np.diff(left[0, settled]).std() / np.diff(angles[0, settled]).std())
+    return float(np.linalg.norm(np.diff(left[0, settled])) / np.linalg.norm(np.diff(angles[0, settled])))
 
 
 def test_slow_and_small_motion_is_made_up_for_and_fast_or_large_motion_is_not() -> None:
@@ -56,11 +56,11 @@ def test_the_lens_never_leaves_its_stroke() -> None:
 
 
 def test_roll_and_translation_pass_through() -> None:
-    motion = draw_motion(np.random.default_rng(0), 20, Hand())
+    motion = draw_motion(np.random.default_rng(0), 20, Hand(sway=(10, 20)))
     still, moved = (stabilised(motion, s, 400.0) for s in (Stabiliser(), None))
     assert np.array_equal(still.pose[2], motion.angles[2])
     speed = [np.diff(camera.pose[:2]).std() for camera in (still, moved)]
-    assert speed[0] < 0.8 * speed[1]
+    assert speed[0] < 0.9 * speed[1]
     assert np.allclose(moved.pose[0], 400 * np.tan(motion.angles[0]))
 
 

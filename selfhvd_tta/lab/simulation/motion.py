@@ -56,7 +56,7 @@ class Hand:
     """
 
     fps: float = 30.0
-    sway: tuple[float, float] = (10.0, 30.0)
+    sway: tuple[float, float] = (10.0, 50.0)
     sway_band: tuple[float, float] = (0.5, 3.0)
     tremor: tuple[float, float] = (1.0, 4.0)
     tremor_band: tuple[float, float] = (5.0, 10.0)
@@ -120,14 +120,14 @@ def read_motion(path: Path, frames: int, fps: float) -> Motion:
 
 
 def _without_drift(values: Array, step: float) -> Array:
-    """(C, K) without what is slower than ``DRIFT``, gravity for one."""
+    """(C, K) without what is slower than ``DRIFT``, gravity for one: less its own Gaussian mean."""
+    sigma = 1 / (2 * np.pi * DRIFT * step)
+    reach = np.arange(-int(3 * sigma), int(3 * sigma) + 1)
+    kernel = np.exp(-0.5 * (reach / sigma) ** 2)
     count = values.shape[1]
-    # Mirrored at its ends, a signal has no step there that would ring.
-    mirrored = np.concatenate([values, values[:, ::-1]], 1)
-    spectrum = np.fft.rfft(mirrored, axis=1)
-    frequency = np.fft.rfftfreq(2 * count, step)
-    gain = np.clip(frequency / DRIFT, 0, 1) ** 2
-    return np.asarray(np.fft.irfft(spectrum * gain, 2 * count, axis=1)[:, :count])
+    place = slice(len(reach) // 2, len(reach) // 2 + count)
+    total = np.convolve(np.ones(count), kernel)[place]
+    return np.stack([axis - np.convolve(axis, kernel)[place] / total for axis in values])
 
 
 def _centred(path: Array) -> Array:

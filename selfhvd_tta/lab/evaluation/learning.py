@@ -85,6 +85,8 @@ def learn(
         DeviceError, WeightsError: the network cannot be run.
         Interrupted: by a listener; a checkpoint is left.
     """
+    if output.exists():
+        raise UsageError(f"--output {output}: exists already", "Choose another name, or remove it.")
     check_file(NewFile("--output", output, (".safetensors",)), overwrite=False)
     if not settings.adaptation.iters:
         raise UsageError("--iters is 0, so nothing would be learned", "Give a number of steps.")

@@ -17,7 +17,7 @@ DRIFT = 0.5  # Hz
 
 
 @dataclass(frozen=True)
-class Motion:
+class HandMotion:
     """Pose of the phone over time.
 
     Attributes:
@@ -67,7 +67,7 @@ class Hand:
     floor: float = 0.1
 
 
-def draw_motion(generator: np.random.Generator, frames: int, hand: Hand) -> Motion:
+def draw_motion(generator: np.random.Generator, frames: int, hand: Hand) -> HandMotion:
     """Draw the motion of one clip."""
     times = sample_times(frames)
     step = float(times[1] - times[0]) / hand.fps
@@ -78,10 +78,10 @@ def draw_motion(generator: np.random.Generator, frames: int, hand: Hand) -> Moti
     rate *= np.array([[0.707], [0.707], [0.707 * hand.roll]])
     angles = np.cumsum(np.deg2rad(rate), 1) * step
     position = np.cumsum(generator.uniform(*hand.travel) / np.sqrt(3) * slow[3:] * envelope, 1) * step
-    return Motion(times, _centred(angles), _centred(position), hand.fps)
+    return HandMotion(times, _centred(angles), _centred(position), hand.fps)
 
 
-def read_motion(path: Path, frames: int, fps: float) -> Motion:
+def read_motion(path: Path, frames: int, fps: float) -> HandMotion:
     """The motion that a phone's gyroscope and accelerometer recorded.
 
     Args:
@@ -116,7 +116,7 @@ def read_motion(path: Path, frames: int, fps: float) -> Motion:
     # Turning about the axis that points down looks right; about the one that points right, up.
     angles = np.stack([y, -x, roll])
     speed = _without_drift(np.cumsum(_without_drift(values[3:], step), 1) * step, step)
-    return Motion(times, _centred(angles), _centred(np.cumsum(speed, 1) * step), fps)
+    return HandMotion(times, _centred(angles), _centred(np.cumsum(speed, 1) * step), fps)
 
 
 def _without_drift(values: Array, step: float) -> Array:

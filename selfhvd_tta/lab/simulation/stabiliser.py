@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from selfhvd_tta.lab.simulation.camera import Array, Trajectory
-from selfhvd_tta.lab.simulation.motion import Motion
+from selfhvd_tta.lab.simulation.motion import HandMotion
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Stabiliser:
         return left
 
 
-def stabilised(motion: Motion, stabiliser: Stabiliser | None, focal: float) -> Trajectory:
+def stabilised(motion: HandMotion, stabiliser: Stabiliser | None, focal: float) -> Trajectory:
     """How the picture turns.
 
     Args:

@@ -94,7 +94,7 @@ def learn(
     others = [] if val is None else find_videos(val, listen)
     with Job(output, settings.runtime.restart) as job:
         subject = Subject(replace(settings, method="adapt"), listen)
-        if note := job.agree(fingerprint(folder, subject.settings, subject.gear) | _files(pairs)):
+        if note := job.agree(_facts(folder, pairs, subject)):
             listen(note)
         record, videos = _adapt(subject, pairs, job, listen)
         save_adapted(subject.network, str(output), f"{videos} videos of {folder.name}", len(record.steps))
@@ -162,9 +162,11 @@ def _score(subject: Subject, pairs: list[Pair], listen: Listener) -> Scores:
     return table.mean_of(rows)
 
 
-def _files(pairs: list[Pair]) -> dict[str, str]:
+def _facts(folder: Path, pairs: list[Pair], subject: Subject) -> dict[str, str]:
+    """What decides the result: the videos rather than the folder, which may hold the output as well."""
+    facts = fingerprint(folder, subject.settings, subject.gear)
     content = json.dumps([trial.files_of(pair) for pair in pairs])
-    return {"the videos": hashlib.sha256(content.encode()).hexdigest()}
+    return facts | {"the input file": hashlib.sha256(content.encode()).hexdigest()}
 
 
 def _is_video(path: Path) -> bool:

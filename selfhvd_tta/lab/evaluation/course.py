@@ -40,7 +40,7 @@ class Course:
 
     def __init__(self, videos: Sequence[Scanned], settings: Settings, gear: Equipment) -> None:
         if not videos:
-            raise UsageError("there is no video to learn from", "Check the folder.")
+            raise UsageError("no video was given to learn from", "Check the folder.")
         self.videos, self.settings, self.gear = videos, settings, gear
         self._passes: list[list[Chunk]] = [self._shuffled(0)]
         plan, sets = settings.adaptation, len(self._passes[0])

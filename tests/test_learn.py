@@ -63,31 +63,31 @@ def test_a_pass_shows_every_segment_of_every_size_once(tmp_path: Path, monkeypat
 
 def test_the_historical_model_outlives_a_working_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(course_module, "working_set_limit", lambda *_: 8)
-    subject = Subject(steps(SHORT, 40), lambda _: None)
+    subject = Subject(steps(SHORT, 22), lambda _: None)
     course = Course(scanned(camera(tmp_path / "in")), subject.settings, subject.gear)
     adaptation = subject.adaptation(course)
-    history, sizes = [], set()
+    history, shown = [], set()
 
     def look(_: bool) -> None:
         state = adaptation.state
         if state.history:
             history.append(next(iter(state.history.values())).clone())
-        sizes.add(tuple(adaptation.inputs.working.frames.shape[-2:]))
+        shown.add(adaptation.inputs.working.numbers)
 
     record = follow(course, adaptation, look)
-    assert len(record.steps) == 40
-    assert len(sizes) == 2
-    assert len(history) == 20, "from the first step of stage 2 on"
+    assert len(record.steps) == 22
+    assert len(shown) == 3, "a working set for every ten steps"
+    assert len(history) == 11, "from the first step of stage 2 on"
     assert record.renewals > 0 or all(torch.equal(h, history[0]) for h in history)
 
 
 def test_an_interrupted_run_resumes_with_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(course_module, "working_set_limit", lambda *_: 8)
-    folder, settings = camera(tmp_path / "in"), steps(SHORT, 24)
+    folder, settings = camera(tmp_path / "in"), steps(SHORT, 14)
     whole = learn(folder, tmp_path / "whole.safetensors", settings)
 
     def stop(event: Event) -> None:
-        if isinstance(event, Progress) and event.phase == "stage 2" and event.done == 2:
+        if isinstance(event, Progress) and event.phase == "stage 2" and event.done == 5:
             raise Interrupted("here")
 
     with pytest.raises(Interrupted, match="kept"):

@@ -100,7 +100,7 @@ def test_without_motion_there_is_nothing_to_learn() -> None:
 def test_the_row(tmp_path: Path) -> None:
     save(tmp_path / "data" / "000" / "Blur" / "RGB", moving())
     bench = replace(ONLY_FIDELITY, methods=("reblur",), skip=(0, 0), save_frames=True)
-    result = run_bench(tmp_path / "data", tmp_path / "out", bench, QUICK)
+    result = run_bench(tmp_path / "data", tmp_path / "out", bench, replace(QUICK, force=True))
     assert result.failed == {}
     assert list(result.mean) == ["input", "backbone", "reblur"]
     assert result.videos[0]["action"] == "reblur"

@@ -79,6 +79,12 @@ class RelativelySharp:
             self.state.good = snapshot(self.inputs.network)
         return True
 
+    def to_host(self) -> bool:
+        """See :class:`selfhvd_tta.method.supervision.Supervision`."""
+        found = self.inputs.in_host_memory()
+        self.inputs = found or self.inputs
+        return found is not None
+
     def after_step(self) -> None:
         """Nothing is left to do."""
 
@@ -116,7 +122,7 @@ class RelativelySharp:
             weight = torch.ones_like(target[:, :, 0, 0, 0])
             nobody = torch.zeros_like(weight, dtype=torch.bool)
             rows = Rows(target, torch.ones_like(target[:, :, :1]), target, nobody, weight)
-            return objective(shown, rows, weight, inputs.features, plan, stage2=False)
+            return objective(shown, rows, weight, inputs.perceive, plan, stage2=False)
 
         return Lesson(torch.stack(clips), terms)
 

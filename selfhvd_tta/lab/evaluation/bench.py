@@ -27,7 +27,7 @@ from selfhvd_tta.lab.evaluation.metrics.niqe import NIQE
 from selfhvd_tta.lab.evaluation.metrics.no_reference import LICENCE, load_measures
 from selfhvd_tta.lab.evaluation.outputs import Outputs
 from selfhvd_tta.lab.evaluation.reblur import RelativelySharp
-from selfhvd_tta.lab.evaluation.rival import Masked, Written
+from selfhvd_tta.lab.evaluation.rival import Delivered, Masked
 from selfhvd_tta.lab.evaluation.scoring import NoReference
 from selfhvd_tta.lab.evaluation.unsharp import Unsharp
 from selfhvd_tta.settings import Method, Settings
@@ -218,7 +218,9 @@ def run_bench(
     for outputs in bench.outputs:
         user, alone = subject.by("transfer"), len(pairs) == 1
         about = {"subject": {"method": outputs.name}, "settings": _of_the_method(user.settings)}
-        how = trial.TrialSettings(user.settings, skip, bench.temporal, measures, Written(outputs, alone), outputs.name)
+        how = trial.TrialSettings(
+            user.settings, skip, bench.temporal, measures, Delivered(outputs, alone), outputs.name
+        )
         parts.insert(0, _Part(outputs.name, how, user, common | about))
     return _Run(out, bench, parts, listen, train).all(pairs)
 
@@ -322,7 +324,7 @@ class _Run:
         files = []
         for pair in [*pairs, *self.train]:
             more = []
-            if isinstance(theirs, Written):
+            if isinstance(theirs, Delivered):
                 with suppress(InputError):  # said when they are to be scored
                     more.append(theirs.outputs.of(pair.name, theirs.alone))
             files.append((pair.name, trial.files_of(pair, *more), pair.labels))

@@ -52,7 +52,7 @@ class Masked:
 
 
 @dataclass(frozen=True)
-class Written:
+class Delivered:
     """Outputs that another program wrote.
 
     Attributes:

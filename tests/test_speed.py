@@ -14,6 +14,7 @@ from selfhvd_tta.backbones import discover
 from selfhvd_tta.cli import app
 from selfhvd_tta.config import override
 from selfhvd_tta.errors import UsageError
+from selfhvd_tta.events import Note
 from selfhvd_tta.lab.speed.flags import parse_size, speed_settings
 from selfhvd_tta.lab.speed.floors import Rates, Work, count_operations
 from selfhvd_tta.lab.speed.report import as_json, as_markdown, memory_text, ratios, time_text
@@ -94,7 +95,23 @@ def test_random_weights_where_there_are_none() -> None:
     report = run_speed(settings, told.append)
     assert {row.group for row in report.rows} == {"shared", "ifirnn:c2h3"}
     assert report.breakdown is None
-    assert told
+    said = [event.text for event in told if isinstance(event, Note)]
+    rows = [f"{row.group}: {row.task}: " for row in report.rows]
+    assert [any(text.startswith(row) for text in said) for row in rows] == [True] * len(rows), "told as they come"
+    assert report.rows[0].group == "ifirnn:c2h3", "what matters most first"
+    assert not [note for note in report.notes if note.startswith(rows[0])], "the table has them"
+
+
+def test_after_the_time_limit_nothing_new_begins() -> None:
+    settings = SpeedSettings(("ifirnn", "nafnet"), 64, 48, 8, repeats=1, large=(80, 64), minutes=1e-9, run=TINY)
+    report = run_speed(settings)
+    assert report.rows == ()
+    assert [note for note in report.notes if "no time for" in note] == [
+        "no time for ifirnn",
+        "no time for nafnet",
+        "no time for 80x64",
+        "no time for what all networks share",
+    ]
 
 
 def test_rounds_are_interleaved_and_the_first_ones_do_not_count() -> None:
@@ -154,7 +171,14 @@ def test_sizes() -> None:
 
 
 def test_on_a_gpu_one_command_measures_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    flags: dict[str, object] = {"size": None, "frames": None, "large": None, "repeats": 5, "whole_job": True}
+    flags: dict[str, object] = {
+        "size": None,
+        "frames": None,
+        "large": None,
+        "repeats": 5,
+        "whole_job": True,
+        "minutes": None,
+    }
     run = override(Settings(), {"device": "cuda", "flow": "shake", "offline": True})
     monkeypatch.setattr("selfhvd_tta.lab.speed.flags.choose_device", lambda name, listen: torch.device("cuda"))
     settings = speed_settings(flags, run, steps_given=False)
@@ -163,4 +187,5 @@ def test_on_a_gpu_one_command_measures_all_of_it(monkeypatch: pytest.MonkeyPatch
     assert (settings.width, settings.height, settings.frames) == (1280, 720, 100)
     assert settings.large == (1920, 1080)
     assert settings.run.adaptation.iters == 2000
+    assert settings.minutes == 10
     assert speed_settings(flags | {"large": "none"}, run, steps_given=False).large is None

@@ -322,7 +322,7 @@ class ESTRNN(nn.Module):
 
 
 # Counted for 16 features; fewer take less.
-_MEMORY = {"float32": (490, 770), "bfloat16": (1370, 745)}
+_MEMORY = {"float32": (10, 600), "bfloat16": (10, 315)}
 
 
 def _official(exposure: str) -> Variant:

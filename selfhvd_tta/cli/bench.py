@@ -65,6 +65,10 @@ def bench(
     whole_job: Annotated[
         bool, typer.Option(help="Also run one job with --iters steps (default 24 on a CPU).", rich_help_panel=SPEED)
     ] = True,
+    minutes: Annotated[
+        float | None,
+        typer.Option(help="Begin nothing new after this time. Default on a GPU: 10.", rich_help_panel=SPEED),
+    ] = None,
     json_lines: Annotated[
         bool, typer.Option("--json", help="Print the result as JSON.", rich_help_panel=SPEED)
     ] = False,

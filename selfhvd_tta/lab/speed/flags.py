@@ -15,6 +15,7 @@ from selfhvd_tta.run.networks import OFFLINE_BACKBONE
 from selfhvd_tta.settings import Settings
 
 STEPS_ON_A_CPU = 24
+GPU_MINUTES = 10.0
 
 
 def speed_settings(flags: Mapping[str, Any], base: Settings, steps_given: bool) -> SpeedSettings:
@@ -51,6 +52,7 @@ def speed_settings(flags: Mapping[str, Any], base: Settings, steps_given: bool) 
         repeats=flags["repeats"],
         large=None if large == "none" else parse_size(large, "--large"),
         end_to_end=flags["whole_job"],
+        minutes=flags["minutes"] or (GPU_MINUTES if gpu else None),
         run=run,
     )
 

@@ -22,6 +22,7 @@ class SpeedSettings:
         large: width and height of a second, short clip, on which restoration, a label and steps with the bank are
             measured as well, above all for their memory; None: no such clip.
         end_to_end: also time a whole job, with as many steps as ``run.adaptation.iters``.
+        minutes: after which nothing new is begun; None: no limit.
         run: everything else: device, precision, flow, crop, clip length, teachers.
     """
 
@@ -32,6 +33,7 @@ class SpeedSettings:
     repeats: int = 5
     large: tuple[int, int] | None = None
     end_to_end: bool = True
+    minutes: float | None = None
     run: Settings = field(default_factory=Settings)
 
     def __post_init__(self) -> None:
@@ -44,6 +46,8 @@ class SpeedSettings:
         ):
             if value < least:
                 raise UsageError(f"{name} is {value}, but it must be at least {least}")
+        if self.minutes is not None and self.minutes <= 0:
+            raise UsageError(f"--minutes is {self.minutes:g}, but it must be positive")
         for name, (width, height) in (("--size", (self.width, self.height)), ("--large", large)):
             if width % 2 or height % 2:
                 raise UsageError(f"{name} is {width}x{height}, but both must be even")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +20,7 @@ from selfhvd_tta.lab.evaluation.memory import PeakMemory
 from selfhvd_tta.lab.speed.end_to_end import break_down
 from selfhvd_tta.lab.speed.floors import Work, count_operations, measure_rates
 from selfhvd_tta.lab.speed.machine import describe
+from selfhvd_tta.lab.speed.report import time_text
 from selfhvd_tta.lab.speed.results import SpeedReport, SpeedSettings, TimingRow
 from selfhvd_tta.lab.speed.sample import Frames, shaky_frames, write_video
 from selfhvd_tta.lab.speed.timing import Timing, measure, synchronise
@@ -66,6 +69,7 @@ class _Bench:
         self.device = choose_device(settings.run.runtime.device, self._tell)
         self.rows: list[TimingRow] = []
         self.dtype: dict[str, str] = {}
+        self.until = math.inf if settings.minutes is None else time.monotonic() + 60 * settings.minutes
 
     def _tell(self, event: object) -> None:
         if isinstance(event, Note):
@@ -82,8 +86,9 @@ class _Bench:
             clip = Path(folder) / "shaky.mp4"
             frames, seen, working = self._clip(clip, s.width, s.height, s.frames)
             shared = Equipment.load(replace(alignment_only(s.run), detail=True), self._tell)
-            self._measure("shared", self._shared(clip, frames, shared, working, Path(folder)))
             for name in s.backbones:
+                if self._late(name):
+                    continue
                 network = self._load(name)
                 gear = shared.with_network(network, s.run)
                 self.dtype[network.name] = str(gear.compute.autocast or torch.float32).removeprefix("torch.")
@@ -94,11 +99,20 @@ class _Bench:
                     self.listen(Progress("end to end", 0, None, "jobs"))
                     breakdown = break_down(clip, Path(folder) / "sharp.mp4", replace(s.run, backbone=name), self.device)
                 del network, gear, cases
-            if s.large:
+            if s.large and not self._late(f"{s.large[0]}x{s.large[1]}"):
                 self._measure_large(Path(folder) / "large.mp4", s.large, shared)
+            if not self._late("what all networks share"):
+                self._measure("shared", self._shared(clip, frames, shared, working, Path(folder)))
         if s.end_to_end and breakdown is None:
             self.notes.append("no whole job: the weights of none of these backbones are on this machine")
         return SpeedReport(machine, s, self.dtype, self.rates, tuple(self.rows), breakdown, tuple(self.notes))
+
+    def _late(self, what: str) -> bool:
+        """Whether the time is over; then it is noted that this was left out."""
+        late = time.monotonic() >= self.until
+        if late:
+            self._tell(Note(f"no time for {what}"))
+        return late
 
     def _clip(self, path: Path, width: int, height: int, count: int) -> tuple[Frames, Inspection, WorkingSet]:
         """A clip made on the spot: written to ``path``, looked through, and held in memory as for an adaptation."""
@@ -111,6 +125,8 @@ class _Bench:
         """Restoration, a label and steps with the bank at another size, for every network."""
         _, _, working = self._clip(path, *size, LARGE_FRAMES)
         for name in self.settings.backbones:
+            if self._late(f"{name} at {size[0]}x{size[1]}"):
+                continue
             gear = shared.with_network(self._load(name), self.settings.run)
             cases = self._network(gear, working, bank_only=True)
             self._measure(f"{name} at {size[0]}x{size[1]}", cases)
@@ -151,6 +167,8 @@ class _Bench:
             floor = case.least.floor(self.rates, case.dtype) / case.count
             on_gpu = device.read().size if self.device.type == "cuda" else None
             self.rows.append(TimingRow(group, case.task, case.per, each, floor or None, host.read().size, on_gpu))
+            # At once: whoever ends a long measurement keeps what it has found.
+            self.listen(Note(f"{group}: {case.task}: {time_text(each.median)} per {case.per}"))
         self.listen(Progress(group, total, total, "runs"))
 
     def _shared(self, clip: Path, frames: Frames, gear: Equipment, working: WorkingSet, folder: Path) -> list[_Case]:

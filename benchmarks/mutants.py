@@ -266,7 +266,7 @@ def main() -> None:
     outcomes, wrong = run(tuple(args.container or CONTAINERS), args.count, args.command, args.first)
     for name in sorted(outcomes):
         print(f"{name}: {outcomes[name]}")
-    print(f"{sum(outcomes.values())} mutants, {len(wrong)} wrong")
+    print(f"{args.count} mutants, {len(wrong)} wrong")
     for line in wrong:
         print(line)
     sys.exit(bool(wrong))

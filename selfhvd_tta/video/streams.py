@@ -191,7 +191,7 @@ def earliest_packet(source: Any, streams: list[Any]) -> Fraction:
     """Earliest presentation time in seconds among the first packets of these streams."""
     waiting = {stream.index for stream in streams}
     times: list[Fraction] = []
-    for count, packet in enumerate(source.demux(streams)):
+    for count, packet in enumerate(_demux(source, streams, [], None)):
         if packet.size and packet.pts is not None and packet.stream.index in waiting:
             times.append(packet.pts * time_base_of(packet))
             waiting.discard(packet.stream.index)

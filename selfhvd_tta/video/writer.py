@@ -102,7 +102,7 @@ class VideoWriter:
     """Writes a video with the frame times, colour, orientation and other streams of a source.
 
     Use it as a context manager. Leaving it normally joins, muxes, syncs, verifies and only then puts the file in place;
-    leaving it by an exception leaves nothing behind but, with ``segments``, what a resumed run goes on with.
+    leaving it by an exception leaves nothing behind but, with ``segments``, what a resumed run continues with.
 
     Args:
         out: ``.mp4``, ``.m4v``, ``.mov`` or ``.mkv`` file.

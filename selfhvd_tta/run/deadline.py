@@ -43,5 +43,5 @@ class Deadline:
         return min(most, affordable)
 
     def count(self, aligned: int) -> None:
-        """So many sharp frames were aligned to the frame that is done."""
+        """That many sharp frames were aligned to the frame that is done."""
         self._aligned += aligned

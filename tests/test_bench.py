@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import types
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from importlib.machinery import ModuleSpec
@@ -100,8 +101,8 @@ def test_ground_truth_is_opened_after_the_last_step(tmp_path: Path, monkeypatch:
     order: list[str] = []
     run = Adaptation.run
 
-    def watched(self: Adaptation) -> object:
-        record = run(self)
+    def watched(self: Adaptation, after_step: Callable[[bool], None]) -> object:
+        record = run(self, after_step)
         order.append("adapted")
         return record
 
@@ -161,11 +162,11 @@ def test_an_interrupted_run_leaves_its_table(
     run = Adaptation.run
     adapted: list[int] = []
 
-    def interrupted(self: Adaptation) -> object:
+    def interrupted(self: Adaptation, after_step: Callable[[bool], None]) -> object:
         if adapted:
             raise reason
         adapted.append(1)
-        return run(self)
+        return run(self, after_step)
 
     monkeypatch.setattr(Adaptation, "run", interrupted)
     with pytest.raises((KeyboardInterrupt, Interrupted)):

@@ -335,7 +335,10 @@ def run_frames(
                 blended = blender.blend(frame, output) if blender is not None else output
                 yield RestoredFrame(index, frame.pts, output, blended, frame.rgb)
                 if keep and restorer and restorer.boundary_at == index + 1 - shot.start:
-                    keep(Mark(shot.start, restorer.boundary()))
+                    mark = Mark(shot.start, restorer.boundary())
+                    # With the whole shot fed, a later run would have no frame left to open the network with.
+                    if mark.restart.feed_from < len(shot):
+                        keep(mark)
             restart = Restart()
     finally:
         inflight.close()

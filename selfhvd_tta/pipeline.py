@@ -117,7 +117,7 @@ def deblur(
         else:
             if settings.strict:
                 raise PreconditionError(f"{path}: {seen.verdict}", "Use --force to adapt anyway.")
-            passed = pass_through(reader, Path(output), settings.output, job.segments)
+            passed = pass_through(reader, output, settings.output, job.segments)
             why = passed.encoded_because
             how = f"passed through, encoded again because {why}" if why else "passed through unchanged"
             tell(Note(f"{how}: {seen.verdict} (--force restores it anyway)", "warning"))

@@ -111,7 +111,7 @@ def test_labels_are_made_when_they_are_needed_and_are_then_what_they_would_have_
     assert [row for row in EVERY if lazy.made[row]] == [2, 3]
     before = lazy.label[2].clone()
     lazy.renew(outputs(1))
-    assert lazy.made[2] == flow.explains_blur, "what depends on the outputs is made anew"
+    assert lazy.made[2] == flow.explains_blur, "what depends on the outputs is made again"
     lazy.complete([2])
     lazy.complete([5, 6])
     eager.renew(outputs(1))

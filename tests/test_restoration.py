@@ -182,7 +182,7 @@ def test_memory_that_runs_out_in_the_middle_costs_no_frame() -> None:
     assert restorer.tile == 128
     assert parts.shape == whole.shape
     assert torch.equal(parts[:10], whole[:10])
-    # The stream warms up anew on a few frames; a frame in the wrong place would be off by 0.3.
+    # The stream warms up again on a few frames; a frame in the wrong place would be off by 0.3.
     assert (parts - whole).abs().mean() < 0.02
 
 

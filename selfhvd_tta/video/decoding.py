@@ -16,6 +16,12 @@ from selfhvd_tta.wording import clock, plural
 # Codecs whose packets may validly decode to nothing.
 PACKETS_WITHOUT_FRAME = ("vp8", "mpeg4", "msmpeg4v3", "rv40")
 
+# Gaps that leave a frame rate a constant one: this share of all steps, and as many as this in a short clip.
+GAPS_SHARE = 0.05
+FEW_GAPS = 2
+
+TRANSPORT_PACKETS = (188, 192, 204)  # bytes: plain, with a time code (M2TS), with error correction
+
 
 class Timeline:
     """Makes the times of a stream increase where the file's do not.
@@ -94,8 +100,15 @@ class DamageLog:
             lines.append(f"{plural(len(absent), 'frame')} missing after {since} (damaged, cannot be decoded)")
         elif self.refused:
             lines.append(f"{plural(self.refused, 'packet')} cannot be decoded")
+        if not (lines or info.clock.starts or timeline.jumps or timeline.repaired):
+            count, before = gaps(pts)
+            if count:
+                at = clock(float(pts[before] * info.time_base), 2)
+                lines.append(f"the times leave room for {plural(count, 'frame')} that the file lacks, first after {at}")
         if self.corrupt > len(info.clock.starts) and not lines:  # a joint looks like damage, but is not
             lines.append(f"{plural(self.corrupt, 'packet')} incomplete")
+        if _ends_within_packet(info):
+            lines.append("the file was cut off or has lost bytes: its length is not a whole number of packets")
         if self.stopped:
             lines.append(f"reading stopped after {clock(float(end * info.time_base))}: {self.stopped}")
         if info.duration_s is not None and info.span is None:
@@ -123,6 +136,43 @@ class DamageLog:
         if self.interlaced:
             lines.append(f"{plural(self.interlaced, 'frame')} flagged interlaced")
         return lines
+
+
+def gaps(pts: Sequence[int]) -> tuple[int, int]:
+    """How many frames of a constant rate are absent between the others.
+
+    A demuxer passes over data that it cannot make out, and what it skips leaves no trace but the times.
+
+    Args:
+        pts: strictly increasing times of the frames, in ticks.
+
+    Returns:
+        Number of absent frames, and the index of the frame before the first of them; (0, 0) if the rate is not
+        constant, where a long step means nothing.
+    """
+    steps = [b - a for a, b in pairwise(pts)]
+    if not steps:
+        return 0, 0
+    usual = sorted(steps)[len(steps) // 2]
+    rounding = 1 if usual >= 4 else 0  # where a tick is about a frame, times are exact
+    regular = [step for step in steps if abs(step - usual) <= rounding]
+    long = [i for i, step in enumerate(steps) if abs(step - usual) > rounding]
+    if not long or len(regular) < 4 or len(long) > max(FEW_GAPS, GAPS_SHARE * len(steps)):
+        return 0, 0
+    step = sum(regular) / len(regular)
+    frames = [round(steps[i] / step) for i in long]
+    whole = all(
+        count > 1 and abs(steps[i] - count * step) <= 1.5 * rounding for i, count in zip(long, frames, strict=True)
+    )
+    return (sum(frames) - len(frames), long[0]) if whole else (0, 0)
+
+
+def _ends_within_packet(info: VideoInfo) -> bool:
+    """Whether a transport stream, which has no header that states its length, does not consist of whole packets."""
+    if info.container != "mpegts" or not info.path.is_file():
+        return False
+    length = info.path.stat().st_size
+    return all(length % packet for packet in TRANSPORT_PACKETS)
 
 
 def decode_all(container: Any, stream: Any, log: DamageLog, clock: Clock) -> Iterator[Any]:

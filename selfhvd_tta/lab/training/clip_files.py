@@ -5,17 +5,21 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import BinaryIO, Generic, NamedTuple, TypeVar
+from typing import Any, BinaryIO, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 
 from selfhvd_tta.lab.datasets.photos import read_photo
 from selfhvd_tta.lab.simulation.simulate import SimulatedClip, simulate_clip
+from selfhvd_tta.lab.training.config import SimulatedClipsConfig
 from selfhvd_tta.lab.training.dataset import flow_settings
 from selfhvd_tta.lab.training.store import ClipStore, make_in_worker, start_workers, workers_may_die
 
 Lesson = TypeVar("Lesson")
+Pool = TypeVar("Pool", bound="ClipFiles[Any]")
+# Added to the seed of a run for its held-out clips.
+HELD_OUT_SEED = 1000
 
 
 class ClipSize(NamedTuple):
@@ -113,3 +117,33 @@ def make_all(files: ClipFiles[Lesson], workers: int, tell: Callable[[int, int], 
             follow(executor.map(make_in_worker, range(files.clips)))
     finally:
         executor.shutdown(cancel_futures=True)
+
+
+def make_pools(
+    config: SimulatedClipsConfig,
+    photos: tuple[list[Path], list[Path]],
+    training: Callable[..., Pool],
+    validation: Callable[..., Pool],
+    tell: Callable[[int, int], None] | None,
+) -> tuple[Pool, Pool]:
+    """The clips that a run learns from, and one clip per held-out photograph, all made.
+
+    Args:
+        config: of the run.
+        photos: for training, and held out.
+        training, validation: build a pool from the arguments of :class:`ClipFiles`.
+        tell: hears of the clips for training: done, and in all.
+
+    Raises:
+        DeviceError: a worker was killed.
+    """
+    trainable, held_out = photos
+    size = ClipSize(config.width, config.height, config.frames)
+    cpu = torch.device("cpu")
+    seed = config.seed
+    pool = training(trainable, config.output / "pool", clips=config.clips, size=size, seed=seed, device=cpu)
+    seed += HELD_OUT_SEED
+    held = validation(held_out, config.output / "held_out", clips=len(held_out), size=size, seed=seed, device=cpu)
+    make_all(pool, config.workers, tell)
+    make_all(held, config.workers, None)
+    return pool, held

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from selfhvd_tta.lab.training.checkpoint import Run, export_average
-from selfhvd_tta.lab.training.clip_files import ClipSize, make_all
+from selfhvd_tta.lab.training.clip_files import make_pools
 from selfhvd_tta.lab.training.config import FlowTrainingConfig
 from selfhvd_tta.lab.training.flow_batches import training_batch
 from selfhvd_tta.lab.training.flow_pairs import PairPool
@@ -45,7 +45,7 @@ def train_flow(
     Raises:
         UsageError: no photographs, or a checkpoint of another structure.
     """
-    trainable, held_out = config.photographs()
+    photos = config.photographs()
     device = torch.device(config.device)
     torch.manual_seed(config.seed)
     network = build_structure(config.structure).to(device)
@@ -53,10 +53,8 @@ def train_flow(
     run = Run.fresh(network, build_optimisers(network, config.learning_rate, inner), structure=config.structure)
     config.output.mkdir(parents=True, exist_ok=True)
     run.restore(config, config.structure, prefix="network." if config.structure == "raft-small" else "")
-    pool = _pool(config, trainable, "pool", config.clips, config.pairs, config.seed)
-    held = _pool(config, held_out, "held_out", len(held_out), config.validation_pairs, config.seed + 1000)
-    make_all(pool, config.workers, on_pairs)
-    make_all(held, config.workers, None)
+    pairs, validation = (partial(PairPool, pairs=count) for count in (config.pairs, config.validation_pairs))
+    pool, held = make_pools(config, photos, pairs, validation, on_pairs)
     half = torch.bfloat16 if config.precision == "bf16" else None
 
     def losses(step: int) -> Iterator[Tensor]:
@@ -68,18 +66,6 @@ def train_flow(
         return {"held out": validate_flow(run.average, held, device)}
 
     return train(config, run, TrainingTask(losses, measure, on_progress))
-
-
-def _pool(config: FlowTrainingConfig, photos: list[Path], folder: str, clips: int, pairs: int, seed: int) -> PairPool:
-    return PairPool(
-        photos,
-        config.output / folder,
-        clips=clips,
-        size=ClipSize(config.width, config.height, config.frames),
-        pairs=pairs,
-        seed=seed,
-        device=torch.device("cpu"),
-    )
 
 
 def export_flow(config: FlowTrainingConfig, target: Path, description: Mapping[str, str]) -> str:

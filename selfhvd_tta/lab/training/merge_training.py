@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from selfhvd_tta.lab.training.checkpoint import Run, export_average
-from selfhvd_tta.lab.training.clip_files import ClipSize, make_all
+from selfhvd_tta.lab.training.clip_files import make_pools
 from selfhvd_tta.lab.training.config import MergeTrainingConfig
 from selfhvd_tta.lab.training.loop import TrainingProgress, TrainingTask, train
 from selfhvd_tta.lab.training.losses import psnr, restoration_loss
@@ -118,7 +119,7 @@ def train_merge(
         WeightsError: weights to start from, or the backbone's, cannot be read or do not fit.
         DeviceError: a worker was killed.
     """
-    trainable, held_out = config.photographs()
+    photos = config.photographs()
     backbone, variant = find_backbone(config.backbone)
     name = f"{backbone.id}:{variant.name}"
     gear_of(name)  # what is wrong with it is better said before the first clip
@@ -129,21 +130,8 @@ def train_merge(
     config.output.mkdir(parents=True, exist_ok=True)
     run.restore(config, "the merging network", MERGER)
 
-    def pool_of(photos: list[Path], folder: str, clips: int, seed: int) -> SamplePool:
-        pool = SamplePool(
-            photos,
-            config.output / folder,
-            backbone=name,
-            clips=clips,
-            size=ClipSize(config.width, config.height, config.frames),
-            seed=seed,
-            device=torch.device("cpu"),
-        )
-        make_all(pool, config.workers, on_samples if folder == "pool" else None)
-        return pool
-
-    pool = pool_of(trainable, "pool", config.clips, config.seed)
-    held = pool_of(held_out, "held_out", len(held_out), config.seed + 1000)
+    samples = partial(SamplePool, backbone=name)
+    pool, held = make_pools(config, photos, samples, samples, on_samples)
     half = config.precision == "bf16"
 
     def losses(step: int) -> Iterator[Tensor]:

@@ -17,7 +17,6 @@ from selfhvd_tta.backbones.dstnetplus import DSTNetPlus
 from selfhvd_tta.backbones.wrapper import Network
 from selfhvd_tta.events import ignore
 from selfhvd_tta.flows.sea_raft import SEARAFT
-from selfhvd_tta.lab.speed.counting import Counting
 from selfhvd_tta.method import alignment
 from selfhvd_tta.method.adaptation import Adaptation
 from selfhvd_tta.method.bank import BankSupervision
@@ -28,6 +27,7 @@ from selfhvd_tta.method.supervision import Inputs
 from selfhvd_tta.method.working_set import WorkingSet
 from selfhvd_tta.run.perceptual import PerceptualFeatures
 from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, ClueSettings, Settings
+from tests.counting import Counting
 from tests.tiny import Still
 
 CUDA = torch.device("cuda", 0)

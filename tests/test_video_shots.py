@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
 
 import cv2
@@ -10,9 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfhvd_tta.video.shots import ShotDetector, find_cuts
+from selfhvd_tta.video.shots import ShotDetector
 
 HEIGHT, WIDTH = 180, 320
+
+
+def find_cuts(frames: Iterable[np.ndarray]) -> list[range]:
+    """Shots of a whole sequence of luma frames."""
+    detector = ShotDetector()
+    for frame in frames:
+        detector.add(frame)
+    return detector.shots()
 
 
 def scene(seed: int, height: int = 3 * HEIGHT, width: int = 3 * WIDTH) -> np.ndarray:

@@ -10,12 +10,12 @@ import torch
 from selfhvd_tta import backbones
 from selfhvd_tta.backbones.wrapper import Network
 from selfhvd_tta.flows import FlowEstimator
-from selfhvd_tta.lab.speed.counting import Counting
 from selfhvd_tta.method.restoration import Compute, Restorer
 from selfhvd_tta.run import memory
 from selfhvd_tta.run.equipment import Equipment
 from selfhvd_tta.run.memory import FRAME_BYTES, Extent, extent_for
 from selfhvd_tta.settings import RuntimeSettings, Settings
+from tests.counting import Counting
 from tests.tiny import Drift, drift
 
 GIB = 1 << 30

@@ -88,11 +88,6 @@ class ImageReader:
         )
 
     @property
-    def frame_count(self) -> int | None:
-        """Number of images."""
-        return len(self.files)
-
-    @property
     def pts(self) -> tuple[int, ...]:
         """Presentation times: the images are counted."""
         return tuple(range(len(self.files)))

@@ -103,11 +103,6 @@ class VideoReader:
             )
 
     @property
-    def frame_count(self) -> int | None:
-        """Number of frames, once a pass has counted them."""
-        return None if self._index is None else len(self._index.pts)
-
-    @property
     def pts(self) -> tuple[int, ...]:
         """Presentation times of all frames; makes a pass if there was none."""
         return tuple(self._scanned().pts)

@@ -9,7 +9,6 @@ stay within one shot.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
 from itertools import pairwise
 from statistics import median
 
@@ -84,14 +83,6 @@ class ShotDetector:
         first, last = max(1, cut - NEIGHBOURS), min(self._count - 1, cut + NEIGHBOURS)
         around = [self._dissimilar[t - 1] for t in range(first, last + 1) if t not in candidates]
         return not around or candidates[cut] >= PROMINENCE * median(around)
-
-
-def find_cuts(frames: Iterable[Array]) -> list[range]:
-    """Shots of a whole sequence of (H, W) uint8 luma frames or thumbnails, as :meth:`ShotDetector.shots`."""
-    detector = ShotDetector()
-    for frame in frames:
-        detector.add(frame)
-    return detector.shots()
 
 
 def thumbnail(y: Array) -> Array:

@@ -18,6 +18,7 @@ from tests.test_bench import QUICK, make_set
 
 BENCH = BenchSettings("bsd", temporal=False)
 BASE = replace(QUICK, detail=False)
+ONE_STEP = replace(BASE, adaptation=replace(QUICK.adaptation, iters=1))
 
 
 @pytest.mark.parametrize("study", STUDIES.values(), ids=lambda study: study.id)
@@ -36,9 +37,9 @@ def test_the_flow_study_compares_every_flow_there_is() -> None:
 
 
 def test_tables_from_one_run_per_different_variant(tmp_path: Path) -> None:
-    root = make_set(tmp_path / "data", videos=1)
+    root = make_set(tmp_path / "data", videos=1, count=6)
     out = tmp_path / "out"
-    text = run_studies(root, out, BENCH, BASE, ["sevd", "modules", "flow"])
+    text = run_studies(root, out, BENCH, ONE_STEP, ["sevd", "modules", "flow"])
     assert (out / "ablations.md").read_text() == text
     # Six of "sevd", two more of "modules" (SCSCM alone, neither), the flows without weights or with bundled ones (dis,
     # which is the default here, is there).
@@ -55,7 +56,7 @@ def test_tables_from_one_run_per_different_variant(tmp_path: Path) -> None:
     # Weights that are not here: said, and the rest goes on.
     assert "- sea-raft: not run: " in text
     stamps = {p: p.stat().st_mtime_ns for p in (out / "runs").glob("*/videos/*.json")}
-    assert run_studies(root, out, BENCH, BASE, ["sevd"]).count("| RSCR") == 1
+    assert run_studies(root, out, BENCH, ONE_STEP, ["sevd"]).count("| RSCR") == 1
     assert all(p.stat().st_mtime_ns == stamp for p, stamp in stamps.items()), "finished runs are not repeated"
 
 
@@ -66,7 +67,7 @@ def test_the_paper_is_three_tables_next_to_its_figures(tmp_path: Path) -> None:
         assert set(study.published) <= set(labels)
         usual = next(label for label, settings in study.variants(Settings()) if settings == Settings())
         assert study.published[usual] == 37.44
-    text = run_studies(make_set(tmp_path / "data", videos=1), tmp_path / "out", BENCH, BASE, ["updates"])
+    text = run_studies(make_set(tmp_path / "data", videos=1, count=6), tmp_path / "out", BENCH, BASE, ["updates"])
     head = next(line for line in text.splitlines() if line.startswith("| variant"))
     rows = [line for line in text.splitlines() if line.startswith("| ") and line != head and "---" not in line]
     assert head.endswith("| paper: PSNR | difference |")
@@ -88,7 +89,7 @@ def test_what_cannot_be_ablated(tmp_path: Path) -> None:
 
 
 def test_the_command(tmp_path: Path) -> None:
-    root = make_set(tmp_path / "data", videos=1)
+    root = make_set(tmp_path / "data", videos=1, count=6)
     done = run(
         *("ablate", root, "-o", tmp_path / "out", "--study", "updates", "--backbone", "estrnn:lite", "--iters", "2"),
         *("--crop", "32", "--clip-length", "4", "--flow", "dis", "--teachers", "2", "--device", "cpu", "--offline"),

@@ -319,7 +319,7 @@ class _Run:
         return self.out / VIDEOS / f"{_safe(name)}.json"
 
     def _fingerprint(self, part: _Part, pairs: list[Pair]) -> str:
-        """Of everything that decides a video's row."""
+        """Hash of everything that decides a video's row."""
         theirs = part.settings.rival
         files = []
         for pair in [*pairs, *self.train]:

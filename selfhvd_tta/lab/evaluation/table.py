@@ -71,7 +71,7 @@ def in_order(scores: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]
 
 
 def _over(values: list[tuple[float, int]], name: str) -> float:
-    """Of values and how often each counts."""
+    """Weighted mean of values with their weights; the smallest value for the measures in ``LEAST``."""
     if name in LEAST:
         return min(value for value, _ in values)
     return math.fsum(value * count for value, count in values) / sum(count for _, count in values)

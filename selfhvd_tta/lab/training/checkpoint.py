@@ -69,7 +69,7 @@ class Run:
         """Load the run's checkpoint, or else the weights to start from, if there are any.
 
         Args:
-            config: of the run.
+            config: configuration of the run.
             what: name of the network, for messages.
             bundled: row of the weights that ``bundled`` stands for.
             prefix: put before the names in a ``.safetensors`` file.
@@ -130,7 +130,7 @@ def export_average(folder: Path, target: Path, about: Mapping[str, str], prefix:
     """Write the moving average of a run as half-precision safetensors.
 
     Args:
-        folder: of the run.
+        folder: output folder of the run.
         target: the file.
         about: kept in the file; ``backbone`` and ``variant`` have to be there.
         prefix: taken off the names.

@@ -97,7 +97,7 @@ def make_all(files: ClipFiles[Lesson], workers: int, tell: Callable[[int, int], 
     Args:
         files: of the clips.
         workers: processes; 1: this one.
-        tell: hears of clips done and clips in all.
+        tell: called with the clips done and their total.
 
     Raises:
         DeviceError: a worker was killed.
@@ -129,10 +129,10 @@ def make_pools(
     """The clips that a run learns from, and one clip per held-out photograph, all made.
 
     Args:
-        config: of the run.
+        config: configuration of the run.
         photos: for training, and held out.
         training, validation: build a pool from the arguments of :class:`ClipFiles`.
-        tell: hears of the clips for training: done, and in all.
+        tell: called with the training clips done and their total.
 
     Raises:
         DeviceError: a worker was killed.

@@ -107,7 +107,7 @@ def _log_uniform(generator: np.random.Generator, low: float, high: float) -> flo
 
 
 def _file(generator: np.random.Generator, bits: float) -> Compression | None:
-    """Of the clips without a constant rate factor most are H.264 at a phone's bit rate, some are JPEG, some neither."""
+    """Draw compression without a constant rate factor: mostly a phone's H.264, sometimes JPEG, sometimes none."""
     kind = generator.random()
     if kind < 0.7:
         return Compression(bits_per_pixel=bits)

@@ -35,9 +35,9 @@ def train_flow(
     """Train, or continue the run in ``config.output``.
 
     Args:
-        config: of the run.
-        on_progress: hears of the training.
-        on_pairs: hears of the making of pairs before it: clips done, clips in all.
+        config: configuration of the run.
+        on_progress: called with each report.
+        on_pairs: called while pairs are made, with the clips done and their total.
 
     Returns:
         The last report, with a validation.
@@ -72,7 +72,7 @@ def export_flow(config: FlowTrainingConfig, target: Path, description: Mapping[s
     """Write the moving average of a run as half-precision safetensors.
 
     Args:
-        config: of the run.
+        config: configuration of the run.
         target: the file.
         description: kept in the file: ``licence``, ``trained_on``...
 

@@ -64,7 +64,7 @@ class TrainingTask(Generic[Validation]):
     Attributes:
         losses: parts of the loss of a step, by its number; each is differentiated before the next is asked for.
         validate: measures the moving average: results by name of the set, the main one first.
-        on_progress: hears of it, in the first process.
+        on_progress: called with each report, in the first process only.
     """
 
     losses: Callable[[int], Iterable[Tensor]]
@@ -76,7 +76,7 @@ def train(config: RunConfig, run: Run, task: TrainingTask[Validation]) -> Traini
     """Take the steps that a run has left. Every process calls it; only the first one measures, logs and saves.
 
     Args:
-        config: of the run.
+        config: configuration of the run.
         run: state to continue from.
         task: what it learns.
 

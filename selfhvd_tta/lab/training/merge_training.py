@@ -107,9 +107,9 @@ def train_merge(
     """Train, or continue the run in ``config.output``.
 
     Args:
-        config: of the run.
-        on_progress: hears of the training.
-        on_samples: hears of the making of samples before it: clips done, clips in all.
+        config: configuration of the run.
+        on_progress: called with each report.
+        on_samples: called while samples are made, with the clips done and their total.
 
     Returns:
         The last report, with a validation.
@@ -174,7 +174,7 @@ def export_merge(config: MergeTrainingConfig, target: Path, description: Mapping
     """Write the moving average of a run as half-precision safetensors.
 
     Args:
-        config: of the run.
+        config: configuration of the run.
         target: the file.
         description: kept in the file: ``licence``, ``trained_on``...
 

@@ -129,7 +129,7 @@ def export_weights(config: PretrainConfig, target: Path, description: Mapping[st
     """Write the moving average of a run as half-precision safetensors that name their backbone and variant.
 
     Args:
-        config: of the run.
+        config: configuration of the run.
         target: the file.
         description: kept in the file next to the names: ``licence``, ``trained_on``...
 

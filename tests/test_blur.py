@@ -14,8 +14,10 @@ from typer.testing import CliRunner
 from selfhvd_tta import Settings, deblur
 from selfhvd_tta.cli import app
 from selfhvd_tta.errors import PreconditionError
+from selfhvd_tta.lab.datasets.photos import bundled_photo
+from selfhvd_tta.lab.simulation.simulate import ShakeSettings, simulate_clip
 from selfhvd_tta.method.exposure import Exposure
-from selfhvd_tta.run.blur import Blur, settled
+from selfhvd_tta.run.blur import Blur, differs, settled
 from selfhvd_tta.run.scan import inspect
 from selfhvd_tta.settings import AlignmentSettings, OutputSettings, RuntimeSettings
 from tests.test_blur_field import moving_scene
@@ -54,6 +56,24 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def decoded(path: Path) -> list[np.ndarray]:
     with av.open(path) as container:
         return [frame.to_ndarray(format="rgb24").astype(np.float32) for frame in container.decode(video=0)]
+
+
+def test_failed_fits_do_not_make_a_flat_scene_look_deep() -> None:
+    well, failed = (1.0, 0.9), (2.5, 10.0)
+    assert not differs([well] * 3 + [failed] * 5)
+    assert differs([well] + [failed] * 7)
+    assert differs([(1.0, 1.4)] * 8), "depth: somewhat worse in every frame"
+    assert not differs([(1.0, 1.1)] * 8)
+
+
+def test_a_shaken_plane_has_one_path(tmp_path: Path) -> None:
+    shake = ShakeSettings(width=192, height=128, frames=24, subframes=(5, 13))
+    plane = simulate_clip(bundled_photo("coffee.png"), shake, 1)
+    write_video(tmp_path / "plane.mkv", list(plane.blurry))
+    seen = inspect(tmp_path / "plane.mkv", blur=True)
+    assert seen.blur is not None
+    assert seen.blur.residuals is not None, "both were compared"
+    assert not seen.blur.local
 
 
 def test_local_blur_is_undone_without_a_network_unless_one_is_named() -> None:

@@ -9,7 +9,7 @@ After Cho et al. 2012 (patches of sharp frames, re-blurred) and Richardson 1972.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -200,22 +200,27 @@ class Explainer:
             self._shares[index] = trusted(self.exposure.share if own is None else own, median_motion(path))
         return self._shares[index]
 
-    def prediction(self, index: int) -> tuple[int, Gray, Gray] | None:
-        """What the nearest sharp frame says a frame should look like, to compare explanations.
+    def predictions(self, index: int, most: int) -> Iterator[tuple[int, Gray, Gray]]:
+        """What the nearest sharp frames say a frame should look like, to compare explanations.
 
-        Returns:
-            Index of that sharp frame, and luma of the frame and of its prediction with the same blur, (H, W) uint8;
-            None without a sharp frame in reach.
+        Args:
+            index: of the frame.
+            most: sharp frames that are asked.
+
+        Yields:
+            Index of a sharp frame, and luma of the frame and of its prediction with the same blur, (H, W) uint8;
+            nothing without a sharp frame in reach.
         """
-        sharp = self._sharp_near(index)
+        sharp = self._sharp_near(index)[:most]
         if not sharp:
-            return None
+            return
         light, share = to_light(self._codes(index)), self._share_of(index)
         path = self._full(self._velocity(index), light.shape[:2])
-        found = self._witness(index, sharp[0], light, share)
-        pictures = blurred(light, found.path, found.share), blurred(found.light, path, share)
-        recorded, predicted = (_gray(cv2.cvtColor(each, cv2.COLOR_RGB2GRAY)) for each in pictures)
-        return sharp[0], recorded, predicted
+        for other in sharp:
+            found = self._witness(index, other, light, share)
+            pictures = blurred(light, found.path, found.share), blurred(found.light, path, share)
+            recorded, predicted = (_gray(cv2.cvtColor(each, cv2.COLOR_RGB2GRAY)) for each in pictures)
+            yield other, recorded, predicted
 
     def look(self, index: int) -> tuple[Gray, FlowArray]:
         """Luma and velocity of a frame at the size of alignment, for :meth:`Exposure.of`."""

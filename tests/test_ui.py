@@ -218,6 +218,20 @@ def find(browser: Any, selector: str) -> Any:
     return until(look, selector)[0]
 
 
+def press(browser: Any, selector: str) -> None:
+    """Click on the first visible element; on the one in its place if the page is drawn again meanwhile."""
+    from selenium.common.exceptions import StaleElementReferenceException
+
+    def click() -> bool:
+        try:
+            find(browser, selector).click()
+        except StaleElementReferenceException:
+            return False
+        return True
+
+    until(click, selector)
+
+
 def visit(browser: Any, url: str) -> None:
     set_view(browser, 1280, 900, "light")
     browser.get(url)
@@ -247,9 +261,9 @@ def test_drop_preview_restore_download(browser: Any, url: str, place: Path) -> N
     drop(browser, clip, "img src")
     assert "2 of 4 frames are softer" in find(browser, "#found").text
     assert "about 20 s" in find(browser, "#quality").text
-    find(browser, "#preview").click()
+    press(browser, "#preview")
     assert len(find(browser, "#slider").find_elements("css selector", "img")) == 2
-    find(browser, "#restore").click()
+    press(browser, "#restore")
     said(browser, "Restored in")
     said(browser, "a warning of the run")
     find(browser, "#player video")
@@ -283,11 +297,11 @@ def test_cancel_ends_the_process_and_delete_the_files(browser: Any, url: str, pl
     visit(browser, url)
     before = {p.name for p in (place / "s" / "videos").iterdir()}
     drop(browser, upload(place / "up", "slow.mp4"))
-    find(browser, "#restore").click()
+    press(browser, "#restore")
     said(browser, "transfer")
-    find(browser, "#cancel").click()
+    press(browser, "#cancel")
     said(browser, "Restoring was cancelled")
-    find(browser, "#remove").click()
+    press(browser, "#remove")
     until(lambda: {p.name for p in (place / "s" / "videos").iterdir()} == before, "the deletion")
     until(lambda: "slow.mp4" not in listed(browser), "its end in the list")
 
@@ -298,8 +312,8 @@ def test_visitors_do_not_see_each_other(browser: Any, url: str, place: Path, tmp
     with chromium(tmp_path / "profile") as other:
         visit(other, url)
         drop(other, upload(place / "up", "yours.mp4"))
-        find(other, "#restore").click()
-        find(browser, "#restore").click()
+        press(other, "#restore")
+        press(browser, "#restore")
         said(other, "Restored in")
         said(browser, "Restored in")
         assert "mine.mp4" not in listed(other)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
@@ -53,28 +54,27 @@ def serve(
         raise UsageError("ui needs gradio, which is not installed", "Install it: pip install '.[ui]'") from error
     from selfhvd_tta.ui.page import STYLE, build
 
+    # Before anything that was unfinished is resumed.
+    _claim(host, port)
     runner = Runner(shelf, worker)
     page = build(shelf, runner)
     # Handed out from where they are; otherwise each result would be copied, and the copy outlive a deletion.
     gr.set_static_paths([shelf.folder])
     try:
-        try:
-            page.queue(default_concurrency_limit=8).launch(
-                server_name=host,
-                server_port=port,
-                share=False,
-                prevent_thread_lock=True,
-                quiet=True,
-                footer_links=[],
-                max_file_size=limit_mb * 1_000_000,
-                ssr_mode=False,
-                mcp_server=False,
-                enable_monitoring=False,
-                theme=_theme(),
-                css=STYLE,
-            )
-        except OSError as error:
-            raise UsageError(f"{host}:{port}: cannot be listened on", "Choose another --port or --host.") from error
+        page.queue(default_concurrency_limit=8).launch(
+            server_name=host,
+            server_port=port,
+            share=False,
+            prevent_thread_lock=True,
+            quiet=True,
+            footer_links=[],
+            max_file_size=limit_mb * 1_000_000,
+            ssr_mode=False,
+            mcp_server=False,
+            enable_monitoring=False,
+            theme=_theme(),
+            css=STYLE,
+        )
         tell(f"open http://{_shown(host)}:{port} in a browser; Ctrl-C ends it")
         tell(f"videos and results are in {shelf.root}")
         if not _is_local(host):
@@ -85,6 +85,18 @@ def serve(
     finally:
         runner.close()
         page.close()
+
+
+def _claim(host: str, port: int) -> None:
+    """Check that the address can be listened on.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    try:
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+    except (OSError, OverflowError) as error:
+        raise UsageError(f"{host}:{port}: cannot be listened on", "Choose another --port or --host.") from error
 
 
 def _theme() -> Any:

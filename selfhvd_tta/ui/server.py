@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -55,26 +56,29 @@ def serve(
     from selfhvd_tta.ui.page import STYLE, build
 
     # Before anything that was unfinished is resumed.
-    _claim(host, port)
+    with _listening(host, port):
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        socket.create_server((host, port), family=family).close()
     runner = Runner(shelf, worker)
     page = build(shelf, runner)
     # Handed out from where they are; otherwise each result would be copied, and the copy outlive a deletion.
     gr.set_static_paths([shelf.folder])
     try:
-        page.queue(default_concurrency_limit=8).launch(
-            server_name=host,
-            server_port=port,
-            share=False,
-            prevent_thread_lock=True,
-            quiet=True,
-            footer_links=[],
-            max_file_size=limit_mb * 1_000_000,
-            ssr_mode=False,
-            mcp_server=False,
-            enable_monitoring=False,
-            theme=_theme(),
-            css=STYLE,
-        )
+        with _listening(host, port):
+            page.queue(default_concurrency_limit=8).launch(
+                server_name=host,
+                server_port=port,
+                share=False,
+                prevent_thread_lock=True,
+                quiet=True,
+                footer_links=[],
+                max_file_size=limit_mb * 1_000_000,
+                ssr_mode=False,
+                mcp_server=False,
+                enable_monitoring=False,
+                theme=_theme(),
+                css=STYLE,
+            )
         tell(f"open http://{_shown(host)}:{port} in a browser; Ctrl-C ends it")
         tell(f"videos and results are in {shelf.root}")
         if not _is_local(host):
@@ -87,14 +91,11 @@ def serve(
         page.close()
 
 
-def _claim(host: str, port: int) -> None:
-    """Check that the address can be listened on.
-
-    Raises:
-        UsageError: it cannot.
-    """
+@contextmanager
+def _listening(host: str, port: int) -> Iterator[None]:
+    """Say that the address cannot be listened on, whoever finds that out."""
     try:
-        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+        yield
     except (OSError, OverflowError) as error:
         raise UsageError(f"{host}:{port}: cannot be listened on", "Choose another --port or --host.") from error
 

@@ -244,14 +244,22 @@ def drop(browser: Any, file: Path, shown: str = "") -> None:
 
 
 def listed(browser: Any) -> str:
-    return str(browser.execute_script("return document.querySelector('#videos')?.innerText ?? ''"))
+    return text_of(browser, "#videos")
+
+
+def text_of(browser: Any, selector: str) -> str:
+    """What is written there at this moment; nothing where the page has no such element (yet)."""
+    script = "return document.querySelector(arguments[0])?.innerText ?? ''"
+    return str(browser.execute_script(script, selector))
+
+
+def shows(browser: Any, selector: str, text: str) -> None:
+    """Wait for a text: an element may be there before what is written in it."""
+    until(lambda: text in text_of(browser, selector), f"'{text}' in {selector}")
 
 
 def said(browser: Any, text: str) -> None:
-    until(
-        lambda: text in browser.execute_script("return document.querySelector('#status')?.innerText ?? ''"),
-        f"'{text}'",
-    )
+    shows(browser, "#status", text)
 
 
 def test_drop_preview_restore_download(browser: Any, url: str, place: Path) -> None:
@@ -259,10 +267,10 @@ def test_drop_preview_restore_download(browser: Any, url: str, place: Path) -> N
     clip = upload(place / "up", HOSTILE)
     content = clip.read_bytes()
     drop(browser, clip, "img src")
-    assert "2 of 4 frames are softer" in find(browser, "#found").text
-    assert "about 20 s" in find(browser, "#quality").text
+    shows(browser, "#found", "2 of 4 frames are softer")
+    shows(browser, "#quality", "about 20 s")
     press(browser, "#preview")
-    assert len(find(browser, "#slider").find_elements("css selector", "img")) == 2
+    until(lambda: len(find(browser, "#slider").find_elements("css selector", "img")) == 2, "both pictures")
     press(browser, "#restore")
     said(browser, "Restored in")
     said(browser, "a warning of the run")
@@ -334,7 +342,7 @@ def test_a_file_above_the_limit_or_of_another_kind_is_refused(browser: Any, url:
     with large.open("ab") as file:
         file.truncate(3_000_000)
     browser.find_element("css selector", "#upload input[type=file]").send_keys(str(large))
-    assert "size" in find(browser, ".toast-body").text.lower()
+    shows(browser, ".toast-body", "size")
     assert "large.mp4" not in listed(browser)
 
 

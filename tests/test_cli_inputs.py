@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from selfhvd_tta.cli import app
 from selfhvd_tta.cli.inputs import check_input, default_output
 from selfhvd_tta.config import override
-from selfhvd_tta.errors import InputError
+from selfhvd_tta.errors import InputError, UsageError
 from selfhvd_tta.pipeline import deblur
-from selfhvd_tta.settings import Settings
+from selfhvd_tta.settings import OutputSettings, Settings
+from selfhvd_tta.video.encoding import choose_encoding
+from selfhvd_tta.video.images import ImageReader, save_image
 from tests.media import make_clip
 
 
@@ -44,20 +47,71 @@ def inputs(folder: Path) -> dict[str, tuple[str, str, str]]:
     return {
         "photo": (str(folder / "photo.HEIC"), "single picture", "the folder that holds its frames"),
         "folder": (str(folder / "clips"), "folder with a video", "selfhvd-tta batch"),
-        "address": ("https://example.org/a.mp4", "is an address", "Download"),
+        "address": ("https://example.org/a.mp4", "https://example.org/a.mp4: is an address", "Download"),
+        "dropped": ("file:///home/me/a.mp4", "is an address", "Give the path: /home/me/a.mp4"),
         "dash": ("-", "is a stream", "Save it to a file"),
         "fifo": (str(folder / "pipe"), "is a stream", "Save it to a file"),
         "drive": (r"C:\Users\me\a.mp4", "no such file", "/mnt/c"),
     }
 
 
-@pytest.mark.parametrize("kind", ["photo", "folder", "address", "dash", "fifo", "drive"])
+@pytest.mark.parametrize("kind", ["photo", "folder", "address", "dropped", "dash", "fifo", "drive"])
 def test_mistakes_are_answered_with_what_to_do(kind: str, tmp_path: Path) -> None:
     typed, message, hint = inputs(tmp_path)[kind]
     result = CliRunner().invoke(app, [typed])
     assert isinstance(result.exception, InputError)
     assert message in result.exception.message
     assert hint in result.exception.hint
+
+
+def test_addresses_are_read_alike_by_every_command() -> None:
+    for command in ("deblur", "inspect", "stills"):
+        result = CliRunner().invoke(app, [command, "https://example.org/a.mp4"])
+        assert isinstance(result.exception, InputError), command
+        assert result.exception.message.startswith("https://example.org/a.mp4: "), command
+
+
+def test_a_missing_video_is_answered_with_an_example() -> None:
+    for words in (["deblur"], ["deblur", "--crf", "18"], ["inspect"], ["batch", "-o", "sharp"]):
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 2
+        text = " ".join(result.output.split())
+        assert "is missing." in text
+        assert f": selfhvd-tta {words[0]} " in text
+
+
+def test_several_videos_are_led_to_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a b.mp4").write_bytes(b"x")
+    answers = {
+        "x.mp4 y.mp4": "selfhvd-tta batch x.mp4 y.mp4 -o FOLDER",
+        "a b.mp4": "selfhvd-tta deblur 'a b.mp4'",
+        "stills x.mp4 y.mp4": "Run it once for each.",
+        "models x.mp4": "selfhvd-tta models --help",
+    }
+    for words, hint in answers.items():
+        result = CliRunner().invoke(app, words.split(), prog_name="selfhvd-tta")
+        assert isinstance(result.exception, UsageError), words
+        assert hint in result.exception.hint
+
+
+@pytest.mark.parametrize(
+    ("flag", "near"), [("--hdr", ""), ("--fps", ""), ("--qualty", "--quality"), ("--out", "--output")]
+)
+def test_unknown_options_lead_to_similar_ones_only(flag: str, near: str) -> None:
+    result = CliRunner().invoke(app, ["deblur", "a.mp4", flag])
+    assert result.exit_code == 2
+    assert f"No such option: {flag}" in result.output
+    assert near in result.output
+    assert ("Possible options" in result.output) is bool(near)
+
+
+def test_a_video_of_pictures_says_its_rate(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(3):
+        save_image(tmp_path / "in" / f"{number}.png", np.full((64, 80, 3), 40 * number, np.uint8))
+    notes = choose_encoding(ImageReader(tmp_path / "in").info, OutputSettings()).notes
+    assert "images have no frame rate: the video shows 30 of them a second" in notes
 
 
 def test_files_with_such_names_are_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,13 +28,12 @@ from selfhvd_tta.cli import (
     ui,
     weights,
 )
-from selfhvd_tta.cli.help import Command, Program
+from selfhvd_tta.cli.help import CLICK, Command, Program
 from selfhvd_tta.cli.options import Asked
 from selfhvd_tta.console import show_error, show_lines, tolerate_encodings
 from selfhvd_tta.errors import ExitCode, Interrupted, SelfHVDError
 
-# Newer releases of typer bundle a copy of click, whose errors are not those of the package ``click``.
-CLICK_ERROR: type[Any] = sys.modules[typer.BadParameter.__module__].ClickException
+CLICK_ERROR: type[Any] = CLICK.ClickException
 RESTORE, LAB = "Commands", "For those who train and measure"
 
 app = typer.Typer(

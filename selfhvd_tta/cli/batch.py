@@ -71,7 +71,10 @@ def batch(
     debug: Debug = False,
     **flags: Any,
 ) -> None:
-    """Make many videos sharp, each in its own process; run it again to continue."""
+    """Make many videos sharp: selfhvd-tta batch holiday -o sharp
+
+    Each runs in its own process; run it again to continue.
+    """
     from selfhvd_tta import batch as many
 
     plan = many.make_plan(inputs, output, settings_of(ctx, flags, config), suffix, report, compare)

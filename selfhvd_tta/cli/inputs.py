@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
-import stat
 from pathlib import Path
 
 from selfhvd_tta.errors import InputError
+from selfhvd_tta.video.refusal import refuse_other_things
 
 # Formats of the pictures in folders of frames; other still pictures are always a mistake.
 FRAME_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".tif", ".tiff"))
@@ -30,18 +29,8 @@ def check_input(video: Path) -> None:
     Raises:
         InputError: an address, a stream, a picture, or a folder of videos.
     """
+    refuse_other_things(video)
     text = str(video)
-    address = re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text)
-    if address and not video.exists():
-        raise InputError(f"{text}: is an address, not a file", "Download the video first, then give its file.")
-    if re.match(r"[A-Za-z]:[\\/]", text) and not video.exists():
-        raise InputError(
-            f"{text}: there is no such file", "In WSL, drive C: is /mnt/c; elsewhere, copy the file to this machine."
-        )
-    if text == "-" or _is_stream(video):
-        raise InputError(
-            f"{text}: is a stream, but the video is read several times", "Save it to a file, then give that file."
-        )
     if video.suffix.lower() in PHOTO_SUFFIXES and video.is_file():
         raise InputError(
             f"{text}: is a single picture, which has no sharp neighbours to learn from",
@@ -55,12 +44,3 @@ def check_input(video: Path) -> None:
         if videos and not any(entry.suffix.lower() in FRAME_SUFFIXES for entry in names):
             what = "a video" if videos == 1 else f"{videos} videos"
             raise InputError(f"{text}: is a folder with {what}", f"Use: selfhvd-tta batch '{text}' -o '{text}{SUFFIX}'")
-
-
-def _is_stream(path: Path) -> bool:
-    """Whether the path is a pipe, a socket or a terminal."""
-    try:
-        mode = path.stat().st_mode
-    except OSError:
-        return False
-    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISSOCK(mode)

@@ -31,7 +31,7 @@ def inspect(
     json_lines: JsonLines = False,
     debug: Debug = False,
 ) -> None:
-    """Show which frames are sharp, where the cuts are, and whether adaptation can help."""
+    """Show which frames are sharp, where the cuts are, and whether a run can help: selfhvd-tta inspect shaky.mp4"""
     from selfhvd_tta.cli.timeline import as_json, timeline
     from selfhvd_tta.run.scan import inspect as run
 

@@ -128,7 +128,7 @@ def choose_encoding(info: VideoInfo, settings: OutputSettings) -> Encoding:
         matrix = color.matrix if not (coded_rgb or layout.kind == "gray") else UNSPECIFIED
         tags = (matrix, tag_range, color.primaries, color.transfer)
     if info.container == IMAGES:
-        notes.append(f"the images count as {float(nominal_rate(info)):g} a second")
+        notes.append(f"images have no frame rate: the video shows {float(nominal_rate(info)):g} of them a second")
     if layout.alpha:
         notes.append("the alpha channel is left out")
     notes += [f"left out: {words}" for words in info.untransferable]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -15,6 +13,7 @@ import av.error
 
 from selfhvd_tta.errors import InputError
 from selfhvd_tta.video.compat import KEEP_BYTES, disposition_bits
+from selfhvd_tta.video.refusal import refuse_other_things
 
 # What PyAV raises on damaged files: FFmpeg's errors, and a few that its own Python layer lets through.
 DECODE_ERRORS = (av.error.FFmpegError, UnicodeDecodeError, IndexError, ValueError, OSError)
@@ -99,23 +98,6 @@ def _format_of(path: Path) -> str:
     with path.open("rb") as file:
         head = file.read(512).lstrip(b"\xef\xbb\xbf \r\n\t")
     return next((name for start, name in LIST_HEADS if head.startswith(start)), "")
-
-
-def refuse_other_things(path: Path) -> None:
-    """Refuse what is neither a file nor a folder, without opening it: reading a pipe may block for ever.
-
-    Raises:
-        InputError: an address, standard input, a pipe, a device.
-    """
-    name = str(path)
-    if path.is_file() or path.is_dir():
-        return
-    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+:/", name):
-        raise InputError(f"{name}: is an address, and only files are read", "Download the video first.")
-    if name == "-" or (os.path.lexists(path) and path.exists()):
-        raise InputError(
-            f"{name}: is not a file, and the video is read several times", "Save it to a file first, and give that."
-        )
 
 
 def pick_video(container: Any, path: Path) -> Any:

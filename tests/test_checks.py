@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import selfhvd_tta
-from selfhvd_tta import weights
+from selfhvd_tta import backbones, flows, weights
 from selfhvd_tta.errors import DeviceError, DiskError, SelfHVDError, UsageError, WeightsError
 from selfhvd_tta.events import Progress
 from selfhvd_tta.extras import Extras, deblur_with
+from selfhvd_tta.plugins import declared_names
 from selfhvd_tta.run.checks import NewFile, check_file, check_names, check_paths
 from selfhvd_tta.run.networks import find_backbone
 from selfhvd_tta.settings import AdaptationSettings, AlignmentSettings, OutputSettings, RuntimeSettings, Settings
 from tests.media import shaky_file
 
+ROOT = Path(__file__).parent.parent
 QUICK = Settings(
     backbone="estrnn:lite",
     alignment=AlignmentSettings(flow="dis:ultrafast", teachers=1),
@@ -162,3 +169,66 @@ def test_adapted_weights_are_written_like_any_file(clip: Path, tmp_path: Path) -
     with pytest.raises(UsageError, match="exists already"):
         selfhvd_tta.deblur(clip, tmp_path / "other.mp4", plain)
     assert saved.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        (["--help"], "Usage"),
+        (["--version"], "selfhvd-tta"),
+        (["deblur", "--help-all"], "--backbone"),
+        (["deblur", "nothing.mp4"], "there is no such file"),
+        (["deblur", "clip.mp4", "--backbone", "estrn"], "unknown backbone 'estrn'"),
+        (["deblur", "clip.mp4", "--backbone", "dstnetplus:base-gopo"], "Did you mean base-gopro?"),
+        (["deblur", "clip.mp4", "--flow", "shke"], "Did you mean shake?"),
+        (["batch", "clip.mp4", "-o", "out", "--flow", "dis:fst"], "Did you mean fast?"),
+    ],
+)
+def test_mistakes_and_help_do_not_wait_for_torch(arguments: list[str], answer: str, tmp_path: Path) -> None:
+    (tmp_path / "clip.mp4").write_bytes(b"x")
+    script = "import sys; sys.modules['torch'] = None; from selfhvd_tta.cli import main; main(sys.argv[1:])"
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60,
+        check=False,
+    )  # fmt: skip
+    assert answer in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert "ModuleNotFoundError" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("package", "constant", "discovered"),
+    [("backbones", "BACKBONE", backbones.discover), ("flows", "FLOW", flows.discover)],
+)
+def test_names_read_from_the_source_are_those_of_the_descriptors(
+    package: str, constant: str, discovered: Callable[[], Mapping[str, Any]]
+) -> None:
+    group = f"selfhvd_tta.{package}"
+    names = declared_names(group, constant, group)
+    if entry_points(group=group):
+        assert names is None
+    else:
+        assert names == {each.id: tuple(v.name for v in each.variants) for each in discovered().values()}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "BACKBONE = Backbone(id=NAME, variants=(Variant('a'),))",
+        "BACKBONE = Backbone(id='new', variants=tuple(Variant(name) for name in SIZES))",
+        "BACKBONE = Backbone(id='new', variants=(Variant(SIZE), Variant('b')))",
+        "from elsewhere import BACKBONE",
+        "BACKBONE = (",
+    ],
+)
+def test_names_that_are_computed_wait_for_the_import(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "networks_of_mine").mkdir()
+    (tmp_path / "networks_of_mine" / "__init__.py").write_text("")
+    (tmp_path / "networks_of_mine" / "literal.py").write_text("BACKBONE = Backbone(id='old', variants=(Variant('a'),))")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert declared_names("networks_of_mine", "BACKBONE", "none.of.these") == {"old": ("a",)}
+    (tmp_path / "networks_of_mine" / "computed.py").write_text(source)
+    assert declared_names("networks_of_mine", "BACKBONE", "none.of.these") is None

@@ -51,11 +51,12 @@ def inputs(folder: Path) -> dict[str, tuple[str, str, str]]:
         "dropped": ("file:///home/me/a.mp4", "is an address", "Give the path: /home/me/a.mp4"),
         "dash": ("-", "is a stream", "Save it to a file"),
         "fifo": (str(folder / "pipe"), "is a stream", "Save it to a file"),
+        "missing": (str(folder / "nothing.mp4"), "there is no such file", "Check the path"),
         "drive": (r"C:\Users\me\a.mp4", "no such file", "/mnt/c"),
     }
 
 
-@pytest.mark.parametrize("kind", ["photo", "folder", "address", "dropped", "dash", "fifo", "drive"])
+@pytest.mark.parametrize("kind", ["photo", "folder", "address", "dropped", "dash", "fifo", "missing", "drive"])
 def test_mistakes_are_answered_with_what_to_do(kind: str, tmp_path: Path) -> None:
     typed, message, hint = inputs(tmp_path)[kind]
     result = CliRunner().invoke(app, [typed])

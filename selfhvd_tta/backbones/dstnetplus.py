@@ -185,7 +185,6 @@ _LARGE = {"channels": 96, "kernel_blocks": 5, "blocks": 25, "checkpointing": Tru
 # Counted for 64 channels; with 96, memory grows by a half.
 _MEMORY_BASE = {"float32": (1100, 64), "bfloat16": (575, 32)}
 _MEMORY_LARGE = {"float32": (1650, 96), "bfloat16": (865, 48)}
-_DATASETS = ("gopro", "dvd", "bsd-1ms8ms", "bsd-2ms16ms", "bsd-3ms24ms")
 
 BACKBONE = Backbone(
     id="dstnetplus",
@@ -193,10 +192,17 @@ BACKBONE = Backbone(
     licence="Apache-2.0",
     paper="Pan et al., Learning Efficient Deep Discriminative Spatial and Temporal Networks, TPAMI 2025",
     build=DSTNetPlus,
-    variants=tuple(
-        Variant(f"{size}-{dataset}", config, (f"dstnetplus-{size}-{dataset}",), memory=memory)
-        for size, config, memory in (("base", _BASE, _MEMORY_BASE), ("l", _LARGE, _MEMORY_LARGE))
-        for dataset in _DATASETS
+    variants=(
+        Variant("base-gopro", _BASE, ("dstnetplus-base-gopro",), memory=_MEMORY_BASE),
+        Variant("base-dvd", _BASE, ("dstnetplus-base-dvd",), memory=_MEMORY_BASE),
+        Variant("base-bsd-1ms8ms", _BASE, ("dstnetplus-base-bsd-1ms8ms",), memory=_MEMORY_BASE),
+        Variant("base-bsd-2ms16ms", _BASE, ("dstnetplus-base-bsd-2ms16ms",), memory=_MEMORY_BASE),
+        Variant("base-bsd-3ms24ms", _BASE, ("dstnetplus-base-bsd-3ms24ms",), memory=_MEMORY_BASE),
+        Variant("l-gopro", _LARGE, ("dstnetplus-l-gopro",), memory=_MEMORY_LARGE),
+        Variant("l-dvd", _LARGE, ("dstnetplus-l-dvd",), memory=_MEMORY_LARGE),
+        Variant("l-bsd-1ms8ms", _LARGE, ("dstnetplus-l-bsd-1ms8ms",), memory=_MEMORY_LARGE),
+        Variant("l-bsd-2ms16ms", _LARGE, ("dstnetplus-l-bsd-2ms16ms",), memory=_MEMORY_LARGE),
+        Variant("l-bsd-3ms24ms", _LARGE, ("dstnetplus-l-bsd-3ms24ms",), memory=_MEMORY_LARGE),
     ),
     reach=10,  # an estimate, not measured with trained weights
     min_size=16,

@@ -323,18 +323,12 @@ class ESTRNN(nn.Module):
 
 # Counted for 16 features; fewer take less.
 _MEMORY = {"float32": (10, 600), "bfloat16": (10, 315)}
-
-
-def _official(exposure: str) -> Variant:
-    return Variant(
-        name=f"bsd-{exposure}",
-        config={"n_features": 16, "n_blocks": 15},
-        weights=(f"estrnn-bsd-{exposure}",),
-        channel_order="bgr",  # the authors trained on frames as cv2.imread gives them
-        value_range=(-0.5, 0.5),
-        memory=_MEMORY,
-    )
-
+_OFFICIAL: dict[str, Any] = {
+    "config": {"n_features": 16, "n_blocks": 15},
+    "channel_order": "bgr",  # the authors trained on frames as cv2.imread gives them
+    "value_range": (-0.5, 0.5),
+    "memory": _MEMORY,
+}
 
 BACKBONE = Backbone(
     id="estrnn",
@@ -359,9 +353,9 @@ BACKBONE = Backbone(
         ),
         # Where DADeblur and SelfHVD start from on BSD: GoPro weights of DADeblur's own code, which reads RGB.
         Variant(name="gopro", config={"n_features": 16, "n_blocks": 15}, value_range=(-0.5, 0.5)),
-        _official("1ms8ms"),
-        _official("2ms16ms"),
-        _official("3ms24ms"),
+        Variant("bsd-1ms8ms", weights=("estrnn-bsd-1ms8ms",), **_OFFICIAL),
+        Variant("bsd-2ms16ms", weights=("estrnn-bsd-2ms16ms",), **_OFFICIAL),
+        Variant("bsd-3ms24ms", weights=("estrnn-bsd-3ms24ms",), **_OFFICIAL),
     ),
     context=(2, 2),
     temporal="causal",

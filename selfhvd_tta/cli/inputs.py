@@ -27,10 +27,12 @@ def check_input(video: Path) -> None:
     """Refuse what is not a video and say what to do instead; files are not opened.
 
     Raises:
-        InputError: an address, a stream, a picture, or a folder of videos.
+        InputError: an address, a stream, a picture, a folder of videos, or a file that is not there.
     """
     refuse_other_things(video)
     text = str(video)
+    if not video.exists():
+        raise InputError(f"{text}: there is no such file", "Check the path.")
     if video.suffix.lower() in PHOTO_SUFFIXES and video.is_file():
         raise InputError(
             f"{text}: is a single picture, which has no sharp neighbours to learn from",

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import typer
 
 from selfhvd_tta.config import QUALITY, attribute_docs, load, override, setting_names
+from selfhvd_tta.run.checks import check_spelling
 from selfhvd_tta.settings import Quality, Settings
 from selfhvd_tta.times import seconds_of
 
@@ -180,11 +181,13 @@ def settings_of(
         base: defaults of the command, if they differ from those of the settings.
 
     Raises:
-        UsageError: the job file or a flag is wrong.
+        UsageError: the job file or a flag is wrong, or there is no such network.
     """
     given = {name: value for name, value in flags.items() if name != "help_all" and was_given(ctx, name)}
     base = base or Settings()
-    return override(load(config, base) if config else base, given)
+    settings = override(load(config, base) if config else base, given)
+    check_spelling(settings)
+    return settings
 
 
 def was_given(ctx: typer.Context, name: str) -> bool:

@@ -15,7 +15,8 @@ from pathlib import Path
 from selfhvd_tta.errors import DiskError, UsageError, WeightsError
 from selfhvd_tta.events import ignore
 from selfhvd_tta.files import same_file
-from selfhvd_tta.settings import Settings
+from selfhvd_tta.plugins import check_name, declared_names
+from selfhvd_tta.settings import NO_BACKBONE, Settings
 
 WEIGHTS_SUFFIX = ".safetensors"
 WINDOWS_PATH = re.compile(r"[A-Za-z]:[\\/]")
@@ -108,6 +109,27 @@ def check_file(file: NewFile, overwrite: bool) -> None:
 def _inside(path: Path, folder: Path) -> bool:
     """Whether a file lies in the folder, or would, of a result that is a folder of images."""
     return not folder.suffix and Path(os.path.realpath(folder)) in Path(os.path.realpath(path)).parents
+
+
+def check_spelling(settings: Settings) -> None:
+    """Refuse a mistyped backbone or flow without importing torch, which takes seconds.
+
+    What this cannot know, :func:`check_names` finds: plug-ins of other distributions, and whether weights are there.
+
+    Raises:
+        UsageError: there is no such network or variant.
+    """
+    chosen = (
+        ("backbone", "BACKBONE", settings.backbone, ("auto", NO_BACKBONE)),
+        ("flow", "FLOW", settings.alignment.flow, ("auto",)),
+    )
+    for kind, constant, name, words in chosen:
+        if name in words or name.startswith("hf:"):
+            continue
+        package = f"selfhvd_tta.{kind}s"
+        known = declared_names(package, constant, package)
+        if known is not None:
+            check_name(kind, name, known)
 
 
 def check_names(settings: Settings) -> None:

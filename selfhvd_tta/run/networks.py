@@ -16,6 +16,7 @@ from selfhvd_tta.flows import FlowEstimator
 from selfhvd_tta.flows.global_motion import GlobalMotionFirst
 from selfhvd_tta.method.composite import Merger
 from selfhvd_tta.method.merge_network import MergeNetwork
+from selfhvd_tta.plugins import check_name
 from selfhvd_tta.run import perceptual
 from selfhvd_tta.run.device import CPU, wants_bf16
 from selfhvd_tta.settings import Settings
@@ -106,15 +107,9 @@ def find_backbone(name: str) -> tuple[Backbone, Variant]:
         UsageError: no such backbone or variant.
     """
     known = backbones.discover()
+    check_name("backbone", name, {each.id: [v.name for v in each.variants] for each in known.values()})
     backbone_id, _, variant = name.partition(":")
-    if backbone_id not in known:
-        raise UsageError(f"unknown backbone '{backbone_id}'", f"Known are: {', '.join(known)} (selfhvd-tta models).")
-    backbone = known[backbone_id]
-    try:
-        return backbone, backbone.variant(variant or None)
-    except KeyError:
-        names = ", ".join(v.name for v in backbone.variants)
-        raise UsageError(f"backbone '{backbone_id}' has no variant '{variant}'", f"It has: {names}.") from None
+    return known[backbone_id], known[backbone_id].variant(variant or None)
 
 
 def _automatic_backbone(
@@ -162,16 +157,9 @@ def find_flow(name: str) -> tuple[flows.Flow, flows.FlowVariant]:
         UsageError: no such flow or variant.
     """
     known = flows.discover()
-    flow_id, _, variant_name = name.partition(":")
-    if flow_id not in known:
-        raise UsageError(f"unknown flow '{flow_id}'", f"Known are: auto, {', '.join(known)}.")
-    flow = known[flow_id]
-    try:
-        variant = flow.variant(variant_name or None)
-    except KeyError:
-        names = ", ".join(v.name for v in flow.variants)
-        raise UsageError(f"flow '{flow_id}' has no variant '{variant_name}'", f"It has: {names}.") from None
-    return flow, variant
+    check_name("flow", name, {each.id: [v.name for v in each.variants] for each in known.values()})
+    flow_id, _, variant = name.partition(":")
+    return known[flow_id], known[flow_id].variant(variant or None)
 
 
 def load_flow(settings: Settings, device: torch.device, listen: Listener) -> FlowEstimator:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import json
 import os
 import re
@@ -80,6 +82,17 @@ def test_commands_run(page: str, clip: Path, tmp_path: Path, monkeypatch: pytest
 def test_the_readme_is_about_the_example_clip() -> None:
     words = next(w for w in commands_in((ROOT / "README.md").read_text()) if "examples/shaky.mp4" in w)
     assert {"--offline", "--iters"} <= set(words), "the first command needs neither network nor patience"
+
+
+@pytest.mark.parametrize(
+    "script", [*ROOT.glob("examples/**/*.py"), *ROOT.glob("benchmarks/*.py")], ids=lambda p: p.name
+)
+def test_scripts_import_what_exists(script: Path) -> None:
+    for node in ast.walk(ast.parse(script.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("selfhvd_tta"):
+            module = importlib.import_module(node.module or "")
+            for name in node.names:
+                assert hasattr(module, name.name) or importlib.util.find_spec(f"{node.module}.{name.name}"), name.name
 
 
 # -- events for other programs

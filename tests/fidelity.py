@@ -19,10 +19,11 @@ import numpy as np
 from selfhvd_tta.video import cropping
 from selfhvd_tta.video.probe import probe
 from selfhvd_tta.video.reader import VideoReader
+from selfhvd_tta.video.streams import title_of
 from tests import test_range, test_video_roundtrip
 from tests.media import decode_planes, make_clip, packets, with_user_data
 from tests.test_video_fidelity import ORIENTATIONS, hdr_clip
-from tests.test_video_streams import CUES, chapters, cover, cues, rich_clip, streams
+from tests.test_video_streams import CUES, chapters, cover, cues, rich_clip, streams, timed_metadata
 
 OUTPUTS = (".mp4", ".mov", ".mkv")
 INPUTS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".ts")
@@ -172,6 +173,29 @@ def audio(folder: Path, suffix: str) -> str:
     return "AAC copied; Opus becomes AAC, said"
 
 
+def titles(folder: Path, suffix: str) -> str:
+    """Titles and languages of sound, from Matroska and then from MOV."""
+    source, middle, out = rich_clip(folder / "in.mkv"), folder / "middle.mov", folder / f"out{suffix}"
+    identity(source, middle)
+    test_video_roundtrip.identity(middle, out)
+    wanted = [("", "deu"), ("Kommentar", "fra")]
+    languages = {"ger": "deu"}  # MOV's own list has the other code
+    with av.open(str(out)) as container:
+        found = [
+            (title_of(s.metadata), languages.get(s.metadata["language"], s.metadata["language"]))
+            for s in container.streams.audio
+        ]
+    assert found == wanted
+    return SAME
+
+
+def phone_metadata(folder: Path, suffix: str) -> str:
+    source = timed_metadata(folder)
+    notes = identity(source, folder / f"out{suffix}")
+    assert any("timed metadata" in note and "left out" in note for note in notes)
+    return "left out, said"
+
+
 def subtitles(folder: Path, suffix: str) -> str:
     _, out, notes = _rich(folder, suffix)
     assert cues(out, 0) == cues(out, 1) == CUES
@@ -288,6 +312,8 @@ CHECKS: dict[str, Check] = {
     "HDR10 tags, mastering display, light level": hdr10,
     "HLG tags": hlg,
     "several audio tracks, languages": audio,
+    "titles of tracks": titles,
+    "timed metadata of a phone": phone_metadata,
     "text subtitles (SubRip, ASS)": subtitles,
     "chapters": chapter_marks,
     "attachments": attachments,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 from selfhvd_tta.video.compat import disposition_bits, time_base_of
 from selfhvd_tta.video.conversion import subtitle_text
 from selfhvd_tta.video.probe import probe
-from selfhvd_tta.video.streams import Copied, missing_streams
+from selfhvd_tta.video.streams import Copied, lost_labels, missing_streams
 from tests.media import decode_planes, make_clip, packets, sine
 from tests.test_video_roundtrip import identity
 
@@ -70,6 +71,16 @@ def rich_clip(path: Path) -> Path:
                 packet.duration, packet.time_base, packet.stream = duration, MS, stream
                 container.mux_one(packet)
     return path
+
+
+def timed_metadata(folder: Path) -> Path:
+    """A MOV file with two tracks of timed metadata, as iPhones write them: text by another name."""
+    rich = folder / "rich.mov"
+    identity(rich_clip(folder / "rich.mkv"), rich)
+    data = re.sub(rb"(?s)(stsd.{12})text", rb"\1mebx", rich.read_bytes().replace(b"mhlrtext", b"mhlrmeta"))
+    source = folder / "phone.mov"
+    source.write_bytes(data)
+    return source
 
 
 def streams(path: Path) -> list[tuple[str, str, str, int]]:
@@ -278,4 +289,32 @@ def test_what_a_muxer_drops_silently_is_said(tmp_path: Path) -> None:
         assert missing_streams(source, [sound, text]) == [
             f"audio: 3 packets of {sound.count} could not be written to the file",
             "subtitle: 2 packets of 2 could not be written to the file",
+        ]
+
+
+@pytest.mark.parametrize(("suffix", "name"), [(".mp4", "MP4"), (".mov", "MOV"), (".mkv", "Matroska")])
+def test_timed_metadata_is_left_out_whole(suffix: str, name: str, tmp_path: Path) -> None:
+    out = tmp_path / f"out{suffix}"
+    notes = identity(timed_metadata(tmp_path), out)
+    for number, language in ((3, "eng"), (4, "spa")):
+        line = f"data stream {number} (timed metadata, mebx, {language}) is left out: {name} cannot hold it"
+        assert line in notes
+    assert not any("titles" in note or "language" in note for note in notes)
+    with av.open(str(out)) as container:
+        kinds = [s.type for s in container.streams]
+        chapters_only = [s for s in container.streams if s.type == "data"]
+        assert len(chapters_only) <= 1
+        assert chapters_only == [] or container.chapters()
+    assert kinds[:3] == ["video", "audio", "audio"]
+
+
+def test_titles_and_languages_that_a_muxer_drops_are_said(tmp_path: Path) -> None:
+    source = rich_clip(tmp_path / "in.mkv")
+    with av.open(str(source)) as container:
+        sound = [Copied(stream, None) for stream in container.streams.audio]
+        assert lost_labels(source, sound) == []
+        sound[0].title, sound[1].language = "Erzähler", "spa"
+        assert lost_labels(source, sound) == [
+            "audio stream 1 (aac, deu): its title could not be written to the file (Erzähler)",
+            "audio stream 2 (opus, fra): its language could not be written to the file",
         ]

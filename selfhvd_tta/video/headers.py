@@ -46,6 +46,17 @@ def unread(path: Path, container: str) -> list[str]:
     return [*said, TYPED.format(count)] if count else said
 
 
+def sample_kinds(path: Path) -> list[str]:
+    """Four-letter name of the samples of each track of an MP4 or MOV file, in order; empty for other files."""
+    kinds: list[str] = []
+    with mapped(path) as data, suppress(struct.error, IndexError):
+        for _, start, stop in boxes_at(data, b"moov", b"trak"):
+            described = boxes_at(data, b"mdia", b"minf", b"stbl", b"stsd", within=(start, stop))
+            name = data[described[0][1] + 12 : described[0][1] + 16] if described else b""
+            kinds.append(name.decode("latin-1").strip())
+    return kinds
+
+
 @contextmanager
 def mapped(path: Path) -> Iterator[mmap.mmap]:
     """The bytes of a file, read where they are looked at."""

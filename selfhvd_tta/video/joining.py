@@ -26,7 +26,9 @@ from selfhvd_tta.video.streams import (
     clean_tags,
     copied_packets,
     interleave,
+    lost_labels,
     missing_streams,
+    stream_tags,
 )
 from selfhvd_tta.video.target import DISK_ERRNOS, disk_errors
 from selfhvd_tta.video.timing import needed_shift, output_time_base, output_times
@@ -112,7 +114,7 @@ def join(final: FinalFile, notes: list[str]) -> Fraction:
             with disk_errors(final.path) if not expendable else ExitStack():
                 copies = _write(final, shift, left_out, said)
                 said += [] if final.sample else missing_streams(final.path, copies)
-                said += _lost_of_header(info, final.container, final.path)
+                said += _lost_of_header(info, final.container, final.path) + lost_labels(final.path, copies)
         except av.error.FFmpegError as error:
             if error.errno in DISK_ERRNOS:
                 with disk_errors(final.path):
@@ -234,7 +236,7 @@ def _add_video(output: Any, template: Any, video: CodedVideo, info: VideoInfo, c
     stream.metadata.clear()
     if source is not None:
         original = source.streams[info.stream_index]
-        tags = clean_tags(dict(original.metadata), container)
+        tags = stream_tags(original, container)
         if info.span is not None:
             tags.pop("timecode", None)
         stream.metadata.update(tags)

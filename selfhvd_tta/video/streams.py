@@ -6,7 +6,7 @@ import heapq
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
@@ -19,6 +19,7 @@ from selfhvd_tta.video.clock import Clock
 from selfhvd_tta.video.compat import KEEP_BYTES, disposition_bits, time_base_of
 from selfhvd_tta.video.conversion import Convert, codec_name, convert_stream, named_layout
 from selfhvd_tta.video.decoding import Timeline
+from selfhvd_tta.video.headers import sample_kinds
 from selfhvd_tta.video.source import DECODE_ERRORS, is_picture, open_input
 from selfhvd_tta.video.span import Cut
 from selfhvd_tta.wording import plural
@@ -36,6 +37,8 @@ MOV_LANGUAGES = {
     "isl": "ice", "kat": "geo", "mkd": "mac", "msa": "may", "mya": "bur", "nld": "dut", "rum": "ron", "slo": "slk",
     "sqi": "alb", "swe": "sve", "zho": "chi",
 }  # fmt: skip
+# What the names of samples in MP4 and MOV mean.
+SAMPLE_NAMES = {"mebx": "timed metadata, mebx", "gpmd": "telemetry of the camera, gpmd", "camm": "motion data, camm"}
 PICTURE_TYPES = {"mjpeg": ("jpg", "image/jpeg"), "png": ("png", "image/png"), "bmp": ("bmp", "image/bmp")}
 
 
@@ -51,6 +54,9 @@ class Copied:
         count: packets that were handed to the muxer.
         kind: as :func:`stream_kind`; the streams themselves are gone when their containers are closed.
         regroups: muxers or demuxers cut its content into packets as they like.
+        name: for the user, as :func:`describe`.
+        title: of the source; empty if there is none.
+        language: of the source; empty if it is not known.
     """
 
     source: Any
@@ -60,8 +66,13 @@ class Copied:
     count: int = 0
     kind: str = ""
     regroups: bool = False
+    name: str = ""
+    title: str = ""
+    language: str = ""
 
     def __post_init__(self) -> None:
+        self.name, self.title = describe(self.source), title_of(self.source.metadata)
+        self.language = self.source.metadata.get("language", "").replace("und", "")
         self.kind = stream_kind(self.source)
         self.regroups = self.convert is None and codec_name(self.source).startswith(("pcm", "hdmv_pgs"))
 
@@ -87,6 +98,20 @@ def clean_tags(tags: dict[str, str], container: str) -> dict[str, str]:
         # Matroska's keys are in capitals; MP4's are not.
         kept[name if key.isupper() and container != "matroska" else key] = value
     return kept
+
+
+def stream_tags(stream: Any, container: str) -> dict[str, str]:
+    """Tags for the counterpart of a stream, its title by the name that muxers know."""
+    tags = clean_tags(dict(stream.metadata), container)
+    if title := title_of(tags):
+        tags.pop("name", None)
+        tags["title"] = title
+    return tags
+
+
+def title_of(tags: Mapping[str, str]) -> str:
+    """Title of a stream; MOV's demuxer calls it a name."""
+    return tags.get("title") or tags.get("name") or ""
 
 
 def add_streams(
@@ -129,7 +154,7 @@ def add_streams(
 
 def _attach_picture(source: Any, output: Any, stream: Any) -> None:
     """Matroska keeps cover art as an attachment; a demuxer shows it as a picture stream again."""
-    with open_input(Path(source.name.removeprefix("file:"))) as again:
+    with open_input(_path_of(source)) as again:
         payload = next((bytes(p) for p in again.demux(again.streams[stream.index]) if p.size), b"")
     suffix, kind = PICTURE_TYPES.get(codec_name(stream), ("bin", "application/octet-stream"))
     name = stream.metadata.get("filename", f"cover.{suffix}")
@@ -139,10 +164,22 @@ def _attach_picture(source: Any, output: Any, stream: Any) -> None:
 def describe(stream: Any) -> str:
     """A stream as users know it: ``subtitle stream 3 (hdmv_pgs_subtitle, eng)``."""
     language = stream.metadata.get("language", "")
-    codec = codec_name(stream) or "unknown codec"
+    codec = codec_name(stream) or _unknown_codec(stream)
     return (
         f"{stream_kind(stream)} stream {stream.index} ({codec}{', ' + language if language not in ('', 'und') else ''})"
     )
+
+
+def _unknown_codec(stream: Any) -> str:
+    """What the header calls a stream that FFmpeg does not know, such as the timed metadata of phones."""
+    source = stream.container
+    kinds = sample_kinds(_path_of(source)) if "mp4" in source.format.name else []
+    kind = kinds[stream.index] if stream.index < len(kinds) else ""
+    return SAMPLE_NAMES.get(kind, kind) if kind.isprintable() and kind else "unknown codec"
+
+
+def _path_of(source: Any) -> Path:
+    return Path(source.name.removeprefix("file:"))
 
 
 def _fits(stream: Any, container: str) -> bool:
@@ -172,7 +209,7 @@ def _add_copy(output: Any, stream: Any, container: str) -> Any:
 
 def _label(added: Any, stream: Any, container: str) -> None:
     added.metadata.clear()
-    added.metadata.update(clean_tags(dict(stream.metadata), container))
+    added.metadata.update(stream_tags(stream, container))
     added.disposition = disposition_bits(stream)
 
 
@@ -274,6 +311,21 @@ def missing_streams(path: Path, streams: list[Copied]) -> list[str]:
         for kind in wanted
         if kind != "video" and found[kind] < wanted[kind]
     ]
+
+
+def lost_labels(path: Path, streams: list[Copied]) -> list[str]:
+    """One line for each title or language of sound or subtitles that the written file lacks."""
+    lost: list[str] = []
+    with av.open(f"file:{path}", **KEEP_BYTES) as written:
+        for kind in ("audio", "subtitle"):
+            items = [item for item in streams if item.kind == kind]
+            for item, found in zip(items, [s for s in written.streams if s.type == kind], strict=False):
+                if item.title and item.title != title_of(found.metadata):
+                    lost.append(f"{item.name}: its title could not be written to the file ({item.title})")
+                spoken = found.metadata.get("language", "")
+                if item.language and spoken not in (item.language, MOV_LANGUAGES.get(item.language)):
+                    lost.append(f"{item.name}: its language could not be written to the file")
+    return lost
 
 
 def stream_kind(stream: Any) -> str:

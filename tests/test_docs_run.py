@@ -17,13 +17,15 @@ from typing import Any
 import pytest
 import typer
 
+from selfhvd_tta import inspect
 from selfhvd_tta.cli import app
+from selfhvd_tta.cli.timeline import timeline
 from selfhvd_tta.errors import SelfHVDError, WeightsError
 from tests.commands import QUICK, ROOT, run
 from tests.media import shaky_file
 from tests.test_docs import commands_in
 
-GUIDES = ("first-video", "reports", "batch", "long-videos")
+GUIDES = ("first-video", "reports", "batch", "long-videos", "quality-tips", "choosing-a-backbone")
 PAGES = ["README.md", *(f"docs/guides/{name}.md" for name in GUIDES)]
 SMALL = ["--crop", "32", "--clip-length", "3", "--teachers", "1", "--flow", "dis:ultrafast", "--preset", "ultrafast"]
 HERE = ["--offline", "--device", "cpu", "--overwrite"]
@@ -41,7 +43,7 @@ def runnable(words: list[str]) -> list[str] | None:
     if not words or words[0] in ELSEWHERE or "--ray" in words or any(w.isupper() or "$" in w for w in words[1:]):
         return None
     if words[0] in ("deblur", "batch"):
-        if len(words) < 3 or "-o" not in words or "..." in words:
+        if len(words) < 2 or "..." in words:
             return None
         few = ["--method", "transfer"] if words[0] == "batch" else [] if "0" in words else ["--iters", "2"]
         time = ["--budget", "2s"] if {"--preview", "--budget"} & set(words) else []
@@ -77,6 +79,13 @@ def test_commands_run(page: str, clip: Path, tmp_path: Path, monkeypatch: pytest
         assert code in (None, 0), words
         done += 1
     assert done, "a page without a command that can be run has no place in this test"
+
+
+def test_the_guide_shows_what_inspect_prints(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    printed = " ".join(timeline(inspect("examples/shaky.mp4"), 52))
+    guide = Path("docs/guides/first-video.md").read_text()
+    assert " ".join(printed.split()) in " ".join(guide.split())
 
 
 def test_the_readme_is_about_the_example_clip() -> None:

@@ -262,12 +262,19 @@ class TestInput:
     def test_pipes_are_refused_at_once(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "pipe")
         for name in (tmp_path / "pipe", Path("-"), Path("/dev/zero")):
-            with pytest.raises(InputError, match="is not a file"):
+            with pytest.raises(InputError, match="is a stream"):
                 open_reader(name)
 
-    @pytest.mark.parametrize("name", ["unknownv.mp4", "encv.mp4"])
-    def test_what_cannot_be_decoded_is_named(self, name: str) -> None:
-        with pytest.raises(InputError, match="encrypted, or of a codec"):
+    @pytest.mark.parametrize(("kind", "words"), [("encv", "is encrypted"), ("zz9p", "of the codec zz9p, which FFmpeg")])
+    def test_what_cannot_be_decoded_is_named(self, kind: str, words: str, tmp_path: Path) -> None:
+        data = make_clip(tmp_path / "plain.mp4").read_bytes()
+        (tmp_path / "in.mp4").write_bytes(data.replace(b"avc1\0\0\0", kind.encode() + b"\0\0\0"))
+        with pytest.raises(InputError, match=words):
+            open_reader(tmp_path / "in.mp4")
+
+    @pytest.mark.parametrize(("name", "words"), [("unknownv.mp4", "of the codec"), ("encv.mp4", "is encrypted")])
+    def test_what_cannot_be_decoded_is_named_in_the_cases(self, name: str, words: str) -> None:
+        with pytest.raises(InputError, match=words):
             open_reader(case(name))
 
     def test_the_larger_of_two_pictures_is_restored(self, tmp_path: Path) -> None:

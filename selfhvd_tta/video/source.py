@@ -13,8 +13,10 @@ import av.error
 
 from selfhvd_tta.errors import InputError
 from selfhvd_tta.video.compat import KEEP_BYTES, disposition_bits
+from selfhvd_tta.video.headers import sample_kinds
 from selfhvd_tta.video.refusal import refuse_other_things
 
+ENCRYPTED = "encv"  # what MP4 calls encrypted video, whatever its codec
 # What PyAV raises on damaged files: FFmpeg's errors, and a few that its own Python layer lets through.
 DECODE_ERRORS = (av.error.FFmpegError, UnicodeDecodeError, IndexError, ValueError, OSError)
 
@@ -109,16 +111,36 @@ def pick_video(container: Any, path: Path) -> Any:
     videos = [s for s in container.streams.video if not is_picture(s)]
     streams = [s for s in videos if s.codec_context is not None]
     if videos and not streams:
-        raise InputError(
-            f"{path}: its video is encrypted, or of a codec that FFmpeg does not know",
-            "Convert it with the program that made it, to H.264 for example.",
-        )
+        raise _unknown(path, [sample_kind(container, stream.index) for stream in videos])
     if not streams:
         what = "only cover art" if container.streams.video else "no video"
         kinds = sorted({s.type for s in container.streams})
         raise InputError(f"{path}: holds {what} ({', '.join(kinds) or 'no streams'})", "Give a file with a video.")
     # A second, smaller stream is a preview or another camera's view, and may be marked as default too.
     return max(streams, key=lambda s: (s.codec_context.width * s.codec_context.height, disposition_bits(s) & 1))
+
+
+def sample_kind(container: Any, index: int) -> str:
+    """What the header of an MP4 or MOV file calls the samples of a stream (``avc1``); empty if it does not say."""
+    path = path_of(container)
+    kinds = sample_kinds(path) if "mp4" in container.format.name and path.is_file() else []
+    return kinds[index] if index < len(kinds) and kinds[index].isprintable() else ""
+
+
+def path_of(container: Any) -> Path:
+    """Path of an open container."""
+    return Path(container.name.removeprefix("file:"))
+
+
+def _unknown(path: Path, kinds: list[str]) -> InputError:
+    """The error for videos none of which has a decoder."""
+    if ENCRYPTED in kinds:
+        return InputError(
+            f"{path}: its video is encrypted ({ENCRYPTED})", "Save it without copy protection with the app it is from."
+        )
+    names = ", ".join(sorted(set(kinds) - {""}))
+    what = f"of the codec {names}, which FFmpeg does not know" if names else "of a codec that FFmpeg does not know"
+    return InputError(f"{path}: its video is {what}", "Convert it with the program that made it, to H.264 for example.")
 
 
 def is_picture(stream: Any) -> bool:

@@ -19,8 +19,7 @@ from selfhvd_tta.video.clock import Clock
 from selfhvd_tta.video.compat import KEEP_BYTES, disposition_bits, time_base_of
 from selfhvd_tta.video.conversion import Convert, codec_name, convert_stream, named_layout
 from selfhvd_tta.video.decoding import Timeline
-from selfhvd_tta.video.headers import sample_kinds
-from selfhvd_tta.video.source import DECODE_ERRORS, is_picture, open_input
+from selfhvd_tta.video.source import DECODE_ERRORS, is_picture, open_input, path_of, sample_kind
 from selfhvd_tta.video.span import Cut
 from selfhvd_tta.wording import plural
 
@@ -154,7 +153,7 @@ def add_streams(
 
 def _attach_picture(source: Any, output: Any, stream: Any) -> None:
     """Matroska keeps cover art as an attachment; a demuxer shows it as a picture stream again."""
-    with open_input(_path_of(source)) as again:
+    with open_input(path_of(source)) as again:
         payload = next((bytes(p) for p in again.demux(again.streams[stream.index]) if p.size), b"")
     suffix, kind = PICTURE_TYPES.get(codec_name(stream), ("bin", "application/octet-stream"))
     name = stream.metadata.get("filename", f"cover.{suffix}")
@@ -172,14 +171,8 @@ def describe(stream: Any) -> str:
 
 def _unknown_codec(stream: Any) -> str:
     """What the header calls a stream that FFmpeg does not know, such as the timed metadata of phones."""
-    source = stream.container
-    kinds = sample_kinds(_path_of(source)) if "mp4" in source.format.name else []
-    kind = kinds[stream.index] if stream.index < len(kinds) else ""
-    return SAMPLE_NAMES.get(kind, kind) if kind.isprintable() and kind else "unknown codec"
-
-
-def _path_of(source: Any) -> Path:
-    return Path(source.name.removeprefix("file:"))
+    kind = sample_kind(stream.container, stream.index)
+    return SAMPLE_NAMES.get(kind, kind) or "unknown codec"
 
 
 def _fits(stream: Any, container: str) -> bool:

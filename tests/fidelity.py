@@ -117,6 +117,13 @@ def _drift(folder: Path, suffix: str, formats: tuple[tuple[str, str], ...], code
     return largest
 
 
+def siting(folder: Path, suffix: str) -> str:
+    source = make_clip(folder / "in.mp4", options={"crf": "0", "x264-params": "chromaloc=2"})
+    identity(source, folder / f"out{suffix}")
+    assert probe(source).chroma_location == probe(folder / f"out{suffix}").chroma_location == 3
+    return SAME
+
+
 def eight_bits(folder: Path, suffix: str) -> str:
     names = ("yuv420p", "yuv422p", "yuv444p", "yuvj420p", "yuvj444p", "gray")
     assert _drift(folder, suffix, tuple(("libx264", n) for n in names), None) <= 1
@@ -307,6 +314,7 @@ CHECKS: dict[str, Check] = {
     "orientation tag, all eight": orientation,
     "size and sample aspect ratio": shape,
     "matrix, range, primaries, transfer; on stream and frames": color_tags,
+    "place of the chroma samples (H.264, HEVC)": siting,
     "8 bit: 4:2:0, 4:2:2, 4:4:4, full range, gray": eight_bits,
     "10 bit: 4:2:0, 4:2:2, 4:4:4, gray": ten_bits,
     "HDR10 tags, mastering display, light level": hdr10,

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import av
+import av.logging
 import numpy as np
 import pytest
 
 from selfhvd_tta.errors import UsageError
 from selfhvd_tta.video.color import PixelLayout
 from selfhvd_tta.video.probe import probe
+from selfhvd_tta.video.siting import SITING, chroma_location
 from tests.media import decode_planes, make_clip, packets
 from tests.test_video_roundtrip import identity
 
@@ -191,13 +193,24 @@ def test_times_by_ffprobe(tmp_path: Path, pts: list[int]) -> None:
     assert any(int(p["dts"]) < int(p["pts"]) for p in packets), "no B-frames: this test would prove nothing"
 
 
-@pytest.mark.skipif(not hasattr(av.VideoFrame, "chroma_location"), reason="PyAV tells it from release 19 on")
-@pytest.mark.parametrize("codec", ["h264", "hevc"])
-def test_chroma_location(tmp_path: Path, codec: str) -> None:
+@pytest.mark.parametrize(("codec", "suffix"), [("h264", ".mp4"), ("hevc", ".mov"), ("h264", ".mkv")])
+def test_chroma_location(tmp_path: Path, codec: str, suffix: str) -> None:
     times = [512 * i for i in range(6)]
-    source = make_clip(tmp_path / "in.mp4", times, options={"crf": "0", "x264-params": "chromaloc=2"})
-    identity(source, tmp_path / "out.mp4", codec=codec)
-    assert probe(source).chroma_location == probe(tmp_path / "out.mp4").chroma_location == 3
+    source, out = tmp_path / "in.mp4", tmp_path / f"out{suffix}"
+    make_clip(source, times, options={"crf": "0", "x264-params": "chromaloc=2"})
+    assert not any(SITING in note for note in identity(source, out, codec=codec))
+    assert probe(source).chroma_location == probe(out).chroma_location == 3
+
+
+def test_a_chroma_location_that_is_lost_is_said(tmp_path: Path) -> None:
+    source = make_clip(tmp_path / "in.mp4", options={"crf": "0", "x264-params": "chromaloc=2"})
+    assert f"left out: {SITING}" in identity(source, tmp_path / "out.mkv", codec="ffv1")
+
+
+def test_no_chroma_location_is_none(tmp_path: Path) -> None:
+    assert chroma_location(make_clip(tmp_path / "plain.mp4"), 0) == 0
+    assert chroma_location(make_clip(tmp_path / "old.avi", codec="mpeg4"), 0) == 0
+    assert av.logging.get_level() is None
 
 
 ODD = [

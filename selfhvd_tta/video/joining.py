@@ -12,11 +12,13 @@ from typing import Any, Protocol
 import av
 import av.error
 
+from selfhvd_tta.video.color import LEFT
 from selfhvd_tta.video.compat import KEEP_BYTES, as_fraction, disposition_bits
 from selfhvd_tta.video.cropping import CROP, Crop, visible_crop, with_crop
 from selfhvd_tta.video.headers import unread
 from selfhvd_tta.video.probe import VideoInfo
 from selfhvd_tta.video.segments import CodedPacket
+from selfhvd_tta.video.siting import SITING, chroma_location
 from selfhvd_tta.video.source import open_input
 from selfhvd_tta.video.span import Cut
 from selfhvd_tta.video.streams import (
@@ -155,6 +157,9 @@ def _lost_of_header(info: VideoInfo, container: str, out: Path) -> list[str]:
     lost = sorted(key for key in names if key.lower() not in found and key.lower() != "timecode")
     if lost:
         lines.append(f"tags that could not be written to the file: {', '.join(lost)}")
+    # Left is what every decoder assumes.
+    if info.layout.sub_y and info.chroma_location > LEFT and chroma_location(out, 0) != info.chroma_location:
+        lines.append(f"left out: {SITING}")
     if stereo and container != "matroska":
         lines.append("left out: stereoscopic tags")
     return lines

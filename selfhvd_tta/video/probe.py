@@ -16,6 +16,7 @@ from selfhvd_tta.errors import InputError
 from selfhvd_tta.video.clock import Clock
 from selfhvd_tta.video.color import ColorTags, PixelLayout
 from selfhvd_tta.video.compat import as_fraction, time_base_of
+from selfhvd_tta.video.siting import chroma_location
 from selfhvd_tta.video.source import input_errors, is_picture, open_input, pick_video
 from selfhvd_tta.video.span import Span
 
@@ -82,7 +83,7 @@ class VideoInfo:
         others: the other streams.
         mastering_display: raw AVMasteringDisplayMetadata of HDR10, or None.
         content_light: MaxCLL and MaxFALL in cd/m2, or None.
-        chroma_location: AVChromaLocation as given (0: unspecified; PyAV reports it from release 19 on).
+        chroma_location: AVChromaLocation as the headers state it (0: unspecified).
         untransferable: what the first frame carries and no encoder here can keep, in words.
     """
 
@@ -189,7 +190,7 @@ def _describe(path: Path, container: Any, stream: Any, frame: Any) -> VideoInfo:
         content_light=struct.unpack("<2I", light[:8]) if light and len(light) >= 8 else None,
         duration_is_video=own_duration is not None,
         origin=(frame.pts or 0) * time_base_of(stream),
-        chroma_location=int(getattr(frame, "chroma_location", 0)),
+        chroma_location=int(getattr(frame, "chroma_location", 0)) or chroma_location(path, stream.index),
         untransferable=_untransferable(side, stream),
     )
 

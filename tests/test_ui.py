@@ -301,6 +301,30 @@ def test_the_page_fits_phones_and_follows_the_colour_scheme(browser: Any, url: s
     assert dark == (scheme == "dark")
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_failures_are_legible(browser: Any, url: str, place: Path, scheme: str) -> None:
+    visit(browser, url)
+    set_view(browser, 375, 900, scheme)
+    browser.refresh()
+    until(lambda: browser.find_elements("css selector", "#upload input[type=file]"), "the page")
+    drop(browser, upload(place / "up", "broken.mp4"))
+    said(browser, "no frame could be decoded")
+    script = """
+        const rgb = (element, key) => getComputedStyle(element)[key].match(/[\\d.]+/g).slice(0, 3).map(Number)
+        const text = document.querySelector(".failed strong")
+        return [rgb(text, "color"), rgb(document.body, "backgroundColor")]"""
+    assert contrast(*browser.execute_script(script)) >= 4.5
+    press(browser, "#remove")
+    until(lambda: "broken.mp4" not in listed(browser), "its end in the list")
+
+
+def contrast(*colours: list[float]) -> float:
+    """Contrast of two sRGB colours as WCAG 2 defines it, 1 to 21."""
+    linear = [[c / 3294.6 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in rgb] for rgb in colours]
+    low, high = sorted(0.2126 * r + 0.7152 * g + 0.0722 * b for r, g, b in linear)
+    return (high + 0.05) / (low + 0.05)
+
+
 def test_cancel_ends_the_process_and_delete_the_files(browser: Any, url: str, place: Path) -> None:
     visit(browser, url)
     before = {p.name for p in (place / "s" / "videos").iterdir()}

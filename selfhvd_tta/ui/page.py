@@ -85,7 +85,7 @@ class Views:
                 if share is not None:
                     parts.append(f'<progress value="{share:.3f}"></progress>')
             elif step.state == "failed":
-                hint = f" {html.escape(step.hint)}" if step.hint else ""
+                hint = f"<br>{html.escape(step.hint)}" if step.hint else ""
                 parts.append(f'<p class="failed" role="alert"><strong>{html.escape(step.message)}</strong>{hint}</p>')
             elif step.state == "cancelled":
                 parts.append(f"<p>{NAMES[kind].capitalize()} was cancelled.</p>")

@@ -32,7 +32,7 @@ from selfhvd_tta.files import sha256_of
 from selfhvd_tta.method.clues import select_clues
 from selfhvd_tta.settings import ClueSettings, OutputSettings, RuntimeSettings, Settings
 from selfhvd_tta.weights import bundled_folder
-from tests.browser import chromium, set_view
+from tests.browser import chromium, contrast, set_view
 from tests.commands import QUICK as QUICK_FLAGS
 from tests.commands import run
 from tests.media import make_clip, shaky_file
@@ -184,19 +184,6 @@ def test_frames_that_are_only_the_sharpest_of_their_stretch_are_told_apart() -> 
     drawn = base64.b64decode(timeline(np.arange(60) / 30, clues, values)["light"].partition(",")[2])
     plain = replace(clues, sharp=clues.sharp & ~clues.forced)
     assert drawn != base64.b64decode(timeline(np.arange(60) / 30, plain, values)["light"].partition(",")[2])
-
-
-def luminance(color: str) -> float:
-    """Relative luminance of WCAG 2 of ``#rrggbb``."""
-    channels = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
-    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
-    return float(linear @ (0.2126, 0.7152, 0.0722))
-
-
-def contrast(one: str, other: str) -> float:
-    """Contrast ratio of WCAG 2, 1 to 21."""
-    low, high = sorted((luminance(one), luminance(other)))
-    return (high + 0.05) / (low + 0.05)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

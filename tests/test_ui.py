@@ -22,7 +22,7 @@ from selfhvd_tta.errors import InputError, UsageError
 from selfhvd_tta.ui.findings import as_html, timeline
 from selfhvd_tta.ui.projects import Kind, Project, Shelf, safe_stem
 from selfhvd_tta.ui.runner import Runner
-from tests.browser import chromium, set_view
+from tests.browser import chromium, contrast, set_view
 from tests.media import make_clip, shaky_file
 from tests.ui_worker import FOUND
 
@@ -313,16 +313,10 @@ def test_failures_are_legible(browser: Any, url: str, place: Path, scheme: str) 
         const rgb = (element, key) => getComputedStyle(element)[key].match(/[\\d.]+/g).slice(0, 3).map(Number)
         const text = document.querySelector(".failed strong")
         return [rgb(text, "color"), rgb(document.body, "backgroundColor")]"""
-    assert contrast(*browser.execute_script(script)) >= 4.5
+    text, ground = ("#" + bytes(map(round, rgb)).hex() for rgb in browser.execute_script(script))
+    assert contrast(text, ground) >= 4.5
     press(browser, "#remove")
     until(lambda: "broken.mp4" not in listed(browser), "its end in the list")
-
-
-def contrast(*colours: list[float]) -> float:
-    """Contrast of two sRGB colours as WCAG 2 defines it, 1 to 21."""
-    linear = [[c / 3294.6 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in rgb] for rgb in colours]
-    low, high = sorted(0.2126 * r + 0.7152 * g + 0.0722 * b for r, g, b in linear)
-    return (high + 0.05) / (low + 0.05)
 
 
 def test_cancel_ends_the_process_and_delete_the_files(browser: Any, url: str, place: Path) -> None:

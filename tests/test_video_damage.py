@@ -16,10 +16,13 @@ import av
 import numpy as np
 import pytest
 
+from benchmarks.mutants import make
 from selfhvd_tta.errors import InputError, SelfHVDError
 from selfhvd_tta.settings import OutputSettings
 from selfhvd_tta.video.reader import VideoReader
+from selfhvd_tta.video.stated_size import ASF_FILE, cut_off
 from selfhvd_tta.video.writer import VideoWriter
+from selfhvd_tta.wording import size
 from tests.media import decode_planes, make_clip, packets, smooth_planes
 from tests.mutations import mutate
 
@@ -188,3 +191,34 @@ def test_damaged_sound_that_a_muxer_refuses(tmp_path: Path) -> None:
     assert [note for note in writer.notes if "damaged packet" in note]
     with av.open(str(tmp_path / "out.mkv")) as container:
         assert sum(frame.samples for frame in container.decode(audio=0)) > 20_000
+
+
+@pytest.mark.parametrize("container", ["mkv", "webm", "avi", "wmv", "flv", "ogv"])
+def test_a_missing_end_is_said(container: str, tmp_path: Path) -> None:
+    source = make(tmp_path, container)
+    data = source.read_bytes()
+    assert not any("end of the file" in line for line in warnings_of(source))
+    for missing in (40, len(data) // 4):
+        source.write_bytes(data[:-missing])
+        lines = [line for line in warnings_of(source) if line.startswith("the end of the file is missing")]
+        assert len(lines) == 1
+        if container != "ogv":
+            assert lines == [
+                f"the end of the file is missing: it is {size(missing)} shorter than its header says",
+            ]
+
+
+def test_files_that_do_not_state_their_length_are_not_accused(tmp_path: Path) -> None:
+    live = make_clip(tmp_path / "live.mkv", [40 * i for i in range(8)], Fraction(1, 1000), muxer={"live": "1"})
+    broadcast = make(tmp_path, "wmv")
+    data = bytearray(broadcast.read_bytes())
+    data[data.index(ASF_FILE) + 88] |= 1
+    broadcast.write_bytes(data[:-40])
+    for path, container in ((live, "matroska,webm"), (broadcast, "asf"), (tmp_path / "live.mkv", "mpegts")):
+        assert cut_off(path, container) == ""
+
+
+def warnings_of(source: Path) -> list[str]:
+    reader = VideoReader(source)
+    assert sum(1 for _ in reader.luma())
+    return reader.warnings

@@ -11,6 +11,7 @@ import av.error
 from selfhvd_tta.video.clock import Clock
 from selfhvd_tta.video.probe import VideoInfo
 from selfhvd_tta.video.source import DECODE_ERRORS
+from selfhvd_tta.video.stated_size import cut_off
 from selfhvd_tta.wording import clock, plural
 
 # Codecs whose packets may validly decode to nothing.
@@ -109,6 +110,8 @@ class DamageLog:
             lines.append(f"{plural(self.corrupt, 'packet')} incomplete")
         if _ends_within_packet(info):
             lines.append("the file was cut off or has lost bytes: its length is not a whole number of packets")
+        if info.path.is_file() and (missing := cut_off(info.path, info.container)):
+            lines.append(missing)
         if self.stopped:
             lines.append(f"reading stopped after {clock(float(end * info.time_base))}: {self.stopped}")
         if info.duration_s is not None and info.span is None:

@@ -80,6 +80,7 @@ def photograph(page: Path, out: Path) -> None:
 
 def draw_clip(folder: Path) -> None:
     """The pictures that are made from the example clip."""
+    folder.mkdir(parents=True, exist_ok=True)
     plot_clues(inspect(CLIP), folder / "clues.jpg", overwrite=True)
     with tempfile.TemporaryDirectory() as place:
         recorder = Recorder()
@@ -137,6 +138,7 @@ def exhibit(scenario: Scenario, folder: Path) -> Exhibit:
 
 def write_gallery(folder: Path) -> None:
     """The page of the gallery and its pictures."""
+    folder.mkdir(parents=True, exist_ok=True)
     first = next(s for s in SCENARIOS if s.name == GALLERY[0]).settings
     parts = [INTRODUCTION.format(size=f"{first.width}x{first.height}", frames=first.frames, date=f"{date.today()}")]
     for name in GALLERY:
@@ -181,7 +183,6 @@ def grid(rows: Iterable[Iterable[Array]]) -> Array:
 
 
 def write_jpeg(path: Path, picture: Array) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])
 
 

@@ -98,7 +98,7 @@ class UnreachableError(WeightsError):
     def __init__(self, source: str, reason: str) -> None:
         super().__init__(
             f"{source} cannot be reached: {reason}",
-            "Check the connection (proxy: HTTPS_PROXY, mirror: HF_ENDPOINT), or use a bundled backbone.",
+            "Check the connection (proxy: HTTPS_PROXY, mirror: HF_ENDPOINT), or use a bundled network.",
         )
         self.reason = reason
 

@@ -12,12 +12,12 @@ from typer.testing import CliRunner
 from selfhvd_tta.cli import app
 from selfhvd_tta.cli.inputs import check_input, default_output
 from selfhvd_tta.config import override
-from selfhvd_tta.errors import InputError, UsageError
+from selfhvd_tta.errors import InputError, UsageError, WeightsError
 from selfhvd_tta.pipeline import deblur
 from selfhvd_tta.settings import OutputSettings, Settings
 from selfhvd_tta.video.encoding import choose_encoding
 from selfhvd_tta.video.images import ImageReader, save_image
-from tests.media import make_clip
+from tests.media import decode_planes, make_clip, shaky_file
 
 
 @pytest.mark.parametrize(
@@ -70,6 +70,27 @@ def test_addresses_are_read_alike_by_every_command() -> None:
         result = CliRunner().invoke(app, [command, "https://example.org/a.mp4"])
         assert isinstance(result.exception, InputError), command
         assert result.exception.message.startswith("https://example.org/a.mp4: "), command
+
+
+@pytest.mark.parametrize("flag", ["--weights", "--adapted"])
+def test_damaged_weights_are_said_with_what_to_do(flag: str, tmp_path: Path) -> None:
+    whole = (Path(__file__).parent.parent / "weights/estrnn-lite.safetensors").read_bytes()
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(whole[: len(whole) // 2])
+    words = ["deblur", str(shaky_file(tmp_path / "a.mp4", 6, 0.2)), flag, str(cut), "--backbone", "estrnn:lite"]
+    result = CliRunner().invoke(app, [*words, "--offline", "--device", "cpu", "--iters", "0"])
+    assert isinstance(result.exception, WeightsError)
+    assert "damaged or cut short" in result.exception.message
+    assert "download it again" in result.exception.hint
+
+
+def test_weights_that_are_not_here_name_a_way_without_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "empty"))
+    words = ["deblur", str(shaky_file(tmp_path / "a.mp4", 6, 0.2)), "--backbone", "dstnetplus", "--offline"]
+    result = CliRunner().invoke(app, [*words, "--device", "cpu"])
+    assert isinstance(result.exception, WeightsError)
+    assert "is not on this machine" in result.exception.message
+    assert "bundled network" in result.exception.hint
 
 
 def test_a_missing_video_is_answered_with_an_example() -> None:
@@ -142,8 +163,6 @@ def test_a_mistyped_command_is_not_a_file(word: str, hint: str) -> None:
 
 
 def test_strength_mixes_the_result_into_the_recorded_frames(tmp_path: Path) -> None:
-    from tests.media import decode_planes, shaky_file
-
     source = shaky_file(tmp_path / "shaky.mp4")
 
     def brightness(strength: float) -> list[float]:

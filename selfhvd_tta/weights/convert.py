@@ -96,9 +96,13 @@ def _unpickle(path: Path) -> object:
         if refused:
             message = f"{path} cannot be read without running code from it: it asks for {refused[1]}"
             raise WeightsError(message, "Re-save only its state dict where you trust the file.") from error
-        raise WeightsError(f"{path} is not a PyTorch checkpoint, or it is damaged", "Fetch it again.") from error
+        raise WeightsError(
+            f"{path} is not a PyTorch checkpoint, or it is damaged", "Delete it, then download it again."
+        ) from error
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise WeightsError(f"{path} is not a PyTorch checkpoint, or it is damaged", "Fetch it again.") from error
+        raise WeightsError(
+            f"{path} is not a PyTorch checkpoint, or it is damaged", "Delete it, then download it again."
+        ) from error
 
 
 def _is_state(value: object) -> bool:

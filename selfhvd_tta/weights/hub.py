@@ -114,7 +114,7 @@ def not_offline(source: str) -> WeightsError:
     """The error for a download that is needed but forbidden."""
     return WeightsError(
         f"{source} is not on this machine, and downloading is off (offline mode)",
-        "Run once without --offline and without HF_HUB_OFFLINE, or use a bundled backbone.",
+        "Run once without --offline and without HF_HUB_OFFLINE, or use a bundled network (selfhvd-tta models).",
     )
 
 

@@ -32,7 +32,7 @@ def _what_it_is(path: Path) -> tuple[str, str]:
         return "it is a Git LFS pointer, not the file itself", "Fetch it with: git lfs pull"
     if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
         return "it is a web page", "Download the file itself, not the page about it."
-    return "it is damaged or cut short", "Fetch it again."
+    return "it is damaged or cut short", "Delete it, then download it again."
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -56,13 +56,15 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         reason, hint = _what_it_is(path)
         raise WeightsError(f"{path} is not a safetensors file: {reason}", hint) from error
     if not tensors:
-        raise WeightsError(f"{path} holds no tensors", "Fetch it again.")
+        raise WeightsError(f"{path} holds no tensors", "Delete it, then download it again.")
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and tensor.element_size() == 1:
             message = f"{path}: '{name}' holds numbers of 8 bits or fewer ({tensor.dtype}), which no network here uses"
             raise WeightsError(message, "Save the weights as float16, bfloat16 or float32.")
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise WeightsError(f"{path} is damaged: '{name}' holds values that are not finite", "Fetch it again.")
+            raise WeightsError(
+                f"{path} is damaged: '{name}' holds values that are not finite", "Delete it, then download it again."
+            )
     try:
         config = json.loads(metadata.get(METADATA_KEY, "{}"))
     except (ValueError, RecursionError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import struct
 import subprocess
@@ -211,6 +212,21 @@ def test_no_chroma_location_is_none(tmp_path: Path) -> None:
     assert chroma_location(make_clip(tmp_path / "plain.mp4"), 0) == 0
     assert chroma_location(make_clip(tmp_path / "old.avi", codec="mpeg4"), 0) == 0
     assert av.logging.get_level() is None
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are listed by Linux")
+def test_headers_are_read_before_there_are_decoding_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decoding thread that logs meanwhile would wait for Python, which waits for the thread to free the decoder."""
+    clip, seen = make_clip(tmp_path / "in.mp4"), list[int]()
+
+    def look(path: Path, index: int) -> int:
+        seen.append(len(os.listdir("/proc/self/task")))
+        return 0
+
+    monkeypatch.setattr("selfhvd_tta.video.probe.chroma_location", look)
+    before = len(os.listdir("/proc/self/task"))
+    probe(clip)
+    assert seen == [before]
 
 
 ODD = [

@@ -130,12 +130,14 @@ def probe(path: str | Path) -> VideoInfo:
     path = Path(path)
     with open_input(path) as container:
         stream = pick_video(container, path)
+        # Before there is a decoder: what its threads log would wait for Python, and Python for them when it is freed.
+        stated_location = chroma_location(path, stream.index)
         with input_errors(path):
             stream.thread_type = "AUTO"
             frame = _first_frame(container, stream)
             if frame is None:
                 raise InputError(f"{path}: not one frame can be decoded", "The file is damaged; copy it again.")
-            return _describe(path, container, stream, frame)
+            return _describe(path, container, stream, frame, stated_location)
 
 
 def _first_frame(container: Any, stream: Any) -> Any:
@@ -149,7 +151,7 @@ def _first_frame(container: Any, stream: Any) -> Any:
     return None
 
 
-def _describe(path: Path, container: Any, stream: Any, frame: Any) -> VideoInfo:
+def _describe(path: Path, container: Any, stream: Any, frame: Any, stated_location: int) -> VideoInfo:
     context = stream.codec_context
     side = {getattr(item.type, "name", str(item.type)): bytes(item) for item in _side_data(frame)}
     matrix = side.get("DISPLAYMATRIX", b"")
@@ -190,7 +192,7 @@ def _describe(path: Path, container: Any, stream: Any, frame: Any) -> VideoInfo:
         content_light=struct.unpack("<2I", light[:8]) if light and len(light) >= 8 else None,
         duration_is_video=own_duration is not None,
         origin=(frame.pts or 0) * time_base_of(stream),
-        chroma_location=int(getattr(frame, "chroma_location", 0)) or chroma_location(path, stream.index),
+        chroma_location=int(getattr(frame, "chroma_location", 0)) or stated_location,
         untransferable=_untransferable(side, stream),
     )
 

@@ -23,6 +23,7 @@ from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
@@ -153,11 +154,23 @@ def ends(path: Path) -> list[float]:
     with av.open(str(path)) as container:
         for packet in container.demux(container.streams.video[:1] + container.streams.audio[:1]):
             at = packet.pts if packet.pts is not None else packet.dts
+            if packet.stream.type == "video" and packet.size and not _decodable(packet):
+                continue  # in a damaged file, anything may be taken for a packet
             if packet.size and at is not None:
                 times[packet.stream.type].append(float(at * packet.time_base))
     if not times["audio"] or not times["video"]:
         return []
     return [min(times["audio"]) - min(times["video"]), max(times["audio"]) - max(times["video"])]
+
+
+def _decodable(packet: Any) -> bool:
+    import av
+
+    try:
+        packet.decode()
+    except av.error.FFmpegError:
+        return False
+    return True
 
 
 def apart(source: Path, output: Path) -> float:

@@ -7,6 +7,11 @@ from pathlib import Path
 
 import pytest
 
+# Two processes of tests share the cores: more threads in each would wait for one another. Set before torch is loaded.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("SELFHVD_SHARED", ROOT.parent / "shared"))
 

@@ -37,7 +37,7 @@ def test_it_passes_the_contract_tests(environment: dict[str, str]) -> None:
     command = re.search(r"^python -m (pytest .*)$", GUIDE, re.M)
     assert command is not None
     # The other networks are tested elsewhere: here the example's tests, and those over the whole registry.
-    picked = ["-k", "sharpener or every_network or every_small", "-p", "no:cacheprovider"]
+    picked = ["-k", "sharpener or every_network or every_small", "-p", "no:cacheprovider", "-n", "0"]
     done = subprocess.run(
         [sys.executable, "-m", *command[1].split(), *picked],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False,

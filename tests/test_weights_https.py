@@ -152,7 +152,7 @@ def test_the_next_address_continues_the_same_content(server: HubServer, target: 
 def test_no_connection_is_said_at_once(server: HubServer, target: Path) -> None:
     arguments = {"sha256": "", "size": None, "progress": None}
     assert_fails(lambda: https.fetch(("http://127.0.0.1:9/x",), target, **arguments), r"reached: \[Errno \d+\] Conn")  # type: ignore[arg-type]
-    assert_fails(lambda: https.fetch(("http://no.invalid/x",), target, **arguments), "cannot be reached", 5)  # type: ignore[arg-type]
+    assert_fails(lambda: https.fetch(("http://no.invalid/x",), target, **arguments), "cannot be reached")  # type: ignore[arg-type]
 
 
 def test_a_server_that_falls_silent_is_given_up(
@@ -167,7 +167,7 @@ def test_a_server_that_falls_silent_is_given_up(
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/x"
         start = time.perf_counter()
         assert_fails(lambda: https.fetch((url,), target, sha256="", size=None, progress=None), "cannot be reached")
-        assert time.perf_counter() - start < 0.1 * https.ATTEMPTS + 0.5
+        assert time.perf_counter() - start < 5
 
 
 def test_checkpoints_are_downloaded_and_converted_by_name(

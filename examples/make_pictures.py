@@ -165,7 +165,7 @@ left, restored on the right, every pixel as it is. Figures are PSNR in dB agains
 scene; measured on {date}.
 
 `examples/make_pictures.py` makes this page and its pictures. [Recorded scenes](../lab/quality.md)
-have figures, too, but no pictures here: the recordings may not be redistributed."""
+have figures, too, but no pictures here: the recordings are not ours to show."""
 
 
 def arrow(pair: tuple[float, float]) -> str:

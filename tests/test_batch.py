@@ -371,12 +371,15 @@ def test_the_worker_ends_when_its_batch_dies(tmp_path: Path) -> None:
     request = {"video": str(clip), "output": str(out), "settings": table, "report": None, "compare": None}
     child.stdin.write(json.dumps(request) + "\n")
     child.stdin.flush()
+    stop = threading.Timer(120, child.kill)
+    stop.start()
     for line in child.stdout:
         if '"stage 1"' in line:
             break
     child.stdin.close()
     child.stdin = None
     rest, errors = child.communicate(timeout=60)
+    stop.cancel()
     assert child.returncode == 130, errors
     assert json.loads(rest.splitlines()[-1])["exit_code"] == 130
     assert errors == ""

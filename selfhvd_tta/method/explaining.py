@@ -21,11 +21,9 @@ from selfhvd_tta.method.blur_field import (
     FlowArray,
     Gray,
     Picture,
-    back_projected,
     blurred,
     compose,
     places,
-    samples_for,
     to_codes,
     to_light,
     velocity,
@@ -33,6 +31,7 @@ from selfhvd_tta.method.blur_field import (
 )
 from selfhvd_tta.method.clues import Clues
 from selfhvd_tta.method.exposure import Exposure, median_motion, trusted, vote
+from selfhvd_tta.method.richardson_lucy import Recording, coarse_to_fine, explained
 
 # Frames to both sides that may be used.
 REACH = 9
@@ -57,12 +56,14 @@ NEIGHBOUR_WEIGHT = 0.5
 # Weight of the recorded frame in the first picture; it rises where its blur changes less than this many squared codes.
 RECORDED_WEIGHT = 0.05
 HARMLESS_BLUR = 100.0
-# Steps in which all frames are explained, and after them the frame alone.
-JOINT_STEPS = 3
+# Steps in which all frames are explained, at half the size and at the full size, and after them the frame alone.
+COARSE_STEPS = 2
+FINE_STEPS = 1
 OWN_STEPS = 1
-# Steps where no sharp frame is in reach.
-LONE_STEPS = 4
-FLOOR = np.float32(1e-3)
+# Steps at the full size where no sharp frame is in reach.
+LONE_STEPS = 2
+# The velocity is the mean over two frame times, in which shake turns: during the exposure, motion is this much faster.
+FASTER = 1.1
 
 Frames = Callable[[int], npt.NDArray[np.uint8] | npt.NDArray[np.uint16]]
 
@@ -76,6 +77,12 @@ class _Witness:
     share: float
     belief: Picture
     sharp: bool
+
+    def recording(self) -> Recording:
+        """What the picture is to be explained by."""
+        return Recording(
+            self.light, self.path, self.share, self.belief * np.float32(1 if self.sharp else NEIGHBOUR_WEIGHT)
+        )
 
 
 class Explainer:
@@ -125,11 +132,11 @@ class Explainer:
             belief = _agreement(light, blurred(made, path, share))
             clear.append(_Witness(made, path, 0.0, belief, sharp=True))
         picture = self._first(recorded, light, path, share, clear)
+        own = Recording(light, path, share, np.ones(light.shape[:2], np.float32))
         if witnesses:
-            steps = JOINT_STEPS if sharp else LONE_STEPS
-            picture = _jointly(picture, light, path, share, witnesses, steps)
-        picture = back_projected(picture, light, path, share, OWN_STEPS)
-        return to_codes(picture)
+            others = [w.recording() for w in witnesses]
+            picture = coarse_to_fine(picture, [own, *others], COARSE_STEPS, FINE_STEPS if sharp else LONE_STEPS)
+        return to_codes(explained(picture, [own], OWN_STEPS))
 
     def _is_sharp(self, index: int) -> bool:
         """Whether a clue is sharp, not only the least blurry of its segment: its blur is short against the others'."""
@@ -197,7 +204,8 @@ class Explainer:
         if index not in self._shares:
             path = self._velocity(index)
             own = vote(self._gray(index), path).share
-            self._shares[index] = trusted(self.exposure.share if own is None else own, median_motion(path))
+            share = trusted(self.exposure.share if own is None else own, median_motion(path))
+            self._shares[index] = FASTER * share
         return self._shares[index]
 
     def predictions(self, index: int, most: int) -> Iterator[tuple[int, Gray, Gray]]:
@@ -283,26 +291,6 @@ class Explainer:
 def aligned_width(height: int, width: int) -> int:
     """Width at which frames of this size are aligned."""
     return width if max(height, width) <= ALIGNED_AT else (width + 1) // 2
-
-
-def _jointly(
-    picture: Picture, light: Picture, path: FlowArray, share: float, witnesses: list[_Witness], steps: int
-) -> Picture:
-    """Richardson-Lucy steps towards what explains the recorded frame and its witnesses, each by its belief."""
-    recorded: list[tuple[Picture, FlowArray, float, Picture]] = [
-        (light, path, share, np.ones(light.shape[:2], np.float32))
-    ]
-    recorded += [(w.light, w.path, w.share, w.belief * (1 if w.sharp else NEIGHBOUR_WEIGHT)) for w in witnesses]
-    total = np.sum([weight for *_, weight in recorded], axis=0)[..., None]
-    counts = [samples_for(along, part) for _, along, part, _ in recorded]
-    picture = np.clip(picture, 0, 1) + np.float32(1e-4)
-    for _ in range(steps):
-        change = np.zeros_like(picture)
-        for (seen, along, part, weight), count in zip(recorded, counts, strict=True):
-            ratio = (seen + FLOOR) / (blurred(picture, along, part, count) + FLOOR)
-            change += weight[..., None] * blurred(ratio, along, part, count)
-        picture = np.clip(picture * (change / total), 0, 1)
-    return picture
 
 
 def _agreement(a: Picture, b: Picture) -> Picture:

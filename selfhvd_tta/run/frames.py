@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 from selfhvd_tta.errors import is_out_of_memory
 from selfhvd_tta.flows import FlowEstimator, release
 from selfhvd_tta.method import transfer
-from selfhvd_tta.method.blur_field import Picture
+from selfhvd_tta.method.blur_field import Picture, halved
 from selfhvd_tta.method.clues import Clues
 from selfhvd_tta.method.composite import Merger, merge
 from selfhvd_tta.method.explaining import WINDOW, Explainer, aligned_width
@@ -30,7 +30,6 @@ from selfhvd_tta.video.background import ahead
 from selfhvd_tta.video.reader import Frame
 
 OpenFrames = Callable[[int], Iterator[Frame]]
-Array = TypeVar("Array", bound=np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -227,10 +226,10 @@ class _Explaining:
     def _explained(self, frame: Frame, restored: Picture | None) -> Picture:
         if not self.half_size:
             return self.explainer.explain(frame.index, restored)
-        small = self.explainer.explain(frame.index, None if restored is None else _halved(restored))
+        small = self.explainer.explain(frame.index, None if restored is None else halved(restored))
         recorded = frame.rgb * np.float32(1 / np.iinfo(frame.rgb.dtype).max)
         height, width = recorded.shape[:2]
-        change = cv2.resize(small - _halved(recorded), (width, height), interpolation=cv2.INTER_LINEAR)
+        change = cv2.resize(small - halved(recorded), (width, height), interpolation=cv2.INTER_LINEAR)
         return np.clip(recorded + change, 0, 1)
 
     def _halve(self, height: int, width: int) -> None:
@@ -238,19 +237,12 @@ class _Explaining:
         self.half_size, exposure = True, self.details.exposure
         shorter = aligned_width((height + 1) // 2, (width + 1) // 2) / aligned_width(height, width)
         exposure = replace(exposure, length=exposure.length * shorter)
-        self.explainer = Explainer(lambda index: _halved(self.window.get(index)), self.clues, exposure)
+        self.explainer = Explainer(lambda index: halved(self.window.get(index)), self.clues, exposure)
         release(self.device)
         self.details.warn("memory ran out while explaining blur: continuing at half the size")
 
     def close(self) -> None:
         self.window.close()
-
-
-def _halved(picture: Array) -> Array:
-    """(H, W, 3) at half the size, every pixel the mean of those that it covers."""
-    height, width = picture.shape[:2]
-    small: Any = cv2.resize(picture, ((width + 1) // 2, (height + 1) // 2), interpolation=cv2.INTER_AREA)
-    return small
 
 
 @dataclass(frozen=True)

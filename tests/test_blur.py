@@ -17,7 +17,7 @@ from selfhvd_tta.errors import PreconditionError
 from selfhvd_tta.lab.datasets.photos import bundled_photo
 from selfhvd_tta.lab.simulation.simulate import ShakeSettings, simulate_clip
 from selfhvd_tta.method.exposure import Exposure
-from selfhvd_tta.run.blur import Blur, differs, settled
+from selfhvd_tta.run.blur import Blur, deep, settled
 from selfhvd_tta.run.scan import inspect
 from selfhvd_tta.settings import AlignmentSettings, OutputSettings, RuntimeSettings
 from tests.test_blur_field import moving_scene
@@ -60,10 +60,10 @@ def decoded(path: Path) -> list[np.ndarray]:
 
 def test_failed_fits_do_not_make_a_flat_scene_look_deep() -> None:
     well, failed = (1.0, 0.9), (2.5, 10.0)
-    assert not differs([well] * 3 + [failed] * 5)
-    assert differs([well] + [failed] * 7)
-    assert differs([(1.0, 1.4)] * 8), "depth: somewhat worse in every frame"
-    assert not differs([(1.0, 1.1)] * 8)
+    assert not deep([well] * 3 + [failed] * 5)
+    assert deep([well] + [failed] * 7)
+    assert deep([(1.0, 1.4)] * 8), "depth: somewhat worse in every frame"
+    assert not deep([(1.0, 1.1)] * 8)
 
 
 def test_a_shaken_plane_has_one_path(tmp_path: Path) -> None:

@@ -3,11 +3,13 @@
 It sees both frames, the second one warped by the current flow, and proposes what to do at each place: leave the
 flow, take the homography's (no flow at all), add one of two Lucas-Kanade steps, add a step of its own. Lucas-Kanade
 (Lucas & Kanade, 1981) is given as a layer because a small network hardly learns to divide, and sub-pixel precision
-hangs on that division; what to believe is what the network learns. It runs twice, with the same weights.
+hangs on that division; what to believe is what the network learns. It is trained to correct its own result once more,
+with the same weights; a run takes the first reading, as the second one costs as much and changes nothing to speak of.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -125,7 +127,7 @@ class ShakeNetwork(nn.Module):
 
     Args:
         widths: channels at these four levels.
-        passes: how often it corrects the flow.
+        passes: how often it corrects the flow in training.
     """
 
     inputs = 33
@@ -162,20 +164,19 @@ class ShakeNetwork(nn.Module):
             half: precision of the convolutions, float32 if None; positions and steps are in float32 always.
 
         Returns:
-            One reading per pass, the last one is the result.
+            One reading per pass.
         """
-        return [_doubled_reading(reading) for reading in self._readings(source, target, guess, gap, half)]
+        return [_doubled_reading(reading) for reading in self._readings((source, target, guess, gap), half)]
 
-    def last(
+    def first(
         self, source: Tensor, target: Tensor, guess: Tensor, gap: Tensor, half: torch.dtype | None = None
     ) -> Reading:
-        """The reading of the last pass; arguments as for :meth:`forward`."""
-        return _doubled_reading(self._readings(source, target, guess, gap, half)[-1])
+        """The reading of the first pass; arguments as for :meth:`forward`."""
+        return _doubled_reading(next(self._readings((source, target, guess, gap), half)))
 
-    def _readings(
-        self, source: Tensor, target: Tensor, guess: Tensor, gap: Tensor, half: torch.dtype | None
-    ) -> list[Reading]:
-        """One reading per pass, at half the size."""
+    def _readings(self, pair: tuple[Tensor, Tensor, Tensor, Tensor], half: torch.dtype | None) -> Iterator[Reading]:
+        """One reading per pass, at half the size; arguments as for :meth:`forward`."""
+        source, target, guess, gap = pair
         grey = source.new_tensor(LUMA).view(1, 3, 1, 1)
         luma = [(frame * grey).sum(1, keepdim=True) for frame in (source, target)]
         colour = reduced(source, 2)
@@ -189,12 +190,10 @@ class ShakeNetwork(nn.Module):
         constant = _channels_last((constant, 20 * contrast, reduced(gap, 2).clamp(max=8)), half)
         given = _Given(target, luma[0], colour, constant, guess, grey)
         flow = guess
-        readings = []
         for _ in range(self.passes):
-            flow = flow.detach()
-            readings.append(self._pass(given, flow, half))
-            flow = readings[-1].flow
-        return readings
+            reading = self._pass(given, flow, half)
+            yield reading
+            flow = reading.flow.detach()
 
     def _pass(self, given: _Given, flow: Tensor, half: torch.dtype | None) -> Reading:
         """One correction of the flow (B, 2, H / 2, W / 2); the reading has that size."""

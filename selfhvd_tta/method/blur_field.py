@@ -43,8 +43,16 @@ _NO_SECOND_MAP: Any = None  # OpenCV takes both coordinates in the first map; it
 
 
 def to_light(codes: npt.NDArray[Any]) -> Picture:
-    """Code values in [0, 1] to linear light, clipped below at 0."""
+    """Code values in [0, 1], or uint8, to linear light, clipped below at 0."""
+    if codes.dtype == np.uint8:
+        light: Picture = cv2.LUT(codes, _light_of_codes())
+        return light
     return cv2.pow(np.maximum(codes, np.float32(0)), GAMMA)
+
+
+@lru_cache(maxsize=1)
+def _light_of_codes() -> Picture:
+    return to_light(np.arange(256, dtype=np.float32) / 255)
 
 
 def to_codes(light: Picture) -> Picture:

@@ -120,7 +120,7 @@ class Explainer:
         shot = self.clues.shot_of(index)
         if len(shot) == 1 or self._is_sharp(index):
             return recorded
-        light = to_light(recorded)
+        light = self._light(index)
         path = self._full(self._velocity(index), recorded.shape[:2])
         share = self._share_of(index)
         sharp = self._sharp_near(index)
@@ -181,7 +181,7 @@ class Explainer:
             height, width = light.shape[:2]
             flow, their_path = (self._full(each, (height, width)) for each in (flow, their_path))
             belief = cv2.resize(belief, (width, height), interpolation=cv2.INTER_LINEAR)
-            moved = np.clip(warp(to_light(self._codes(other)), flow, cubic=True), 0, 1)
+            moved = np.clip(warp(self._light(other), flow, cubic=True), 0, 1)
         return _Witness(moved, their_path, their_share, belief, sharp)
 
     def _first(
@@ -222,13 +222,18 @@ class Explainer:
         sharp = self._sharp_near(index)[:most]
         if not sharp:
             return
-        light, share = to_light(self._codes(index)), self._share_of(index)
+        light, share = self._light(index), self._share_of(index)
         path = self._full(self._velocity(index), light.shape[:2])
         for other in sharp:
             found = self._witness(index, other, light, share)
             pictures = blurred(light, found.path, found.share), blurred(found.light, path, share)
             recorded, predicted = (_gray(cv2.cvtColor(each, cv2.COLOR_RGB2GRAY)) for each in pictures)
             yield other, recorded, predicted
+
+    def blurred_like(self, index: int, picture: Picture) -> Picture:
+        """A picture (H, W, 3) in code values, blurred the way a frame was: what the frame would be, were it right."""
+        path = self._full(self._velocity(index), picture.shape[:2])
+        return to_codes(blurred(to_light(picture), path, self._share_of(index)))
 
     def look(self, index: int) -> tuple[Gray, FlowArray]:
         """Luma and velocity of a frame at the size of alignment, for :meth:`Exposure.of`."""
@@ -262,6 +267,10 @@ class Explainer:
     def _codes(self, index: int) -> Picture:
         frame = self.frames(index)
         return frame.astype(np.float32) * np.float32(1 / np.iinfo(frame.dtype).max)
+
+    def _light(self, index: int) -> Picture:
+        frame = self.frames(index)
+        return to_light(frame if frame.dtype == np.uint8 else self._codes(index))
 
     def _small(self, index: int) -> Picture:
         codes = self._codes(index)

@@ -12,13 +12,17 @@ import numpy.typing as npt
 import torch
 
 from selfhvd_tta.flows import luma
-from selfhvd_tta.flows.global_motion import blur_matched
+from selfhvd_tta.flows.dis import DIS
+from selfhvd_tta.flows.global_motion import GlobalMotionFirst, blur_matched
 from selfhvd_tta.flows.homography import estimate_homography, working_size
 from selfhvd_tta.method.clues import Clues
+from selfhvd_tta.method.composite import apply
 from selfhvd_tta.method.explaining import REACH, WINDOW, Explainer, aligned_width
 from selfhvd_tta.method.exposure import Exposure, median_motion, vote
+from selfhvd_tta.method.teachers import choose_teachers
+from selfhvd_tta.method.transfer import compose
 from selfhvd_tta.run.memory import within_memory
-from selfhvd_tta.settings import NO_BACKBONE, BlurKind, Settings
+from selfhvd_tta.settings import NO_BACKBONE, AlignmentSettings, BlurKind, Settings
 from selfhvd_tta.video.reader import Frame
 
 # Blurry frames that the exposure is measured on, those on which both explanations are compared, and the sharp frames
@@ -28,13 +32,21 @@ COMPARED = 8
 BY_SHARP = 3
 # Longer side in pixels at which they are compared.
 SIDE = 640
-# One path for the whole frame is used unless it leaves this many times the difference that local motion leaves:
+# A scene is flat unless one path for the whole frame leaves this many times the difference that local motion leaves:
 # streaked lights mislead a local flow more than a fit to all of the frame. Fits fail here and there, at strong blur or
 # far from a sharp frame, so the quarter of the frames counts in which it does best: it does well in some frames of a
-# flat scene, in none of a scene with depth. Measured: flat scenes 0.50 to 0.98 (their medians reach 1.5), scenes with
-# depth, movers or people 1.37 to 5.1, real clips 1.28 to 1.8.
-LOCAL_FROM = 1.15
+# flat scene, in none of a scene with depth. Measured: flat scenes 0.69 to 1.16 (their medians reach 1.5), scenes with
+# depth, movers or people 1.36 to 5.2.
+DEEP_FROM = 1.2
 BEST_SHARE = 0.25
+# A scene that is not flat is tried on this many frames: sharp ones are merged by one path and the flow that it leaves,
+# and the result is blurred again. If it then is this many times as far from what was recorded as the blurry frame
+# itself would be, the merged content is not where it belongs. Measured: simulated scenes with depth, movers or crowds
+# 0.7 to 1.1, and there one path and flow gain 0.7 to 3 dB more; recordings of real scenes 1.6 to 3.2, and there they
+# lose what local motion gains.
+TRIED = 5
+ASTRAY_FROM = 1.3
+TRIAL = AlignmentSettings(teachers=3, teacher_reach=REACH)
 # A video without sharp frames is worth restoring from blur of this length in pixels, if this share of frames agree.
 RESTORABLE_LENGTH = 4.0
 RESTORABLE_VOTES = 0.75
@@ -45,7 +57,7 @@ class Blur:
     """The blur of a video.
 
     Attributes:
-        local: it differs from place to place (depth, people); otherwise one path explains all of a frame.
+        local: it differs from place to place (depth, people) in a way that one path per frame and flow do not undo.
         exposure: share of the frame time, and length.
         residuals: mean absolute difference, in 8-bit codes, that the local and the global explanation leave; None if
             they were not compared.
@@ -140,17 +152,18 @@ def measure_blur(reader: FrameSource, clues: Clues, kind: BlurKind) -> Blur:
     if not left:
         return Blur(True, exposure)
     by_local, by_global = (float(np.median(side)) for side in zip(*left, strict=True))
-    return Blur(differs(left), exposure, (by_local, by_global))
+    local = deep(left) and _goes_astray(reader, clues, exposure, _spread(near, TRIED))
+    return Blur(local, exposure, (by_local, by_global))
 
 
-def differs(left: Sequence[tuple[float, float]]) -> bool:
-    """Whether blur differs from place to place.
+def deep(left: Sequence[tuple[float, float]]) -> bool:
+    """Whether one path does not explain a frame as local motion does.
 
     Args:
         left: differences that the local and the global explanation of some frames leave, in codes.
     """
     best = np.quantile([np.log(by_global / by_local) for by_local, by_global in left], BEST_SHARE)
-    return bool(best > np.log(LOCAL_FROM))
+    return bool(best > np.log(DEEP_FROM))
 
 
 def settled(settings: Settings, blur: Blur) -> Settings:
@@ -203,10 +216,28 @@ def _compared(reader: FrameSource, clues: Clues, exposure: Exposure, index: int)
     return by_local, by_global
 
 
-def _left(recorded: npt.NDArray[np.uint8], predicted: npt.NDArray[np.uint8]) -> float:
-    """Mean absolute difference of the middle of two low-passed pictures."""
+@torch.no_grad()
+def _goes_astray(reader: FrameSource, clues: Clues, exposure: Exposure, indices: list[int]) -> bool:
+    """Whether frames merged by one path and the flow that it leaves are, blurred again, far from what was recorded."""
+    flow, ratios = GlobalMotionFirst(DIS()), []
+    for index in indices:
+        excerpt = Excerpt(reader, _around(index, clues, WINDOW), SIDE)
+        explainer = Explainer(excerpt, clues, replace(exposure, length=exposure.length * excerpt.scale))
+        teachers = choose_teachers(index, clues, TRIAL)
+        recorded = _planes(excerpt(index))
+        composite = compose(recorded, recorded, [_planes(excerpt(j)) for j in teachers.others], teachers, flow, TRIAL)
+        merged, same = (
+            np.ascontiguousarray(each[0].permute(1, 2, 0).numpy()) for each in (apply(composite, recorded), recorded)
+        )
+        left = [_left(255 * same, 255 * explainer.blurred_like(index, each)) for each in (merged, same)]
+        ratios.append(left[0] / left[1])
+    return bool(np.median(ratios) > ASTRAY_FROM)
+
+
+def _left(recorded: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> float:
+    """Mean absolute difference of the middle of two low-passed pictures, (H, W) or (H, W, 3) in 8-bit codes."""
     a, b = (cv2.GaussianBlur(each.astype(np.float32), (0, 0), 1.0) for each in (recorded, predicted))
-    rows, columns = recorded.shape
+    rows, columns = recorded.shape[:2]
     border = min(rows, columns) // 10
     return float(np.abs(a - b)[border : rows - border, border : columns - border].mean()) + 1e-3
 

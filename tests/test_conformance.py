@@ -96,7 +96,7 @@ def test_output_and_gradients_match_the_official_network(reference: Reference, r
         assert list(result.shape) == vectors["out_shape"].tolist()
     for name, value in pairs:
         difference = float(np.abs(value.numpy() - vectors[name]).max())
-        record_property(name, difference)
+        record_property(name, float(difference))
         assert difference <= reference.atol, name
 
     if "grad_norm" in vectors:
@@ -110,4 +110,4 @@ def test_output_and_gradients_match_the_official_network(reference: Reference, r
             relative = abs(float(gradient.double().norm()) - expected) / expected
             worst = max(worst, relative)
             assert relative <= 2e-3, (name, relative)
-        record_property("grad_norm", worst)
+        record_property("grad_norm", float(worst))

@@ -96,7 +96,7 @@ def test_output_and_gradients_match_the_official_network(reference: Reference, r
         assert list(result.shape) == vectors["out_shape"].tolist()
     for name, value in pairs:
         difference = float(np.abs(value.numpy() - vectors[name]).max())
-        record_property(name, float(difference))
+        record_property(name, difference)
         assert difference <= reference.atol, name
 
     if "grad_norm" in vectors:

@@ -4,7 +4,7 @@ It sees both frames, the second one warped by the current flow, and proposes wha
 flow, take the homography's (no flow at all), add one of two Lucas-Kanade steps, add a step of its own. Lucas-Kanade
 (Lucas & Kanade, 1981) is given as a layer because a small network hardly learns to divide, and sub-pixel precision
 hangs on that division; what to believe is what the network learns. It is trained to correct its own result once more,
-with the same weights; a run takes the first reading, as the second one costs as much and changes nothing to speak of.
+with the same weights; a run takes the first reading, as the second one costs as much and changes next to nothing.
 """
 
 from __future__ import annotations

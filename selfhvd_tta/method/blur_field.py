@@ -21,7 +21,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from selfhvd_tta.flows.economy import CPU
 from selfhvd_tta.method.parallel import each
 
 # float32, uint8 and float32; the stubs of OpenCV know no more of what it returns than that it is an array.
@@ -181,4 +180,4 @@ def blur_strips(
 
     tops = range(0, height, ROWS)
     parts = min(len(tops), torch.get_num_threads())
-    each(work, [tops[len(tops) * k // parts : len(tops) * (k + 1) // parts] for k in range(parts)], CPU)
+    each(work, [tops[len(tops) * k // parts : len(tops) * (k + 1) // parts] for k in range(parts)], torch.device("cpu"))
